@@ -1,0 +1,45 @@
+# make demo     train VGG16-DS on the embedded digits, compare float and simulated 8-bit quantization
+# make test     format, lint, types, doctests and tests
+# make verify   the same numbers as the original project, on reference data (see the README)
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: demo test verify test-lowest lock torch
+
+demo: $(READY)
+	$(BIN)/python experiments/compare.py --dataset=digits --models vgg16ds --epochs=8 --batch_size=64 --out=runs/demo
+
+test: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/pytest
+
+verify: $(READY)
+	$(BIN)/pytest -m reference -rs tests/reference
+
+$(READY): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit(f"python3 is {sys.version.split()[0]}, expected 3.11 or newer; name one: make PYTHON=python3.12 $(MAKECMDGOALS)")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --require-hashes -r requirements.lock
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e .
+	@touch $@
+
+# The optional extra that reads the original project's .pth files.
+torch: $(READY)
+	@$(BIN)/python -c 'import torch' 2>/dev/null || $(BIN)/python -m pip install --quiet -e '.[torch]'
+
+# The tests once more with the oldest packages that pyproject.toml admits.
+test-lowest:
+	$(PYTHON) -m venv .venv-lowest
+	.venv-lowest/bin/python -m pip install --quiet uv
+	.venv-lowest/bin/uv pip compile --quiet --resolution=lowest-direct --extra=dev pyproject.toml -o .venv-lowest/requirements.txt
+	.venv-lowest/bin/python -m pip install --quiet -r .venv-lowest/requirements.txt
+	.venv-lowest/bin/python -m pip install --quiet --no-deps --no-build-isolation -e .
+	.venv-lowest/bin/pytest
+
+lock: $(READY)
+	$(BIN)/python -m pip install --quiet uv
+	$(BIN)/uv pip compile --quiet --universal --fork-strategy=fewest --generate-hashes --no-annotate --extra=dev pyproject.toml -o requirements.lock

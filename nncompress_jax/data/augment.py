@@ -1,0 +1,73 @@
+"""Augmentation and normalization, on the device, inside the compiled step."""
+
+from collections.abc import Sequence
+
+import chex
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from nncompress_jax.types import Array
+
+
+def normalize(images: Array, mean: Sequence[float], deviation: Sequence[float]) -> Array:
+    """Pixel values from 0 to 1, less the mean, over the deviation.
+
+    Args:
+      images: [B, H, W, I] uint8.
+      mean: I values.
+      deviation: I values.
+
+    Returns:
+      [B, H, W, I] float32.
+
+    Example:
+      >>> normalize(jnp.full((1, 1, 1, 1), 255, jnp.uint8), [0.5], [0.25]).item()
+      2.0
+    """
+    chex.assert_rank(images, 4)
+    chex.assert_type(images, jnp.uint8)
+    scaled = images.astype(jnp.float32) / 255
+    return (scaled - jnp.asarray(mean, jnp.float32)) / jnp.asarray(deviation, jnp.float32)
+
+
+def random_crop(key: Array, images: Array, *, padding: int = 4) -> Array:
+    """Shifts each image by up to `padding` pixels either way; what comes in from outside is 0.
+
+    Args:
+      key: PRNG key.
+      images: [B, H, W, I].
+      padding: pixels of 0 on each side before the crop to the old size.
+
+    Returns:
+      [B, H, W, I], the input's dtype.
+
+    Example:
+      >>> random_crop(jax.random.key(0), jnp.ones((2, 32, 32, 3), jnp.uint8)).shape
+      (2, 32, 32, 3)
+    """
+    padded = jnp.pad(images, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
+    corners = jax.random.randint(key, (images.shape[0], 2), 0, 2 * padding + 1)
+
+    def crop(image: Array, corner: Array) -> Array:
+        return lax.dynamic_slice(image, (corner[0], corner[1], 0), images.shape[1:])
+
+    return jax.vmap(crop)(padded, corners)
+
+
+def random_flip(key: Array, images: Array) -> Array:
+    """Mirrors each image left to right with probability one half.
+
+    Args:
+      key: PRNG key.
+      images: [B, H, W, I].
+
+    Returns:
+      [B, H, W, I].
+
+    Example:
+      >>> sorted(random_flip(jax.random.key(1), jnp.array([[[[1], [2]]]] * 9))[:, 0, 0, 0].tolist())
+      [1, 1, 1, 1, 2, 2, 2, 2, 2]
+    """
+    flipped = jax.random.bernoulli(key, shape=(images.shape[0], 1, 1, 1))
+    return jnp.where(flipped, images[:, :, ::-1], images)

@@ -1,0 +1,166 @@
+"""Reading image classification data sets of tensorflow-datasets without TensorFlow; preparing them with it."""
+
+import importlib.util
+import logging
+import threading
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from rich.progress import track
+
+from nncompress_jax.data import cache
+from nncompress_jax.errors import InputError
+
+# tensorflow-datasets is imported where it is used: the import takes most of a second, and `digits` needs none of it.
+
+NETWORK_TIMEOUT_S = 3.0
+
+
+def open_builder(name: str, data_dir: str | None) -> Any:
+    """The tensorflow-datasets builder of a data set that can be read; one that is not prepared is prepared first.
+
+    Raises:
+      InputError: if there is no such data set, it is not of labelled images, or it cannot be prepared here.
+    """
+    import tensorflow_datasets as tfds
+
+    logging.getLogger("absl").setLevel(logging.ERROR)
+    folder = data_dir or tfds.core.constants.DATA_DIR
+    try:
+        builder = tfds.builder(name, data_dir=data_dir)
+    except tfds.core.DatasetNotFoundError:
+        raise InputError(
+            f"unknown data set {name!r}: neither `digits`, nor prepared under {folder}, nor of tensorflow-datasets"
+        ) from None
+    except ModuleNotFoundError:
+        raise InputError(f"{name}: its builder needs TensorFlow: pip install 'nncompress-jax[prepare]'") from None
+    except Exception as error:  # whatever tensorflow-datasets raises on a folder that it did not write
+        reason = " ".join(str(error).split())[-120:]
+        raise InputError(
+            f"{name}: what is prepared under {folder} cannot be read (...{reason}); prepare it again"
+        ) from error
+    _features(builder, name)
+    if not builder.is_prepared():
+        return _prepare(name, data_dir)
+    if not builder.info.available_file_formats() & set(tfds.core.FileFormat.with_random_access()):
+        raise InputError(
+            f"{name}: prepared as {builder.info.file_format.value} under {builder.data_path}, expected array_record; "
+            f"choose another --data_dir, or delete that folder and {_how_to_prepare(name)}"
+        )
+    return builder
+
+
+def _prepare(name: str, data_dir: str | None) -> Any:
+    import tensorflow_datasets as tfds
+
+    builder = tfds.builder(name, data_dir=data_dir, file_format="array_record")
+    if not _reachable(builder.info.homepage):
+        raise InputError(f"{name}: not prepared under {builder.data_path}, and no network; {_how_to_prepare(name)}")
+    if importlib.util.find_spec("tensorflow") is None:
+        raise InputError(f"{name}: preparing it needs TensorFlow: pip install 'nncompress-jax[prepare]'")
+    builder.download_and_prepare()
+    return builder
+
+
+def class_names(builder: Any) -> tuple[str, ...]:
+    """C names, by label."""
+    _, label = _features(builder, builder.name)
+    return tuple(builder.info.features[label].names)
+
+
+def read(builder: Any, split: str, *, image_size: int | None) -> tuple[np.ndarray, np.ndarray]:
+    """A whole split, decoded once: the second time it comes from `cache`.
+
+    Returns:
+      Images [N, H, W, 3] uint8 and labels [N] int32.
+
+    Raises:
+      InputError: if there is no such split.
+    """
+    if split not in builder.info.splits:
+        found = ", ".join(builder.info.splits)
+        raise InputError(f"{builder.name}: has no split {split!r}, only {found}; choose a data set that has it")
+    image, label = _features(builder, builder.name)
+    shape = builder.info.features[image].shape
+    if image_size is None:
+        own = shape[0] is not None and shape[0] == shape[1] and shape[0] % 32 == 0
+        image_size = shape[0] if own else 32
+
+    files = [Path(file) for file in builder.info.splits[split].filepaths]
+    name = f"{builder.info.full_name}-{split}-{image_size}".replace("/", "-")
+    return cache.keep(name, files, lambda: _decode(builder, split, image, label, image_size))
+
+
+def resize(image: np.ndarray, size: int) -> np.ndarray:
+    """[size, size, ...] of an image [H, W, ...]: bilinear to a larger one, the mean over each area to a smaller."""
+    shrinks = image.shape[0] > size
+    return cv2.resize(image, (size, size), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+
+
+def _decode(builder: Any, split: str, image: str, label: str, size: int) -> tuple[np.ndarray, np.ndarray]:
+    import tensorflow_datasets as tfds
+
+    source = builder.as_data_source(split, decoders={image: tfds.decode.SkipDecoding()})
+    images = np.empty((len(source), size, size, 3), np.uint8)
+    labels = np.empty(len(source), np.int32)
+    chunk = 1000
+    for start in track(range(0, len(source), chunk), f"decoding {builder.name}, {split}", transient=True):
+        rows = range(start, min(start + chunk, len(source)))
+        for row, example in zip(rows, source.__getitems__(rows), strict=True):
+            decoded = cv2.imdecode(np.frombuffer(example[image], np.uint8), cv2.IMREAD_COLOR_RGB)
+            if decoded is None:
+                raise InputError(f"{builder.name}: image {row} of {split} is damaged; prepare the data set again")
+            images[row] = decoded if decoded.shape[:2] == (size, size) else resize(decoded, size)
+            labels[row] = example[label]
+    return images, labels
+
+
+def _features(builder: Any, name: str) -> tuple[str, str]:
+    """Keys of the image and the class label: those that the data set names, or the only ones there are."""
+    import tensorflow_datasets as tfds
+
+    features = dict(builder.info.features.items())
+    kinds = {"image": tfds.features.Image, "class label": tfds.features.ClassLabel}
+    named = builder.info.supervised_keys or ()
+    if [type(features.get(key)) for key in named if isinstance(key, str)] == list(kinds.values()):
+        return named
+    keys = []
+    for kind, feature_type in kinds.items():
+        found = [key for key, feature in features.items() if isinstance(feature, feature_type)]
+        if len(found) != 1:
+            raise InputError(
+                f"{name}: has {len(found)} features that are a {kind}, expected 1 (its features: "
+                f"{', '.join(features)}); choose an image classification data set"
+            )
+        keys += found
+    return keys[0], keys[1]
+
+
+def _how_to_prepare(name: str) -> str:
+    return (
+        "where there is a network run: pip install 'nncompress-jax[prepare]' && python -c "
+        f"\"import tensorflow_datasets as t; t.builder('{name}', file_format='array_record').download_and_prepare()\""
+    )
+
+
+def _reachable(url: str) -> bool:
+    """Whether any answer comes from there in time; name look-ups have no time-out of their own."""
+    answered = threading.Event()
+
+    def ask() -> None:
+        try:
+            urllib.request.urlopen(url, timeout=NETWORK_TIMEOUT_S).close()
+            answered.set()
+        except urllib.error.HTTPError:
+            answered.set()
+        except OSError:
+            pass
+
+    thread = threading.Thread(target=ask, daemon=True)
+    thread.start()
+    thread.join(NETWORK_TIMEOUT_S)
+    return answered.is_set()

@@ -1,0 +1,119 @@
+"""Image classification data sets, whole in memory as uint8."""
+
+import dataclasses
+import functools
+import math
+from collections.abc import Callable
+
+import numpy as np
+import sklearn.datasets
+import sklearn.model_selection
+
+from nncompress_jax.data import prepared
+from nncompress_jax.errors import InputError
+
+CIFAR10_MEAN, CIFAR10_DEVIATION = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)
+CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+
+
+@dataclasses.dataclass(frozen=True)
+class Split:
+    """Images and their labels.
+
+    Attributes:
+      images: [N, H, W, 3] uint8.
+      labels: [N] int32, from 0 to C - 1.
+    """
+
+    images: np.ndarray
+    labels: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+@dataclasses.dataclass(frozen=True)
+class Dataset:
+    """A data set with what is needed to train on it.
+
+    Attributes:
+      name: as it was asked for.
+      train: to learn from.
+      test: to measure on.
+      class_names: C names, by label.
+      mean: per channel, of pixel values from 0 to 1.
+      deviation: standard deviation per channel, likewise.
+      flips: a mirrored image keeps its class.
+    """
+
+    name: str
+    train: Split
+    test: Split
+    class_names: tuple[str, ...]
+    mean: tuple[float, ...]
+    deviation: tuple[float, ...]
+    flips: bool = True
+
+
+def load(name: str, *, data_dir: str | None = None, image_size: int | None = None) -> Dataset:
+    """A data set by name.
+
+    Args:
+      name: `digits`, or a data set of tensorflow-datasets (`cifar10`, `name/config:version`) that has one image
+        and one class label an example and is prepared under `data_dir`. One that is not prepared is prepared
+        where there is a network and TensorFlow. The test split is `test`, or `validation` where there is none.
+      data_dir: folder of prepared data sets; the default is tensorflow-datasets' own.
+      image_size: images are resized to this height and width; the default is their own size where all are
+        square and divisible by 32, else 32.
+
+    Returns:
+      Images with 3 channels. Mean and deviation are CIFAR-10's published ones for it, else the training images' own.
+
+    Raises:
+      InputError: if there is no such data set, it cannot be had, or it is not one of labelled images.
+
+    Example:
+      >>> digits = load("digits")
+      >>> digits.train.images.shape, len(digits.test)
+      ((1437, 32, 32, 3), 360)
+    """
+    if image_size is not None and (image_size <= 0 or image_size % 32):
+        raise InputError(f"image_size={image_size}: expected a multiple of 32")
+    if name == "digits":
+        return _digits(image_size or 32)
+    source = prepared.open_builder(name, data_dir)
+    read = functools.partial(prepared.read, source, image_size=image_size)
+    train = Split(*read("train"))
+    test = Split(*read("test" if "test" in source.info.splits else "validation"))
+    if name.split(":")[0] in ("cifar10", "cifar10_jpeg"):
+        return Dataset(name, train, test, CIFAR10_CLASSES, CIFAR10_MEAN, CIFAR10_DEVIATION)
+    return Dataset(name, train, test, prepared.class_names(source), *_statistics(train.images))
+
+
+def _digits(image_size: int) -> Dataset:
+    """The 1,797 handwritten digits of scikit-learn, 8x8 with values from 0 to 16, each class split 4 to 1.
+
+    Source: Alpaydin and Kaynak 1998, "Optical Recognition of Handwritten Digits", UCI repository (its test part).
+    """
+    digits = sklearn.datasets.load_digits()
+    small = np.round(digits.images * (255 / 16)).astype(np.uint8)
+    grey = np.stack([prepared.resize(image, image_size) for image in small])
+    images = np.repeat(grey[..., None], 3, axis=-1)
+    split: Callable[..., list[np.ndarray]] = sklearn.model_selection.train_test_split
+    train_images, test_images, train_labels, test_labels = split(
+        images, digits.target.astype(np.int32), test_size=360, stratify=digits.target, random_state=0
+    )
+    names = tuple(str(name) for name in digits.target_names)
+    statistics = _statistics(train_images)
+    train, test = Split(train_images, train_labels), Split(test_images, test_labels)
+    return Dataset("digits", train, test, names, *statistics, flips=False)
+
+
+def _statistics(images: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and deviation per channel, exactly, from the counts of the 256 values."""
+    values = np.arange(256) / 255
+    pixels = math.prod(images.shape[:-1])
+    shares = [np.bincount(images[..., c].ravel(), minlength=256) / pixels for c in range(images.shape[-1])]
+    means = [float(share @ values) for share in shares]
+    deviations = [float(np.sqrt(share @ (values - m) ** 2)) for share, m in zip(shares, means, strict=True)]
+    return tuple(means), tuple(deviations)

@@ -1,0 +1,9 @@
+"""The one exception for mistakes that a caller can mend."""
+
+
+class InputError(ValueError):
+    """An expected mistake in what was given: a name, a file, a shape, an option.
+
+    Its message is one line that names what was found, what was expected and what to do. The commands
+    print that line and exit with code 2; every other exception is a defect of ours and keeps its traceback.
+    """

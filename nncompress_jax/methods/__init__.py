@@ -1,0 +1,1 @@
+"""Methods: functions from variables to variables, one a file."""

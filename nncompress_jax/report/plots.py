@@ -1,0 +1,121 @@
+"""Pictures of results and networks, as PNG files."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import matplotlib
+import matplotlib.patches
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from nncompress_jax.costs import LayerCost
+
+COLOURS = {
+    "convolution": "#4477aa",
+    "depthwise convolution": "#66ccee",
+    "grouped convolution": "#228833",
+    "dot": "#ee6677",
+}
+
+
+def confusion(matrix: np.ndarray, class_names: Sequence[str], title: str, path: Path) -> None:
+    """Shares of each true class (rows) by predicted class.
+
+    Args:
+      matrix: [C, C] counts.
+      class_names: C names.
+      title: what was tested on what.
+      path: of the picture.
+    """
+    shares = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
+    side = 2.5 + 0.5 * len(class_names)
+    figure = Figure(figsize=(side, side), layout="constrained")
+    axes = figure.add_subplot(title=title, xlabel="predicted", ylabel="true")
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    axes.set_xticks(range(len(class_names)), class_names, rotation=45, ha="right")
+    axes.set_yticks(range(len(class_names)), class_names)
+    if len(class_names) <= 20:
+        for (row, column), count in np.ndenumerate(matrix):
+            if count:
+                colour = "white" if shares[row, column] > 0.5 else "black"
+                axes.text(column, row, str(count), ha="center", va="center", color=colour, fontsize=9)
+    _save(figure, path)
+
+
+def accuracy_by_bytes(rows: Sequence[dict], title: str, path: Path) -> None:
+    """A point for each row of a comparison: accuracy against bytes.
+
+    Args:
+      rows: with `model`, `quantization`, `accuracy` (a fraction) and `bytes`.
+      title: data set and recipe.
+      path: of the picture.
+    """
+    figure = Figure(figsize=(7, 4.5), layout="constrained")
+    axes = figure.add_subplot(title=title, xlabel="weights as stored [MB]", ylabel="test accuracy", xscale="log")
+    markers = dict(zip(dict.fromkeys(r["quantization"] for r in rows), "osD^v", strict=False))
+    colours = {name: f"C{i}" for i, name in enumerate(dict.fromkeys(r["model"] for r in rows))}
+    for row in rows:
+        model, quantization = row["model"], row["quantization"]
+        label = f"{model}, {quantization}"
+        axes.plot(
+            row["bytes"] / 1e6,
+            row["accuracy"],
+            markers[quantization],
+            color=colours[model],
+            ms=9,
+            label=label,
+        )
+    axes.grid(alpha=0.3)
+    axes.margins(x=0.3, y=0.3)
+    axes.xaxis.set_major_formatter(matplotlib.ticker.FormatStrFormatter("%g"))
+    axes.xaxis.set_minor_formatter(
+        matplotlib.ticker.NullFormatter() if len(colours) > 1 else axes.xaxis.get_major_formatter()
+    )
+    axes.legend()
+    _save(figure, path)
+
+
+def network(layers: Sequence[LayerCost], title: str, path: Path) -> None:
+    """The layers that multiply, in order: a box as high as the image and as wide as the logarithm of the channels.
+
+    Args:
+      layers: of `costs.cost`, of one image.
+      title: of the picture.
+      path: of the picture.
+    """
+    drawn = [layer for layer in layers if layer.macs]
+    sides = [layer.output_shape[1] if len(layer.output_shape) == 4 else 1 for layer in drawn]
+    widths = [np.log2(layer.output_shape[-1] + 1) for layer in drawn]
+    figure = Figure(figsize=(max(6, 0.55 * len(drawn) + 1.5), 5), layout="constrained")
+    boxes, bars = figure.subplots(2, 1, height_ratios=(2, 1), sharex=True)
+    left = 0.0
+    centres = []
+    for layer, side, width in zip(drawn, sides, widths, strict=True):
+        height = np.sqrt(side)
+        _box(boxes, left, height, width, layer)
+        bars.bar(left + width / 2, layer.macs, width, color=COLOURS[layer.operation])
+        boxes.text(left + width / 2, height / 2 + 0.15, f"{side}x{side}", ha="center", va="bottom", fontsize=7)
+        centres.append(left + width / 2)
+        left += width + 2
+    boxes.set(title=title, xlim=(-2, left), ylim=(-np.sqrt(max(sides)) / 2 - 0.6, np.sqrt(max(sides)) / 2 + 0.8))
+    boxes.axis("off")
+    handles = [
+        matplotlib.patches.Patch(color=COLOURS[kind], label=kind) for kind in dict.fromkeys(x.operation for x in drawn)
+    ]
+    boxes.legend(handles=handles, loc="upper right", frameon=False, fontsize=8)
+    bars.set(yscale="log", ylabel="multiply-accumulates")
+    bars.set_xticks(centres, [layer.path for layer in drawn], rotation=90, fontsize=7)
+    bars.spines[["top", "right"]].set_visible(False)
+    _save(figure, path)
+
+
+def _box(axes: Axes, left: float, height: float, width: float, layer: LayerCost) -> None:
+    corner = (left, -height / 2)
+    axes.add_patch(matplotlib.patches.Rectangle(corner, width, height, color=COLOURS[layer.operation]))
+    axes.text(left + width / 2, -height / 2 - 0.15, str(layer.output_shape[-1]), ha="center", va="top", fontsize=7)
+
+
+def _save(figure: Figure, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=150)

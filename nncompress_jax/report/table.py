@@ -1,0 +1,81 @@
+"""One table, written for the terminal, Markdown, CSV and JSON."""
+
+import csv
+import dataclasses
+import io
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import rich.box
+import rich.console
+import rich.table
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """Rows of values under named columns.
+
+    Attributes:
+      title: what it shows, of which data, so that the table can stand alone.
+      formats: a format specification by column (`.4f`, `,`); its keys are the columns, in order.
+      rows: values by column; None is shown as `-`.
+
+    Example:
+      >>> table = Table("sizes", {"model": "", "bytes": ","}, [{"model": "vgg16", "bytes": 58946856}])
+      >>> print(table.markdown())
+      | model | bytes |
+      | --- | ---: |
+      | vgg16 | 58,946,856 |
+      <BLANKLINE>
+    """
+
+    title: str
+    formats: Mapping[str, str]
+    rows: Sequence[Mapping[str, Any]]
+
+    def cells(self, row: Mapping[str, Any]) -> list[str]:
+        """The row as it is shown."""
+        return ["-" if row[name] is None else format(row[name], spec) for name, spec in self.formats.items()]
+
+    def print(self) -> None:
+        """On the terminal."""
+        table = rich.table.Table(title=self.title, box=rich.box.SIMPLE_HEAD, title_justify="left")
+        for name, spec in self.formats.items():
+            table.add_column(name, justify="right" if spec else "left", no_wrap=True)
+        for row in self.rows:
+            table.add_row(*self.cells(row))
+        terminal = rich.console.Console()
+        # Off a terminal the width is a guess, and a number cut short is worse than a long line.
+        width = None if terminal.is_terminal else rich.console.Console(width=1000).measure(table).maximum
+        rich.console.Console(width=width).print(table)
+
+    def markdown(self) -> str:
+        """A GitHub table."""
+        rule = ["---:" if spec else "---" for spec in self.formats.values()]
+        lines = [list(self.formats), rule, *(self.cells(row) for row in self.rows)]
+        return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+    def csv(self) -> str:
+        """Values at full precision under a line of names."""
+        text = io.StringIO()
+        writer = csv.DictWriter(text, list(self.formats), lineterminator="\n", extrasaction="ignore")
+        writer.writeheader()
+        writer.writerows(self.rows)
+        return text.getvalue()
+
+    def json(self) -> str:
+        """{"title", "rows"}, values at full precision."""
+        rows = [{name: row[name] for name in self.formats} for row in self.rows]
+        return json.dumps({"title": self.title, "rows": rows}, indent=2) + "\n"
+
+    def write(self, folder: Path, name: str) -> None:
+        """`name.md`, `name.csv` and `name.json` in the folder."""
+        folder.mkdir(parents=True, exist_ok=True)
+        for suffix, text in (
+            ("md", f"{self.title}\n\n{self.markdown()}"),
+            ("csv", self.csv()),
+            ("json", self.json()),
+        ):
+            (folder / f"{name}.{suffix}").write_text(text)

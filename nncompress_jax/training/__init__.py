@@ -1,0 +1,1 @@
+"""Training and testing of any linen network on image classification."""

@@ -1,0 +1,112 @@
+"""What defines a run, from the command line to its folder."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+from nncompress_jax.errors import InputError
+from nncompress_jax.training.schedules import Recipe, recipe
+
+FILE_NAME = "config.json"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Settings:
+    """How networks are trained."""
+
+    dataset: str = "cifar10"
+    """digits, or a data set of tensorflow-datasets: cifar10, or any other of labelled images that is prepared."""
+    data_dir: str | None = None
+    """Folder of prepared data sets; by default that of tensorflow-datasets."""
+    image_size: int | None = None
+    """Images are resized to this height and width, a multiple of 32; by default their own, or 32."""
+    recipe: str = "fast"
+    """fast: one cycle, 30 epochs; seed: the original project's, 200 epochs."""
+    epochs: int | None = None
+    """Passes over the training images; by default the recipe's."""
+    batch_size: int | None = None
+    """Images a step, over all devices; by default the recipe's."""
+    learning_rate: float | None = None
+    """The highest of the schedule; by default the recipe's."""
+    seed: int = 0
+    """Of the initial weights, the order of the images and the augmentation."""
+    bfloat16: bool = False
+    """Compute in bfloat16; parameters, batch statistics and loss stay float32."""
+
+    def completed_recipe(self) -> Recipe:
+        """The recipe with this run's own epochs, batch size and learning rate.
+
+        Raises:
+          InputError: for an unknown recipe or a number out of range.
+        """
+        own = {name: getattr(self, name) for name in ("epochs", "batch_size", "learning_rate")}
+        for name, value in own.items():
+            if value is not None and not value > 0:
+                raise InputError(f"{name}={value}: expected more than 0")
+        chosen = {name: value for name, value in own.items() if value is not None}
+        return dataclasses.replace(recipe(self.recipe), **chosen)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config(Settings):
+    """One training run."""
+
+    model: str
+    """vgg11, vgg13, vgg16, vgg19, vgg16ds (depthwise separable) or vgg16ds_stride (strides for pooling)."""
+    workdir: str | None = None
+    """Folder of checkpoints and metrics; a run found there is resumed. By default it is made up from the flags."""
+
+    def folder(self) -> Path:
+        """The workdir, or `runs/` and what tells this run from others."""
+        if self.workdir:
+            return Path(self.workdir)
+        own = ("epochs", "batch_size", "learning_rate", "image_size")
+        changed = [f"{name}{getattr(self, name)}" for name in own if getattr(self, name) is not None]
+        parts = [self.dataset.replace("/", "_").replace(":", "_"), self.model, self.recipe, *changed]
+        return Path("runs", "-".join([*parts, f"seed{self.seed}"] + ["bfloat16"] * self.bfloat16))
+
+
+def claim(config: Config) -> Path:
+    """Makes the workdir this run's, and returns it.
+
+    Raises:
+      InputError: if it belongs to a run of other settings.
+    """
+    folder = config.folder()
+    if (folder / FILE_NAME).exists():
+        ours, theirs = dataclasses.asdict(config), dataclasses.asdict(read(folder))
+        for name in sorted(ours.keys() - {"workdir", "data_dir"}, key=lambda name: name != "model"):
+            if ours[name] != theirs[name]:
+                raise InputError(
+                    f"{folder} holds a run of {name}={theirs[name]}, not {ours[name]}; "
+                    f"choose another --workdir, or --{name}={theirs[name]}"
+                )
+        return folder
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        partial = folder / f"{FILE_NAME}.partial"
+        partial.write_text(json.dumps(dataclasses.asdict(config), indent=2) + "\n")
+        partial.replace(folder / FILE_NAME)
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be written: {error.strerror}; choose another --workdir") from None
+    return folder
+
+
+def read(workdir: str | Path) -> Config:
+    """The configuration of the run in a workdir.
+
+    Raises:
+      InputError: if there is no run, or its configuration cannot be read.
+    """
+    folder = Path(workdir)
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder; expected the --workdir of a training run")
+    file = folder / FILE_NAME
+    if not file.exists():
+        raise InputError(f"{folder}: has no {FILE_NAME}; expected the --workdir of a training run")
+    try:
+        return Config(**json.loads(file.read_text()))
+    except (ValueError, TypeError) as error:
+        raise InputError(
+            f"{file}: not a configuration of this version ({error}); train into another --workdir"
+        ) from None

@@ -1,0 +1,123 @@
+"""Testing: every image of a split exactly once, on any number of devices."""
+
+import dataclasses
+import functools
+import time
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.sharding import Mesh
+from rich.progress import track
+
+from nncompress_jax.data.sources import Split
+from nncompress_jax.errors import InputError
+from nncompress_jax.ops.compiler import compiler_options
+from nncompress_jax.training.mesh import by_example, data_mesh, replicated
+from nncompress_jax.types import Apply, Array, Variables
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+    """What a network does on a split.
+
+    Attributes:
+      confusion: [C, C] int64, examples by true class (rows) and predicted class (columns).
+      loss: mean cross entropy in nats.
+      images_per_second: compilation left out.
+    """
+
+    confusion: np.ndarray
+    loss: float
+    images_per_second: float
+
+    @property
+    def count(self) -> int:
+        """Examples."""
+        return int(self.confusion.sum())
+
+    @property
+    def correct(self) -> int:
+        """Examples whose largest logit is their class's."""
+        return int(self.confusion.trace())
+
+    @property
+    def accuracy(self) -> float:
+        """Fraction from 0 to 1."""
+        return self.correct / self.count
+
+
+def evaluate(
+    apply: Apply,
+    variables: Variables,
+    split: Split,
+    preprocess: Callable[[Array], Array],
+    *,
+    batch_size: int = 100,
+    mesh: Mesh | None = None,
+    description: str | None = None,
+) -> Evaluation:
+    """Accuracy, confusion and loss on a split.
+
+    A batch is filled up by repeating its last image, which counts once: what apply computes over a whole batch
+    (the ranges of `methods.minmax.simulate`) is then what it would be without the filling.
+
+    Args:
+      apply: of (variables, images) -> logits [B, C].
+      variables: the network's.
+      split: images and labels.
+      preprocess: [B, H, W, I] uint8 -> the network's input.
+      batch_size: B, over all devices.
+      mesh: of `mesh.data_mesh`, by default over all devices.
+      description: shown in a progress bar; without it there is none.
+
+    Raises:
+      InputError: for an empty split or a batch size below 1.
+    """
+    mesh = mesh or data_mesh()
+    if batch_size < 1 or not len(split):
+        raise InputError(f"batch_size={batch_size}, {len(split)} images: expected at least one of each")
+    share = by_example(mesh)
+    variables = jax.device_put(variables, replicated(mesh))
+    program = _program(apply, preprocess, mesh)
+
+    def batch(start: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        stop = min(start + batch_size, len(split))
+        rows = np.arange(start, start + -(-batch_size // mesh.size) * mesh.size)
+        filled = np.minimum(rows, stop - 1)
+        return split.images[filled], split.labels[filled], rows < stop
+
+    confusion, loss, begin = np.zeros((), np.int64), 0.0, time.perf_counter()
+    starts = range(0, len(split), batch_size)
+    for start in track(starts, description or "", disable=description is None, transient=True):
+        if start == batch_size:  # the first batch waited for the compiler
+            begin = time.perf_counter()
+        inputs = jax.device_put(batch(start), share)
+        batch_confusion, batch_loss = program(variables, *inputs)
+        confusion = confusion + np.asarray(batch_confusion)
+        loss += float(batch_loss)
+    timed = max(len(split) - batch_size, min(len(split), batch_size))
+    rate = timed / (time.perf_counter() - begin)
+    return Evaluation(confusion, loss / len(split), rate)
+
+
+@functools.lru_cache(maxsize=4)
+def _program(apply: Apply, preprocess: Callable[[Array], Array], mesh: Mesh) -> Callable[..., tuple[Array, Array]]:
+    """The jitted count of a batch; the tests after each epoch share one."""
+
+    def count(variables: Variables, images: Array, labels: Array, counted: Array) -> tuple[Array, Array]:
+        logits = apply(variables, preprocess(images)).astype(jnp.float32)
+        losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+        confusion = jnp.zeros((logits.shape[-1],) * 2, jnp.int32)
+        confusion = confusion.at[labels, logits.argmax(-1)].add(counted.astype(jnp.int32))
+        return confusion, jnp.sum(losses * counted)
+
+    whole, share = replicated(mesh), by_example(mesh)
+    return jax.jit(
+        count,
+        in_shardings=(whole, share, share, share),
+        out_shardings=whole,
+        compiler_options=compiler_options(),
+    )

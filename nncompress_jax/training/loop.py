@@ -1,0 +1,99 @@
+"""A whole training run: epochs of steps, each followed by a test and a checkpoint."""
+
+import dataclasses
+from pathlib import Path
+
+import jax
+from rich.progress import Progress as ProgressBar
+
+from nncompress_jax.training import checkpoint, metrics
+from nncompress_jax.training.config import Config, claim
+from nncompress_jax.training.evaluation import Evaluation, evaluate
+from nncompress_jax.training.mesh import by_example
+from nncompress_jax.training.setup import Setup, prepare
+from nncompress_jax.training.state import TrainState
+from nncompress_jax.training.step import TrainStep, compile_train_step
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """A finished run.
+
+    Attributes:
+      workdir: where `checkpoint.restore` finds its variables.
+      progress: of its last checkpoint, training time included.
+      evaluation: on the test split.
+    """
+
+    workdir: Path
+    progress: checkpoint.Progress
+    evaluation: Evaluation
+
+
+def train(config: Config) -> Run:
+    """Trains, or goes on with, the run that a configuration describes; a finished run is only tested.
+
+    Raises:
+      InputError: for settings that cannot be, a workdir of another run, or a loss that is not finite.
+    """
+    setup = prepare(config)
+    workdir = claim(config)
+    epochs, steps = setup.recipe.epochs, setup.steps_per_epoch
+    state = setup.initial_state(config.seed)
+    progress = checkpoint.Progress(0, steps * epochs, 0.0, setup.model.num_classes, setup.image_shape)
+
+    with checkpoint.manager(workdir) as checkpoints:
+        if checkpoints.latest_step() is not None:
+            state, progress = checkpoint.load_state(checkpoints, state)
+        if progress.is_finished:
+            return Run(workdir, progress, _test(setup, state))
+
+        programs = _compile(setup, state)
+        with metrics.open_writer(workdir, after_step=progress.steps) as writer, metrics.progress_bar() as bar:
+            for epoch in range(progress.steps // steps, epochs):
+                state, trained = _run_epoch(setup, programs, state, epoch, bar)
+                progress = progress.after(steps, trained.seconds)
+                evaluation = _test(setup, state)
+                measured = {
+                    "train_loss": trained.loss,
+                    "train_accuracy": trained.accuracy,
+                    "images_per_second": trained.images_per_second,
+                    "learning_rate": float(setup.schedule(progress.steps - 1)),
+                    "test_loss": evaluation.loss,
+                    "test_accuracy": evaluation.accuracy,
+                    "training_seconds": progress.training_seconds,
+                }
+                writer.write(progress.steps, measured)
+                bar.console.print(f"epoch {epoch + 1}/{epochs}", metrics.in_words(measured))
+                checkpoint.save(checkpoints, state, progress)
+    return Run(workdir, progress, evaluation)
+
+
+def _compile(setup: Setup, state: TrainState) -> dict[int, TrainStep]:
+    """A program for each size of batch, ahead of time, so that no step's time is the compiler's."""
+    step = compile_train_step(setup.model.apply, setup.optimizer, setup.augment, setup.mesh)
+    images, labels = setup.dataset.train.images, setup.dataset.train.labels
+    sizes = {len(rows) for rows in setup.epoch_rows(0)}
+    return {size: step.lower(state, images[:size], labels[:size]).compile() for size in sizes}
+
+
+def _run_epoch(
+    setup: Setup, programs: dict[int, TrainStep], state: TrainState, epoch: int, bar: ProgressBar
+) -> tuple[TrainState, metrics.Meter]:
+    """All steps of an epoch; the state that comes in is donated."""
+    images, labels = setup.dataset.train.images, setup.dataset.train.labels
+    meter = metrics.Meter(setup.schedule, first_step=epoch * setup.steps_per_epoch)
+    epoch_rows = setup.epoch_rows(epoch)
+    task = bar.add_task(f"epoch {epoch + 1}/{setup.recipe.epochs}", total=len(epoch_rows), **meter.shown())
+    for rows in epoch_rows:
+        batch = jax.device_put((images[rows], labels[rows]), by_example(setup.mesh))
+        state, measured = programs[len(rows)](state, *batch)
+        meter.add(measured, len(rows))
+        bar.update(task, advance=1, **meter.shown())
+    meter.flush()
+    bar.remove_task(task)
+    return state, meter
+
+
+def _test(setup: Setup, state: TrainState) -> Evaluation:
+    return evaluate(setup.model.apply, state.variables, setup.dataset.test, setup.preprocess, mesh=setup.mesh)

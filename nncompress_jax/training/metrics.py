@@ -1,0 +1,130 @@
+"""What a run measures, for people while it runs and for programs afterwards."""
+
+import contextlib
+import json
+import math
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, TextIO
+
+import optax
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from tensorboardX import SummaryWriter
+
+from nncompress_jax.errors import InputError
+from nncompress_jax.training.step import Metrics
+
+FILE_NAME = "metrics.jsonl"
+
+
+class Meter:
+    """Averages over an epoch's steps; each step's metrics are read while the next one runs."""
+
+    def __init__(self, schedule: optax.Schedule, first_step: int):
+        self._schedule, self._step = schedule, first_step
+        self._pending: list[tuple[Metrics, int]] = []
+        self._begin = self._end = time.perf_counter()
+        self._loss, self._correct, self._count = 0.0, 0, 0
+
+    def add(self, measured: Metrics, count: int) -> None:
+        """Takes the metrics of a batch of `count` images, and reads those of the batch before.
+
+        Raises:
+          InputError: if that one's loss is not finite.
+        """
+        self.flush()
+        self._pending = [(measured, count)]
+
+    def flush(self) -> None:
+        """Reads what is still to be read; raises as `add` does."""
+        while self._pending:
+            measured, count = self._pending.pop()
+            loss = float(measured.loss)
+            if not math.isfinite(loss):
+                rate = float(self._schedule(self._step))
+                raise InputError(
+                    f"step {self._step}: the loss is {loss} at learning rate {rate:g}; choose a lower --learning_rate"
+                )
+            self._loss += loss * count
+            self._correct += int(measured.correct)
+            self._count += count
+            self._step += 1
+            self._end = time.perf_counter()
+
+    @property
+    def loss(self) -> float:
+        """Mean cross entropy, in nats."""
+        return self._loss / max(self._count, 1)
+
+    @property
+    def accuracy(self) -> float:
+        """Fraction from 0 to 1."""
+        return self._correct / max(self._count, 1)
+
+    @property
+    def seconds(self) -> float:
+        """From the start of the epoch to the last step that was read."""
+        return self._end - self._begin
+
+    @property
+    def images_per_second(self) -> float:
+        """Over the same time."""
+        return self._count / self.seconds if self._count else 0.0
+
+    def shown(self) -> dict[str, Any]:
+        """The fields of the progress bar."""
+        return {"loss": self.loss, "accuracy": self.accuracy, "images_per_second": self.images_per_second}
+
+
+class MetricsWriter:
+    """Writes numbers by step to `metrics.jsonl` (an object a line) and to TensorBoard's event files."""
+
+    def __init__(self, lines: TextIO, events: SummaryWriter):
+        self._lines, self._events = lines, events
+
+    def write(self, step: int, values: Mapping[str, float]) -> None:
+        """One line of values by name (`train_loss`, `test_accuracy`)."""
+        self._lines.write(json.dumps({"step": step, **values}) + "\n")
+        self._lines.flush()
+        for name, value in values.items():
+            self._events.add_scalar(name, value, step)
+
+
+@contextlib.contextmanager
+def open_writer(workdir: Path, *, after_step: int) -> Iterator[MetricsWriter]:
+    """A writer that goes on behind `after_step`; what an interrupted run wrote beyond it is dropped."""
+    file = workdir / FILE_NAME
+    written = file.read_text().splitlines(keepends=True) if file.exists() else []
+    kept = [line for line in written if line.endswith("\n") and json.loads(line)["step"] <= after_step]
+    with (
+        file.open("w") as lines,
+        contextlib.closing(SummaryWriter(str(workdir), purge_step=after_step + 1 if written else None)) as events,
+    ):
+        lines.writelines(kept)
+        yield MetricsWriter(lines, events)
+
+
+def in_words(values: Mapping[str, float]) -> str:
+    """The values as one line for people.
+
+    Example:
+      >>> in_words({"train_loss": 0.12345678, "images_per_second": 1234.5})
+      'train loss 0.1235  images per second 1234'
+    """
+    return "  ".join(
+        f"{name.replace('_', ' ')} {value:.4f}" if value < 100 else f"{name.replace('_', ' ')} {value:.0f}"
+        for name, value in values.items()
+    )
+
+
+def progress_bar() -> Progress:
+    """A bar with what training shows: step, loss, accuracy, images/s, time left."""
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("loss {task.fields[loss]:.4f}  accuracy {task.fields[accuracy]:.4f}"),
+        TextColumn("{task.fields[images_per_second]:.0f} images/s"),
+        TimeRemainingColumn(),
+    )

@@ -1,0 +1,116 @@
+"""The parts of a training run, made from its configuration."""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.sharding import Mesh
+
+from nncompress_jax import models
+from nncompress_jax.data import sources
+from nncompress_jax.data.augment import normalize, random_crop, random_flip
+from nncompress_jax.data.batches import batches
+from nncompress_jax.errors import InputError
+from nncompress_jax.training import schedules
+from nncompress_jax.training.config import Config
+from nncompress_jax.training.mesh import check_batch_size, data_mesh
+from nncompress_jax.training.schedules import Recipe
+from nncompress_jax.training.state import TrainState, create
+from nncompress_jax.training.step import Augment
+from nncompress_jax.types import Array
+
+
+@dataclasses.dataclass(frozen=True)
+class Setup:
+    """What stays the same from the first step to the last.
+
+    Attributes:
+      model: the network.
+      dataset: whole in memory.
+      recipe: with the run's own numbers.
+      mesh: over all devices.
+      schedule: learning rate by step.
+      optimizer: follows the schedule.
+      preprocess: stored pixels [B, H, W, I] uint8 -> the network's input.
+      augment: likewise, at random.
+      epoch_rows: rows of each batch, by epoch.
+    """
+
+    model: nn.Module
+    dataset: sources.Dataset
+    recipe: Recipe
+    mesh: Mesh
+    schedule: optax.Schedule
+    optimizer: optax.GradientTransformation
+    preprocess: Callable[[Array], Array]
+    augment: Augment
+    epoch_rows: Callable[[int], list[np.ndarray]]
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """The same in every epoch."""
+        return len(self.epoch_rows(0))
+
+    @property
+    def image_shape(self) -> tuple[int, ...]:
+        """[H, W, I]."""
+        return self.dataset.train.images.shape[1:]
+
+    def initial_state(self, seed: int) -> TrainState:
+        """Before the first step, on every device."""
+        init_key, augment_key = jax.random.split(jax.random.key(seed))
+        variables = jax.jit(self.model.init)(init_key, jnp.zeros((1, *self.image_shape)))
+        return create(variables, self.optimizer, augment_key, self.mesh)
+
+
+def prepare(config: Config) -> Setup:
+    """Everything a run needs; nothing is written yet.
+
+    Raises:
+      InputError: for settings that cannot be.
+    """
+    recipe, mesh = config.completed_recipe(), data_mesh()
+    check_batch_size(recipe.batch_size, mesh)
+    dtype = jnp.bfloat16 if config.bfloat16 else jnp.float32
+    model = models.create(config.model, initialization=recipe.initialization, dtype=dtype)
+    dataset = sources.load(config.dataset, data_dir=config.data_dir, image_size=config.image_size)
+
+    def epoch_rows(epoch: int) -> list[np.ndarray]:
+        size, last = recipe.batch_size, recipe.keeps_last_batch
+        return batches(len(dataset.train), size, seed=config.seed, epoch=epoch, keeps_last=last, multiple_of=mesh.size)
+
+    steps_per_epoch = len(epoch_rows(0))
+    if not steps_per_epoch:
+        raise InputError(f"batch_size={recipe.batch_size}: expected at most {len(dataset.train)}, the training images")
+    schedule = recipe.schedule(recipe.learning_rate, steps_per_epoch, recipe.epochs)
+    preprocess = preprocessing(dataset)
+    return Setup(
+        model=model.copy(num_classes=len(dataset.class_names)),
+        dataset=dataset,
+        recipe=recipe,
+        mesh=mesh,
+        schedule=schedule,
+        optimizer=schedules.optimizer(recipe, schedule),
+        preprocess=preprocess,
+        augment=_augmentation(preprocess, flips=dataset.flips),
+        epoch_rows=epoch_rows,
+    )
+
+
+def preprocessing(dataset: sources.Dataset) -> Callable[[Array], Array]:
+    """Stored pixels [B, H, W, I] uint8 -> [B, H, W, I] float32, by the data set's mean and deviation."""
+    return functools.partial(normalize, mean=dataset.mean, deviation=dataset.deviation)
+
+
+def _augmentation(preprocess: Callable[[Array], Array], *, flips: bool) -> Augment:
+    def augment(key: Array, images: Array) -> Array:
+        crop_key, flip_key = jax.random.split(key)
+        images = random_crop(crop_key, images)
+        return preprocess(random_flip(flip_key, images) if flips else images)
+
+    return augment

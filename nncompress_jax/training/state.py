@@ -1,0 +1,41 @@
+"""What training carries from step to step."""
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh
+
+from nncompress_jax.training.mesh import replicated
+from nncompress_jax.types import Array, Variables
+
+
+@flax.struct.dataclass
+class TrainState:
+    """All that a step reads and writes.
+
+    Attributes:
+      step: [] int32, steps taken.
+      variables: the network's collections, `params` among them.
+      opt_state: the optimizer's.
+      key: [] PRNG key; step n draws from `fold_in(key, n)`, so that a resumed run repeats its draws.
+    """
+
+    step: Array
+    variables: Variables
+    opt_state: optax.OptState
+    key: Array
+
+
+def create(variables: Variables, optimizer: optax.GradientTransformation, key: Array, mesh: Mesh) -> TrainState:
+    """The state before the first step, on every device of the mesh.
+
+    Args:
+      variables: the network's; they are copied, since steps donate their state.
+      optimizer: an optax transformation.
+      key: PRNG key of the augmentation.
+      mesh: of `mesh.data_mesh`.
+    """
+    opt_state = optimizer.init(variables["params"])
+    state = TrainState(jnp.zeros((), jnp.int32), variables, opt_state, key)
+    return jax.device_put(jax.tree.map(jnp.copy, state), replicated(mesh))

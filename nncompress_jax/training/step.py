@@ -1,0 +1,97 @@
+"""One step of training: a pure function of state, images and labels."""
+
+from collections.abc import Callable
+
+import chex
+import flax.struct
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh
+
+from nncompress_jax.ops.compiler import compiler_options
+from nncompress_jax.training.mesh import by_example, replicated
+from nncompress_jax.training.state import TrainState
+from nncompress_jax.types import Apply, Array
+
+Augment = Callable[[Array, Array], Array]
+"""(key, images [B, H, W, I] uint8) -> [B, H, W, I] float32."""
+
+TrainStep = Callable[[TrainState, Array, Array], "tuple[TrainState, Metrics]"]
+"""(state, images [B, H, W, I] uint8, labels [B] int32) -> the state after the step, its metrics."""
+
+
+@flax.struct.dataclass
+class Metrics:
+    """Of one batch.
+
+    Attributes:
+      loss: [] float32, mean cross entropy in nats.
+      correct: [] int32, examples whose largest logit is their class's.
+    """
+
+    loss: Array
+    correct: Array
+
+
+def train_step(
+    apply: Apply,
+    optimizer: optax.GradientTransformation,
+    augment: Augment,
+    state: TrainState,
+    images: Array,
+    labels: Array,
+) -> tuple[TrainState, Metrics]:
+    """One step of gradient descent on the mean cross entropy.
+
+    Args:
+      apply: a linen module's, with `train=` and `mutable=`.
+      optimizer: the one that made the state.
+      augment: from stored pixels to the network's input, at random.
+      state: before the step.
+      images: [B, H, W, I] uint8.
+      labels: [B] int32.
+
+    Returns:
+      The state after the step, and what the batch gave before it.
+    """
+    chex.assert_rank(images, 4)
+    chex.assert_shape(labels, images.shape[:1])
+    chex.assert_type([images, labels], [jnp.uint8, jnp.int32])
+    inputs = augment(jax.random.fold_in(state.key, state.step), images)
+    others = {name: tree for name, tree in state.variables.items() if name != "params"}
+
+    def loss_of(params: Array) -> tuple[Array, tuple[Array, dict]]:
+        logits, updated = apply({"params": params, **others}, inputs, train=True, mutable=list(others))
+        chex.assert_rank(logits, 2)
+        logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
+        losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+        return losses.mean(), (logits, updated)
+
+    params = state.variables["params"]
+    (loss, (logits, updated)), gradients = jax.value_and_grad(loss_of, has_aux=True)(params)
+    updates, opt_state = optimizer.update(gradients, state.opt_state, params)
+    variables = {"params": optax.apply_updates(params, updates), **updated}
+    correct = jnp.sum(logits.argmax(-1) == labels, dtype=jnp.int32)
+    return TrainState(state.step + 1, variables, opt_state, state.key), Metrics(loss, correct)
+
+
+def compile_train_step(
+    apply: Apply, optimizer: optax.GradientTransformation, augment: Augment, mesh: Mesh
+) -> jax.stages.Wrapped:
+    """`train_step` jitted over a mesh: the state whole on every device and donated, the batch divided.
+
+    Loss and batch statistics are those of the whole batch on any number of devices.
+    """
+
+    def step(state: TrainState, images: Array, labels: Array) -> tuple[TrainState, Metrics]:
+        return train_step(apply, optimizer, augment, state, images, labels)
+
+    whole, share = replicated(mesh), by_example(mesh)
+    return jax.jit(
+        step,
+        in_shardings=(whole, share, share),
+        out_shardings=whole,
+        donate_argnums=0,
+        compiler_options=compiler_options(),
+    )

@@ -1,0 +1,106 @@
+"""Every test sees eight CPU devices; a prepared data set is at hand."""
+
+import json
+import os
+from pathlib import Path
+
+# Before jax starts: the tests of one file run on eight devices where the code takes all of them.
+os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8"
+os.environ["JAX_PLATFORMS"] = "cpu"
+
+import cv2
+import numpy as np
+import pytest
+import tensorflow_datasets as tfds
+from array_record.python.array_record_module import ArrayRecordWriter
+from tensorflow_datasets.proto import tf_example_pb2
+
+GOLDEN = Path(__file__).parent / "golden"
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path_factory, monkeypatch):
+    """Decoded images are kept in a folder of the test session."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "cache"))
+
+
+def write_prepared(folder, name, features, splits, *, version="1.0.0", file_format="array_record"):
+    """Writes a data set as tensorflow-datasets prepares one.
+
+    Args:
+      folder: the data_dir.
+      name: of the data set.
+      features: of tfds.features, by key.
+      splits: examples by split, each a dict of PNG-encodable uint8 arrays, ints and bytes.
+      version: of the data set.
+      file_format: what the data set says it is stored as.
+    """
+    place = Path(folder, name, version)
+    place.mkdir(parents=True)
+    tfds.features.FeaturesDict(features).save_config(place)
+    described = []
+    for split, examples in splits.items():
+        writer = ArrayRecordWriter(str(place / f"{name}-{split}.array_record-00000-of-00001"), "group_size:1")
+        for example in examples:
+            record = tf_example_pb2.Example()
+            for key, value in example.items():
+                feature = record.features.feature[key]
+                if isinstance(value, int):
+                    feature.int64_list.value.append(value)
+                else:
+                    encoded = value if isinstance(value, bytes) else cv2.imencode(".png", value[..., ::-1])[1].tobytes()
+                    feature.bytes_list.value.append(encoded)
+            writer.write(record.SerializeToString())
+        writer.close()
+        described.append(
+            {
+                "name": split,
+                "filepathTemplate": "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}",
+                "numBytes": "1",
+                "shardLengths": [str(len(examples))],
+            }
+        )
+    info = {"name": name, "version": version, "moduleName": name, "fileFormat": file_format, "splits": described}
+    (place / "dataset_info.json").write_text(json.dumps(info))
+
+
+def labelled_images(count, *, shape=(32, 32, 3), classes=4, seed=0):
+    """Noise in four brightnesses, one a class."""
+    random = np.random.default_rng(seed)
+    labels = np.arange(count) % classes
+    images = random.integers(0, 64, (count, *shape), np.uint8) + (labels * 60).astype(np.uint8)[:, None, None, None]
+    return [{"image": image, "label": int(label)} for image, label in zip(images, labels, strict=True)]
+
+
+@pytest.fixture(scope="session")
+def tiny_data(tmp_path_factory):
+    """A data_dir with `tiny`: 32x32 images of four classes, 64 to train on and 21 to test."""
+    folder = tmp_path_factory.mktemp("prepared")
+    features = {
+        "image": tfds.features.Image(shape=(32, 32, 3)),
+        "label": tfds.features.ClassLabel(names=["night", "dusk", "dawn", "day"]),
+    }
+    splits = {"train": labelled_images(64), "test": labelled_images(21, seed=1)}
+    write_prepared(folder, "tiny", features, splits)
+    return str(folder)
+
+
+@pytest.fixture(scope="session")
+def golden_state_dict():
+    """State dicts by configuration, drawn as the reference vectors were."""
+    described = json.loads((GOLDEN / "state_dict.json").read_text())
+
+    def draw(configuration):
+        random = np.random.default_rng(described["seed"])
+        state_dict = {}
+        for key, shape in described["state_dict"][configuration]["keys"]:
+            if key.endswith("num_batches_tracked"):
+                state_dict[key] = np.zeros((), np.int64)
+            elif key.endswith("running_var") or (len(shape) == 1 and key.endswith("weight")):
+                state_dict[key] = random.random(shape, np.float32) + np.float32(0.5)
+            else:
+                gain = {4: np.sqrt(2 / np.prod(shape[1:])), 2: np.sqrt(1 / shape[-1]), 1: 0.1}[len(shape)]
+                state_dict[key] = random.standard_normal(shape, np.float32) * np.float32(gain)
+        return state_dict
+
+    return draw

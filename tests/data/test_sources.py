@@ -1,0 +1,203 @@
+"""Data sets: the embedded one, prepared ones, CIFAR-10's own path, and what is refused."""
+
+import http.server
+import importlib.util
+import sys
+import threading
+
+import numpy as np
+import pytest
+import tensorflow_datasets as tfds
+
+import nncompress_jax as nnc
+from nncompress_jax.data import cache, prepared, sources
+from tests.conftest import labelled_images, write_prepared
+
+LABEL = tfds.features.ClassLabel(names=["night", "dusk", "dawn", "day"])
+
+
+def test_digits_are_split_by_class_and_never_change():
+    digits = sources.load("digits")
+    assert digits.train.images.shape == (1437, 32, 32, 3)
+    assert digits.test.images.shape == (360, 32, 32, 3)
+    assert digits.train.images.dtype == np.uint8
+    assert digits.train.labels.dtype == np.int32
+    assert np.abs(np.bincount(digits.test.labels) - 36).max() <= 1
+    assert (digits.train.images[..., 0] == digits.train.images[..., 2]).all()
+    assert digits.train.images.max() == 255
+    assert not digits.flips
+    assert digits.test.labels[:12].tolist() == [7, 6, 3, 7, 7, 3, 2, 8, 9, 3, 2, 6]
+    np.testing.assert_allclose(digits.mean, digits.train.images.mean() / 255, rtol=1e-6)
+    np.testing.assert_allclose(digits.deviation, digits.train.images.std() / 255, rtol=1e-6)
+
+
+def test_a_prepared_set_is_read_exactly_and_without_tensorflow(tiny_data):
+    tiny = sources.load("tiny", data_dir=tiny_data)
+    for split, count, seed in ((tiny.train, 64, 0), (tiny.test, 21, 1)):
+        expected = labelled_images(count, seed=seed)
+        assert (split.images == np.stack([example["image"] for example in expected])).all()
+        assert split.labels.tolist() == [example["label"] for example in expected]
+    assert tiny.class_names == ("night", "dusk", "dawn", "day")
+    np.testing.assert_allclose(tiny.mean, tiny.train.images.mean((0, 1, 2)) / 255, rtol=1e-6)
+    np.testing.assert_allclose(tiny.deviation, tiny.train.images.std((0, 1, 2)) / 255, rtol=1e-6)
+    assert "tensorflow" not in sys.modules
+
+
+def test_grey_images_of_other_sizes_and_a_validation_split(tmp_path):
+    features = {"image": tfds.features.Image(shape=(None, None, 1)), "label": LABEL}
+    grey = [{"image": np.full((20, 31, 1), 40 * i, np.uint8), "label": i} for i in range(4)]
+    write_prepared(tmp_path, "grey", features, {"train": grey, "validation": grey[:3]})
+    for size in (None, 64):
+        loaded = sources.load("grey", data_dir=str(tmp_path), image_size=size)
+        assert loaded.train.images.shape == (4, size or 32, size or 32, 3)
+        assert [int(image.mean()) for image in loaded.train.images] == [0, 40, 80, 120]
+        assert len(loaded.test) == 3
+
+
+@pytest.mark.parametrize("size", [20, 0, -32])
+def test_image_sizes_that_cannot_be(size):
+    with pytest.raises(nnc.InputError, match=f"image_size={size}: expected a multiple of 32"):
+        sources.load("digits", image_size=size)
+
+
+def prepared_cifar10(folder, splits, **options):
+    """The files of CIFAR-10 as its builder of version 3.0.2 leaves them."""
+    features = {"id": tfds.features.Text(), "image": tfds.features.Image(shape=(32, 32, 3))}
+    features["label"] = tfds.features.ClassLabel(names=list(sources.CIFAR10_CLASSES))
+    write_prepared(folder, "cifar10", features, splits, version="3.0.2", **options)
+
+
+def test_cifar10_through_its_own_builder(tmp_path, monkeypatch):
+    monkeypatch.setattr(prepared, "_reachable", lambda url: True)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: name)
+    with tfds.testing.mock_data(num_examples=5):  # preparing it does nothing, reading it gives noise
+        source = prepared.open_builder("cifar10", str(tmp_path))
+        assert prepared._features(source, "cifar10") == ("image", "label")
+        example = source.as_data_source("train")[0]
+    assert example["image"].shape == (32, 32, 3)
+    assert example["image"].dtype == np.uint8
+    assert 0 <= example["label"] < 10
+
+
+def test_cifar10_prepared(tmp_path):
+    examples = [{**example, "id": b"train_00001"} for example in labelled_images(8)]
+    prepared_cifar10(tmp_path, {"train": examples, "test": examples[:3]})
+    cifar10 = sources.load("cifar10", data_dir=str(tmp_path))
+    assert (cifar10.train.images == np.stack([example["image"] for example in examples])).all()
+    assert (cifar10.mean, cifar10.deviation) == (sources.CIFAR10_MEAN, sources.CIFAR10_DEVIATION)
+    assert cifar10.class_names[3] == "cat"
+
+
+def test_unknown(tmp_path):
+    with pytest.raises(nnc.InputError, match="^unknown data set 'cifar11': neither `digits`, nor prepared under .*$"):
+        sources.load("cifar11", data_dir=str(tmp_path))
+
+
+def test_without_labels(tmp_path):
+    features = {"image": tfds.features.Image(shape=(32, 32, 3)), "name": tfds.features.Text()}
+    write_prepared(tmp_path, "bare", features, {"train": [], "test": []})
+    message = "^bare: has 0 features that are a class label, expected 1 \\(its features: .*\\); choose .*$"
+    with pytest.raises(nnc.InputError, match=message):
+        sources.load("bare", data_dir=str(tmp_path))
+
+
+def test_without_a_test_split(tmp_path):
+    features = {"image": tfds.features.Image(shape=(32, 32, 3)), "label": LABEL}
+    write_prepared(tmp_path, "half", features, {"train": labelled_images(4)})
+    with pytest.raises(nnc.InputError, match="half: has no split 'validation', only train; choose"):
+        sources.load("half", data_dir=str(tmp_path))
+
+
+def test_a_damaged_image(tmp_path):
+    features = {"image": tfds.features.Image(shape=(32, 32, 3)), "label": LABEL}
+    examples = [*labelled_images(3), {"image": b"no image", "label": 0}]
+    write_prepared(tmp_path, "torn", features, {"train": examples, "test": examples})
+    with pytest.raises(nnc.InputError, match="torn: image 3 of train is damaged; prepare the data set again"):
+        sources.load("torn", data_dir=str(tmp_path))
+
+
+def test_in_another_format(tmp_path):
+    prepared_cifar10(tmp_path, {"train": [], "test": []}, file_format="tfrecord")
+    with pytest.raises(nnc.InputError, match="^cifar10: prepared as tfrecord under .*, expected array_record; .*$"):
+        sources.load("cifar10", data_dir=str(tmp_path))
+
+
+def test_a_folder_that_cannot_be_read(tmp_path):
+    prepared_cifar10(tmp_path, {"train": []})
+    (tmp_path / "cifar10" / "3.0.2" / "dataset_info.json").write_text("{")
+    with pytest.raises(
+        nnc.InputError, match="^cifar10: what is prepared under .* cannot be read .*; prepare it again$"
+    ):
+        sources.load("cifar10", data_dir=str(tmp_path))
+
+
+def test_not_prepared_and_no_network(tmp_path, monkeypatch):
+    monkeypatch.setattr(prepared, "_reachable", lambda url: False)
+    with pytest.raises(
+        nnc.InputError, match="^cifar10: not prepared under .*, and no network; .* run: pip install .*$"
+    ):
+        sources.load("cifar10", data_dir=str(tmp_path))
+
+
+def test_not_prepared_and_no_tensorflow(tmp_path, monkeypatch):
+    monkeypatch.setattr(prepared, "_reachable", lambda url: True)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(nnc.InputError, match="needs TensorFlow: pip install 'nncompress-jax\\[prepare\\]'"):
+        sources.load("cifar10", data_dir=str(tmp_path))
+
+
+def test_prepared_by_itself_where_there_is_a_network(tmp_path, monkeypatch):
+    calls = []
+    monkeypatch.setattr(prepared, "_reachable", lambda url: True)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: name)
+    monkeypatch.setattr(
+        tfds.core.DatasetBuilder, "download_and_prepare", lambda self: calls.append((self.name, self.info.file_format))
+    )
+    prepared.open_builder("cifar10", str(tmp_path))
+    assert calls == [("cifar10", tfds.core.FileFormat.ARRAY_RECORD)]
+
+
+def test_reachable_is_any_answer():
+    class Refuses(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_error(403)
+
+        def log_message(self, *args):
+            pass
+
+    with http.server.HTTPServer(("127.0.0.1", 0), Refuses) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}"
+        assert prepared._reachable(url)
+        server.shutdown()
+    assert not prepared._reachable(url)
+
+
+def test_the_cache_is_used_and_made_anew_when_the_source_changes(tmp_path):
+    source = tmp_path / "source"
+    source.write_text("one")
+    calls = []
+
+    def decode():
+        calls.append(source.read_text())
+        return np.full((1, 2, 2, 3), len(calls), np.uint8), np.zeros(1, np.int32)
+
+    for text in ("one", "one", "another", "another"):
+        if source.read_text() != text:
+            source.write_text(text)
+        images, _ = cache.keep("set", [source], decode)
+        assert images[0, 0, 0, 0] == len(calls)
+    assert calls == ["one", "another"]
+    assert not list(cache.folder().glob("*.partial"))
+
+
+def test_a_cache_that_cannot_be_written_only_costs_time(tmp_path, monkeypatch, caplog):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    images, _ = cache.keep("set", [], lambda: (np.ones((1, 1, 1, 3), np.uint8), np.zeros(1, np.int32)))
+    assert images.shape == (1, 1, 1, 3)
+    assert "are not kept" in caplog.text
+
+
+def test_of_several_labels_the_one_that_the_data_set_names(tmp_path):
+    assert prepared._features(tfds.builder("cifar100", data_dir=str(tmp_path)), "cifar100") == ("image", "label")

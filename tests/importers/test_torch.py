@@ -1,0 +1,131 @@
+"""The original's state dicts: layout, widening, and files that are something else."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import nncompress_jax as nnc
+from nncompress_jax.importers import torch as importer
+from tests.conftest import GOLDEN
+
+CONFIGURATIONS = {"vgg16": "D", "vgg16ds": "D-DSM", "vgg16ds_stride": "D-DS"}
+
+
+def zeros(model, **options):
+    return {key: np.zeros(shape, np.float32) for key, shape in importer.entries(model, **options).items()}
+
+
+@pytest.mark.parametrize("model", CONFIGURATIONS)
+def test_entries_are_those_of_the_original(model):
+    described = json.loads((GOLDEN / "state_dict.json").read_text())["state_dict"][CONFIGURATIONS[model]]["keys"]
+    assert list(importer.entries(model).items()) == [(key, tuple(shape)) for key, shape in described]
+
+
+@pytest.mark.parametrize("model", nnc.models.NAMES)
+@pytest.mark.parametrize("size", [32, 64])
+def test_variables_are_those_of_the_network(model, size):
+    network = nnc.models.create(model, num_classes=7)
+    expected = jax.eval_shape(network.init, jax.random.key(0), jnp.zeros((1, size, size, 3)))
+    found = importer.convert(zeros(model, num_classes=7, image_size=size), model=model)
+    chex_shapes = lambda tree: jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), tree)  # noqa: E731
+    assert chex_shapes(found) == chex_shapes(expected)
+
+
+def test_a_dense_layer_behind_a_larger_image_takes_its_pixels_in_our_order():
+    state_dict = zeros("vgg11", image_size=64)
+    weight = np.arange(10 * 512 * 4, dtype=np.float32).reshape(10, 512, 2, 2)
+    state_dict["classifier.0.weight"] = weight.reshape(10, -1)
+    kernel = importer.convert(state_dict)["params"]["Dense_0"]["kernel"]
+    assert kernel.reshape(2, 2, 512, 10)[1, 0, 300, 7] == weight[7, 300, 1, 0]
+
+
+def test_half_precision_is_widened():
+    state_dict = {key: entry.astype(np.float16) for key, entry in zeros("vgg11").items()}
+    assert {leaf.dtype for leaf in jax.tree.leaves(importer.convert(state_dict))} == {jnp.dtype("float32")}
+
+
+def test_the_twins_are_told_apart():
+    importer.convert(zeros("vgg16ds_stride"))
+    message = "not a state dict of vgg16ds_stride: .* is .*, expected .* entries differ"
+    with pytest.raises(nnc.InputError, match=message):
+        importer.convert(zeros("vgg16ds"), model="vgg16ds_stride")
+
+
+def test_wrong_keys_shapes_and_names():
+    state_dict = zeros("vgg16")
+    renamed = {key.replace("features", "layers"): entry for key, entry in state_dict.items()}
+    with pytest.raises(nnc.InputError, match="found the keys layers.0.weight, .* expected features.0.weight"):
+        importer.convert(renamed)
+    missing = {key: entry for key, entry in state_dict.items() if key != "features.3.bias"}
+    with pytest.raises(nnc.InputError, match="of vgg16: features.3.bias is missing, expected \\(64,\\) \\(1 entries"):
+        importer.convert(missing)
+    wrong = {**state_dict, "features.3.weight": np.zeros((64, 60, 3, 3))}
+    with pytest.raises(nnc.InputError, match="features.3.weight is \\(64, 60, 3, 3\\), expected \\(64, 64, 3, 3\\)"):
+        importer.convert(wrong)
+    with pytest.raises(nnc.InputError, match="features.99.weight is \\(1,\\), expected no such key"):
+        importer.convert({**state_dict, "features.99.weight": np.zeros(1)})
+    with pytest.raises(nnc.InputError, match="unknown model 'vgg17'"):
+        importer.convert(state_dict, model="vgg17")
+
+
+class TestFiles:
+    """Files that torch wrote, and files that it did not."""
+
+    @pytest.fixture(autouse=True)
+    def torch(self):
+        return pytest.importorskip("torch", reason="torch is not installed: make torch")
+
+    def save(self, torch, path, dtype):
+        state_dict = {key: torch.from_numpy(entry) for key, entry in zeros("vgg11").items()}
+        torch.save({key: entry.to(dtype) for key, entry in state_dict.items()}, path)
+
+    @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
+    def test_load(self, torch, tmp_path, dtype):
+        self.save(torch, tmp_path / "net.pth", getattr(torch, dtype))
+        variables = importer.load(tmp_path / "net.pth")
+        assert variables["params"]["Conv_0"]["kernel"].shape == (3, 3, 3, 64)
+
+    @pytest.mark.parametrize("size", [0, 10, 1000, 30_000_000])
+    def test_truncated(self, torch, tmp_path, size):
+        path = tmp_path / "net.pth"
+        self.save(torch, path, torch.float32)
+        path.write_bytes(path.read_bytes()[:size])
+        with pytest.raises(nnc.InputError, match="^.*net.pth: not a whole .pth file .*$"):
+            importer.load(path)
+
+    def test_a_text_file(self, tmp_path):
+        path = tmp_path / "net.pth"
+        path.write_text("weights, to come\n" * 100)
+        with pytest.raises(nnc.InputError, match="^.*net.pth: not a whole .pth file .*$"):
+            importer.load(path)
+
+    def test_no_file_and_a_folder(self, tmp_path):
+        with pytest.raises(nnc.InputError, match="no such file; expected a .pth file"):
+            importer.load(tmp_path / "net.pth")
+        with pytest.raises(nnc.InputError, match="not a whole .pth file"):
+            importer.load(tmp_path)
+
+    def test_code_in_a_file_is_not_run(self, torch, tmp_path):
+        class Hostile:
+            def __reduce__(self):
+                return (tmp_path.joinpath("run").write_text, ("",))
+
+        torch.save({"features.0.weight": Hostile()}, tmp_path / "net.pth")
+        with pytest.raises(nnc.InputError, match="not a whole .pth file"):
+            importer.load(tmp_path / "net.pth")
+        assert not (tmp_path / "run").exists()
+
+    @pytest.mark.parametrize("content", [[1, 2], {"epoch": 3}])
+    def test_something_else_that_torch_saved(self, torch, tmp_path, content):
+        torch.save(content, tmp_path / "net.pth")
+        with pytest.raises(nnc.InputError, match="expected a state dict of tensors"):
+            importer.load(tmp_path / "net.pth")
+
+
+def test_without_torch(monkeypatch, tmp_path):
+    monkeypatch.setitem(__import__("sys").modules, "torch", None)
+    with pytest.raises(nnc.InputError, match="reading it needs torch: pip install 'nncompress-jax\\[torch\\]'"):
+        importer.load(tmp_path / "net.pth")

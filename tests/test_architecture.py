@@ -1,0 +1,64 @@
+"""The order of the rooms: a file imports only files that stand above it here."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+import nncompress_jax
+
+ROOT = Path(nncompress_jax.__file__).parent
+ORDER = """
+errors types tree
+ops ops.compiler
+costs
+methods methods.minmax
+models.vgg models
+data data.cache data.prepared data.sources data.augment data.batches
+training training.mesh training.schedules training.state training.step training.evaluation
+training.config training.setup training.checkpoint training.metrics training.loop
+importers importers.torch
+report report.table report.plots
+command
+""".split()
+MODULES = {
+    ".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): file
+    for file in sorted(ROOT.rglob("*.py"))
+    if file != ROOT / "__init__.py"
+}
+
+
+def imported(file: Path) -> set[str]:
+    """Modules of the package that a file imports, anywhere in it."""
+    names = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("nncompress_jax"):
+            parent = node.module.removeprefix("nncompress_jax").lstrip(".")
+            children = {f"{parent}.{alias.name}".lstrip(".") for alias in node.names}
+            names |= children & MODULES.keys() or {parent}
+            assert node.level == 0
+        elif isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names if alias.name.startswith("nncompress_jax")}
+    return names
+
+
+def test_every_file_has_its_place():
+    assert sorted(MODULES) == sorted(ORDER)
+
+
+@pytest.mark.parametrize("module", ORDER)
+def test_imports_go_up(module):
+    above = ORDER[: ORDER.index(module)]
+    assert imported(MODULES[module]) <= set(above)
+
+
+@pytest.mark.parametrize(("room", "other"), [("methods", "training"), ("training", "methods"), ("models", "training")])
+def test_rooms_that_do_not_know_each_other(room, other):
+    for module in ORDER:
+        if module.split(".")[0] == room:
+            assert not any(name.split(".")[0] == other for name in imported(MODULES[module]))
+
+
+def test_files_are_short():
+    lengths = {module: len(file.read_text().splitlines()) for module, file in MODULES.items()}
+    assert {module: length for module, length in lengths.items() if length > 300} == {}
