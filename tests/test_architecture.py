@@ -8,19 +8,41 @@ import pytest
 import nncompress_jax
 
 ROOT = Path(nncompress_jax.__file__).parent
-ORDER = """
-errors types tree
-ops ops.compiler
-costs
-methods methods.minmax
-models.vgg models
-data data.cache data.prepared data.sources data.augment data.batches
-training training.mesh training.schedules training.state training.step training.evaluation
-training.config training.setup training.checkpoint training.metrics training.loop
-importers importers.torch
-report report.table report.plots
-command
-""".split()
+ORDER = [
+    "errors",
+    "types",
+    "tree",
+    "ops",
+    "ops.compiler",
+    "costs",
+    "methods",
+    "methods.minmax",
+    "models.vgg",
+    "models",
+    "data",
+    "data.cache",
+    "data.prepared",
+    "data.sources",
+    "data.augment",
+    "data.batches",
+    "training",
+    "training.mesh",
+    "training.schedules",
+    "training.state",
+    "training.step",
+    "training.evaluation",
+    "training.config",
+    "training.setup",
+    "training.checkpoint",
+    "training.metrics",
+    "training.loop",
+    "importers",
+    "importers.torch",
+    "report",
+    "report.table",
+    "report.plots",
+    "command",
+]
 MODULES = {
     ".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): file
     for file in sorted(ROOT.rglob("*.py"))

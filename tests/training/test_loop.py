@@ -12,10 +12,10 @@ import nncompress_jax as nnc
 from nncompress_jax.training import checkpoint, config, loop
 from nncompress_jax.training.config import Config
 
-CONFIG = Config(model="vgg16ds_stride", dataset="tiny", epochs=3, batch_size=16, learning_rate=0.01)
+CONFIG = Config(model="vgg11", dataset="tiny", epochs=3, batch_size=16, learning_rate=0.01)
 
 
-class Interrupted(Exception):
+class InterruptionError(Exception):
     """Stands for the end of a machine."""
 
 
@@ -55,11 +55,11 @@ def test_a_run_interrupted_after_an_epoch_ends_as_if_it_had_not_been(finished, c
 
     def interrupted(setup, programs, state, epoch, bar):
         if epoch == 2:
-            raise Interrupted
+            raise InterruptionError
         return run_epoch(setup, programs, state, epoch, bar)
 
     monkeypatch.setattr(loop, "_run_epoch", interrupted)
-    with pytest.raises(Interrupted):
+    with pytest.raises(InterruptionError):
         loop.train(settings)
     assert checkpoint.load_progress(settings.workdir).steps == 8
     # What was written beyond the checkpoint is dropped.
@@ -91,7 +91,7 @@ def test_restore_puts_the_variables_on_one_device(finished):
 
 def test_a_workdir_of_another_run(finished):
     settings = config.read(finished.workdir)
-    for name, value in {"model": "vgg16", "epochs": 7, "seed": 1}.items():
+    for name, value in {"model": "vgg13", "epochs": 7, "seed": 1}.items():
         theirs = getattr(settings, name)
         message = f"holds a run of {name}={theirs}, not {value}; choose another --workdir, or --{name}={theirs}"
         with pytest.raises(nnc.InputError, match=message):

@@ -39,7 +39,7 @@ def steps(model, devices, *, batch_size, dtype=jnp.float32):
 
 def distance(a, b):
     """Norm of the difference over the whole parameter tree."""
-    return float(optax.global_norm(jax.tree.map(jnp.subtract, a["params"], b["params"])))
+    return float(optax.tree.norm(jax.tree.map(jnp.subtract, a["params"], b["params"])))
 
 
 def check_devices_agree(model, tolerance, **options):
@@ -47,7 +47,7 @@ def check_devices_agree(model, tolerance, **options):
     _, eight, losses_eight = steps(model, 8, **options)
     np.testing.assert_allclose(losses_one, losses_eight, rtol=tolerance)
     np.testing.assert_allclose(distance(one, before), distance(eight, before), rtol=tolerance)
-    assert 0 < distance(one, eight) < tolerance * optax.global_norm(one["params"])
+    assert 0 < distance(one, eight) < tolerance * optax.tree.norm(one["params"])
     return before, one
 
 
@@ -63,9 +63,9 @@ def test_one_and_eight_devices_agree():
 
 
 def test_one_and_eight_devices_agree_in_double_precision():
-    """In float32 a rounding that tips a ReLU grows a hundredfold a step in this network; here it cannot hide a defect."""
+    """In float32 a rounding that tips a ReLU grows a hundredfold a step here; in float64 none can hide a defect."""
     with jax.enable_x64(True):
-        check_devices_agree("vgg16ds", 1e-9, batch_size=16, dtype=jnp.float64)
+        check_devices_agree("vgg16ds_stride", 1e-9, batch_size=16, dtype=jnp.float64)
 
 
 def test_seed_optimizer_is_the_originals():

@@ -1,0 +1,148 @@
+"""The commands as people call them: what they print, what they leave, and how they refuse."""
+
+import json
+import runpy
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from nncompress_jax.importers import torch as importer
+
+EXPERIMENTS = Path(__file__).parents[2] / "experiments"
+
+
+@pytest.fixture
+def command(monkeypatch, capsys):
+    """Runs a command; gives its exit code and what it printed on either stream."""
+
+    def call(line):
+        name, *flags = line.split()
+        monkeypatch.setattr(sys, "argv", [f"{name}.py", *flags])
+        try:
+            runpy.run_path(str(EXPERIMENTS / f"{name}.py"), run_name="__main__")
+            code = 0
+        except SystemExit as stop:
+            code = stop.code
+        return code, *capsys.readouterr()
+
+    return call
+
+
+@pytest.fixture(scope="module")
+def workdir(tiny_data, tmp_path_factory):
+    """A finished run on `tiny`."""
+    from nncompress_jax.training.config import Config
+    from nncompress_jax.training.loop import train
+
+    folder = str(tmp_path_factory.mktemp("runs") / "W")
+    train(Config(model="vgg16ds_stride", dataset="tiny", data_dir=tiny_data, epochs=1, batch_size=16, workdir=folder))
+    return folder
+
+
+def is_picture(path):
+    return Path(path).read_bytes()[:4] == b"\x89PNG"
+
+
+def test_summary(command, tmp_path):
+    code, out, _ = command(f"summary --model=vgg16ds --picture={tmp_path}/net.png")
+    assert code == 0
+    last = out.strip().splitlines()[-1].split()
+    assert last == ["total", "1,698,378", "38,018,048", "6,857,000"]
+    assert is_picture(tmp_path / "net.png")
+
+
+def test_train_again_only_tests(command, workdir, tiny_data):
+    line = f"train --model=vgg16ds_stride --dataset=tiny --data_dir={tiny_data} --epochs=1 --batch_size=16"
+    code, out, _ = command(f"{line} --workdir={workdir}")
+    assert code == 0
+    assert f"{workdir}: test accuracy" in out
+    code, _, err = command(f"{line.replace('_stride', '')} --workdir={workdir}")
+    assert (code, err.count("\n")) == (2, 1)
+    assert f"{workdir} holds a run of model=vgg16ds_stride, not vgg16ds; choose another --workdir" in err
+
+
+@pytest.mark.parametrize("quantize", ["none", "minmax"])
+def test_evaluate(command, workdir, quantize):
+    code, out, _ = command(f"evaluate --workdir={workdir} --quantize={quantize}")
+    assert code == 0
+    rows = {line.split()[0]: line.split()[1:] for line in out.splitlines() if line.strip()}
+    counts = np.array([rows[name][2:] for name in ("night", "dusk", "dawn", "day")], int)
+    assert counts.sum(1).tolist() == [6, 5, 5, 5]
+    assert f"({counts.trace()} of 21)" in out
+    assert is_picture(Path(workdir, f"confusion-{quantize}.png"))
+
+
+def test_evaluate_a_file(command, tmp_path, tiny_data):
+    torch = pytest.importorskip("torch", reason="torch is not installed: make torch")
+    entries = importer.entries("vgg16ds_stride", num_classes=4)
+    torch.save({key: torch.ones(shape) for key, shape in entries.items()}, tmp_path / "net.pth")
+    line = f"evaluate --checkpoint={tmp_path}/net.pth --dataset=tiny --data_dir={tiny_data}"
+    code, out, _ = command(f"{line} --model=vgg16ds_stride")
+    assert code == 0
+    assert "accuracy 0.2857 (6 of 21)" in out  # equal logits: always the first class
+    code, _, err = command(line)
+    assert (code, err) == (2, "error: --checkpoint needs --model: the network that it is of\n")
+
+
+def test_compare(command, workdir, tmp_path):
+    code, out, _ = command(f"compare --workdirs {workdir} --out={tmp_path}")
+    assert code == 0
+    rows = json.loads((tmp_path / "table.json").read_text())["rows"]
+    assert [row["quantization"] for row in rows] == ["none", "minmax, 8 bits"]
+    assert {row["parameters"] for row in rows} == {1_698_378 - 6 * 513}
+    assert {row["macs"] for row in rows} == {10_835_456 - 6 * 512}
+    assert {row["bytes"] for row in rows} == {6_857_000 - 4 * 6 * 513}
+    assert rows[0]["training_s"] > 0
+    assert rows[1]["training_s"] is None
+    assert all(0 <= row["accuracy"] <= 1 and row["images_per_s"] > 0 for row in rows)
+    assert "1,695,300" in out
+    assert (tmp_path / "table.csv").read_text().splitlines()[0] == ",".join(rows[0])
+    assert (tmp_path / "table.md").read_text().count("\n| ") == 4
+    assert is_picture(tmp_path / "accuracy_by_bytes.png")
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("train --model=vgg17", "unknown model 'vgg17'; choose one of vgg11, vgg13, "),
+        ("train --model=vgg16 --dataset=cifar11", "unknown data set 'cifar11': neither `digits`, "),
+        ("train --model=vgg16 --dataset=coco_captions", "coco_captions: "),
+        ("train --model=vgg16 --dataset=digits --batch_size=0", "batch_size=0: expected more than 0"),
+        ("train --model=vgg16 --dataset=digits --batch_size=9", "batch_size=9: expected a positive multiple of the 8"),
+        ("train --model=vgg16 --dataset=digits --epochs=-1", "epochs=-1: expected more than 0"),
+        ("train --model=vgg16 --dataset=digits --recipe=slow", "unknown recipe 'slow'; choose one of seed, fast"),
+        ("evaluate --workdir=nowhere", "nowhere: no such folder; expected the --workdir of a training run"),
+        ("evaluate", "expected either --workdir or --checkpoint"),
+        ("evaluate --workdir=W --checkpoint=C", "expected either --workdir or --checkpoint"),
+        ("evaluate --workdir={workdir} --dataset=digits", "digits has 10 classes, the network 4; choose another"),
+        ("evaluate --workdir={workdir} --quantize=int3", "unknown quantization 'int3'; choose one of none, minmax"),
+        ("evaluate --workdir={workdir} --quantize=minmax --bits=99", "bits=99: expected 1 to 16"),
+        ("compare --workdirs nowhere", "nowhere: no such folder"),
+        ("summary --model=vgg16 --image_size=40", "images are [1, 40, 40, 3], expected [B, H, H, I] with H divisible"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(command, workdir, tmp_path, monkeypatch, line, message):
+    monkeypatch.chdir(tmp_path)
+    code, _, err = command(line.format(workdir=workdir))
+    assert code == 2
+    assert err.startswith(f"error: {message}")
+    assert err.count("\n") == 1
+    assert not any(tmp_path.iterdir())
+
+
+def test_a_text_file_for_a_checkpoint(command, tmp_path):
+    pytest.importorskip("torch", reason="torch is not installed: make torch")
+    (tmp_path / "net.pth").write_text("weights, to come\n")
+    code, _, err = command(f"evaluate --checkpoint={tmp_path}/net.pth --model=vgg16 --dataset=digits")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "not a whole .pth file" in err
+
+
+def test_help_says_what_each_flag_is(command):
+    code, out, _ = command("train --help")
+    assert code == 0
+    out = " ".join(out.replace("│", "").split())
+    for text in ("--model", "--data_dir", "--learning_rate", "vgg16ds (depthwise", "a run found there is resumed"):
+        assert text in out

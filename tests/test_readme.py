@@ -1,0 +1,40 @@
+"""What the README shows works as it stands there."""
+
+import re
+import runpy
+import shlex
+from pathlib import Path
+
+import pytest
+import tyro
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+PROGRAMS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+COMMANDS = re.findall(r"^python (experiments/\S+\.py)(.*?)(?:#.*)?$", README, re.MULTILINE)
+
+
+def test_it_shows_something():
+    assert len(PROGRAMS) >= 2
+    assert len(COMMANDS) >= 5
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_programs(program, capsys):
+    exec(program, {"__name__": "readme"})
+    expected = re.findall(r"print\(.*\)  # (.*)", program)
+    assert [line for line in expected if line not in capsys.readouterr().out] == []
+
+
+@pytest.mark.parametrize(("script", "flags"), COMMANDS)
+def test_commands_have_these_flags(script, flags):
+    """Training itself takes minutes: the commands' tests do it on little data."""
+    module = runpy.run_path(str(ROOT / script), run_name="readme")
+    tyro.cli(module.get("Options") or module["Config"], args=shlex.split(flags), use_underscores=True)
+
+
+def test_make_targets():
+    targets = re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    shown = re.findall(r"`?make (\w+)", README)
+    assert {"demo", "test", "verify", "torch"} <= set(shown) - {"for"}
+    assert {target for target in shown if target in {"demo", "test", "verify", "torch"}} <= set(targets)
