@@ -9,7 +9,7 @@ READY := $(VENV)/.ready
 .PHONY: demo test verify test-lowest lock torch
 
 demo: $(READY)
-	$(BIN)/python experiments/compare.py --dataset=digits --models vgg16ds --epochs=8 --batch_size=64 --out=runs/demo
+	$(BIN)/python experiments/compare.py --dataset=digits --models vgg16ds --epochs=7 --batch_size=32 --learning_rate=0.02 --out=runs/demo
 
 test: $(READY)
 	$(BIN)/ruff check .

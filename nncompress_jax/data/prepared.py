@@ -125,9 +125,9 @@ def _features(builder: Any, name: str) -> tuple[str, str]:
 
     features = dict(builder.info.features.items())
     kinds = {"image": tfds.features.Image, "class label": tfds.features.ClassLabel}
-    named = builder.info.supervised_keys or ()
-    if [type(features.get(key)) for key in named if isinstance(key, str)] == list(kinds.values()):
-        return named
+    named = [key for key in builder.info.supervised_keys or () if isinstance(key, str)]
+    if [type(features.get(key)) for key in named] == list(kinds.values()):
+        return named[0], named[1]
     keys = []
     for kind, feature_type in kinds.items():
         found = [key for key, feature in features.items() if isinstance(feature, feature_type)]

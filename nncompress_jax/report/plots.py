@@ -5,6 +5,7 @@ from pathlib import Path
 
 import matplotlib
 import matplotlib.patches
+import matplotlib.ticker
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -66,12 +67,13 @@ def accuracy_by_bytes(rows: Sequence[dict], title: str, path: Path) -> None:
             ms=9,
             label=label,
         )
-    axes.grid(alpha=0.3)
-    axes.margins(x=0.3, y=0.3)
+    sizes = [row["bytes"] / 1e6 for row in rows]
+    axes.set_xlim(min(sizes) / 2, max(sizes) * 2)
+    axes.xaxis.set_major_locator(matplotlib.ticker.LogLocator(subs=(1, 2, 5)))
     axes.xaxis.set_major_formatter(matplotlib.ticker.FormatStrFormatter("%g"))
-    axes.xaxis.set_minor_formatter(
-        matplotlib.ticker.NullFormatter() if len(colours) > 1 else axes.xaxis.get_major_formatter()
-    )
+    axes.xaxis.set_minor_locator(matplotlib.ticker.NullLocator())
+    axes.grid(alpha=0.3)
+    axes.margins(y=0.3)
     axes.legend()
     _save(figure, path)
 

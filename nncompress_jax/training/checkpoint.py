@@ -48,9 +48,13 @@ class Progress:
 
 
 @contextlib.contextmanager
-def manager(workdir: Path) -> Iterator[ocp.CheckpointManager]:
-    """The run's checkpoints, the last two of which are kept; saving goes on in the background until the end."""
-    options = ocp.CheckpointManagerOptions(max_to_keep=2, cleanup_tmp_directories=True)
+def manager(workdir: Path, *, writes: bool = False) -> Iterator[ocp.CheckpointManager]:
+    """The run's checkpoints. One that writes keeps the last two, and goes on saving in the background until the end;
+    one that only reads touches nothing, so that a run can be looked at while it goes on.
+    """
+    options = ocp.CheckpointManagerOptions(read_only=True)
+    if writes:
+        options = ocp.CheckpointManagerOptions(max_to_keep=2, cleanup_tmp_directories=True)
     handlers = {"variables": ocp.StandardCheckpointHandler(), "rest": ocp.StandardCheckpointHandler()}
     with ocp.CheckpointManager(
         (workdir / "checkpoints").absolute(),

@@ -42,7 +42,7 @@ def train(config: Config) -> Run:
     state = setup.initial_state(config.seed)
     progress = checkpoint.Progress(0, steps * epochs, 0.0, setup.model.num_classes, setup.image_shape)
 
-    with checkpoint.manager(workdir) as checkpoints:
+    with checkpoint.manager(workdir, writes=True) as checkpoints:
         if checkpoints.latest_step() is not None:
             state, progress = checkpoint.load_state(checkpoints, state)
         if progress.is_finished:
@@ -54,17 +54,21 @@ def train(config: Config) -> Run:
                 state, trained = _run_epoch(setup, programs, state, epoch, bar)
                 progress = progress.after(steps, trained.seconds)
                 evaluation = _test(setup, state)
-                measured = {
-                    "train_loss": trained.loss,
-                    "train_accuracy": trained.accuracy,
-                    "images_per_second": trained.images_per_second,
-                    "learning_rate": float(setup.schedule(progress.steps - 1)),
-                    "test_loss": evaluation.loss,
-                    "test_accuracy": evaluation.accuracy,
-                    "training_seconds": progress.training_seconds,
-                }
-                writer.write(progress.steps, measured)
-                bar.console.print(f"epoch {epoch + 1}/{epochs}", metrics.in_words(measured))
+                writer.write(
+                    progress.steps,
+                    train_loss=trained.loss,
+                    train_accuracy=trained.accuracy,
+                    test_loss=evaluation.loss,
+                    test_accuracy=evaluation.accuracy,
+                    learning_rate=float(setup.schedule(progress.steps - 1)),
+                    images_per_second=trained.images_per_second,
+                    training_seconds=progress.training_seconds,
+                )
+                bar.console.print(
+                    f"epoch {epoch + 1}/{epochs}: train loss {trained.loss:.4f} accuracy {trained.accuracy:.4f}, "
+                    f"test accuracy {evaluation.accuracy:.4f}, {trained.images_per_second:.0f} images/s",
+                    soft_wrap=True,
+                )
                 checkpoint.save(checkpoints, state, progress)
     return Run(workdir, progress, evaluation)
 

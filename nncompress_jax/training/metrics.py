@@ -4,7 +4,7 @@ import contextlib
 import json
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -83,7 +83,7 @@ class MetricsWriter:
     def __init__(self, lines: TextIO, events: SummaryWriter):
         self._lines, self._events = lines, events
 
-    def write(self, step: int, values: Mapping[str, float]) -> None:
+    def write(self, step: int, **values: float) -> None:
         """One line of values by name (`train_loss`, `test_accuracy`)."""
         self._lines.write(json.dumps({"step": step, **values}) + "\n")
         self._lines.flush()
@@ -103,19 +103,6 @@ def open_writer(workdir: Path, *, after_step: int) -> Iterator[MetricsWriter]:
     ):
         lines.writelines(kept)
         yield MetricsWriter(lines, events)
-
-
-def in_words(values: Mapping[str, float]) -> str:
-    """The values as one line for people.
-
-    Example:
-      >>> in_words({"train_loss": 0.12345678, "images_per_second": 1234.5})
-      'train loss 0.1235  images per second 1234'
-    """
-    return "  ".join(
-        f"{name.replace('_', ' ')} {value:.4f}" if value < 100 else f"{name.replace('_', ' ')} {value:.0f}"
-        for name, value in values.items()
-    )
 
 
 def progress_bar() -> Progress:

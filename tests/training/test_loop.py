@@ -132,6 +132,7 @@ def test_no_checkpoint_yet(configured):
     config.claim(settings)
     with pytest.raises(nnc.InputError, match="holds no checkpoint yet; train for an epoch first"):
         checkpoint.restore(settings.workdir)
+    assert os.listdir(settings.workdir) == ["config.json"]
 
 
 def test_a_workdir_that_cannot_be_written(configured, tmp_path):
