@@ -18,7 +18,7 @@ test: $(READY)
 	$(BIN)/pytest
 
 verify: $(READY)
-	$(BIN)/pytest -m reference -rs tests/reference
+	$(BIN)/pytest -m reference tests/reference
 
 $(READY): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit(f"python3 is {sys.version.split()[0]}, expected 3.11 or newer; name one: make PYTHON=python3.12 $(MAKECMDGOALS)")'
