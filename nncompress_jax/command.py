@@ -13,7 +13,9 @@ Options = TypeVar("Options")
 
 
 def run(main: Callable[[Options], None], options: type[Options]) -> None:
-    """Calls main with the options of the command line; exits with code 2 and one line on an `InputError`.
+    """Calls main with the options of the command line.
+
+    On an `InputError` it prints one line and exits with code 2; on Ctrl-C with code 130.
 
     Args:
       main: the command.
@@ -25,3 +27,6 @@ def run(main: Callable[[Options], None], options: type[Options]) -> None:
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)

@@ -17,7 +17,7 @@ from nncompress_jax.errors import InputError
 
 # tensorflow-datasets is imported where it is used: the import takes most of a second, and `digits` needs none of it.
 
-NETWORK_TIMEOUT_S = 3.0
+NETWORK_TIMEOUT_S = 2.0
 
 
 def open_builder(name: str, data_dir: str | None) -> Any:
