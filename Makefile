@@ -18,7 +18,7 @@ test: $(READY)
 	$(BIN)/pytest
 
 verify: $(READY)
-	$(BIN)/pytest -m reference tests/reference
+	$(BIN)/pytest -m reference -rsP tests/reference
 
 $(READY): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit(f"python3 is {sys.version.split()[0]}, expected 3.11 or newer; name one: make PYTHON=python3.12 $(MAKECMDGOALS)")'
@@ -38,7 +38,7 @@ test-lowest:
 	.venv-lowest/bin/uv pip compile --quiet --resolution=lowest-direct --extra=dev pyproject.toml -o .venv-lowest/requirements.txt
 	.venv-lowest/bin/python -m pip install --quiet -r .venv-lowest/requirements.txt
 	.venv-lowest/bin/python -m pip install --quiet --no-deps --no-build-isolation -e .
-	.venv-lowest/bin/pytest
+	.venv-lowest/bin/pytest -W default  # old packages warn of what newer ones take away
 
 lock: $(READY)
 	$(BIN)/python -m pip install --quiet uv

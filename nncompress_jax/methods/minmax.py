@@ -55,7 +55,7 @@ def minmax_adjusted(x: Array, bits: int) -> Array:
       bits: 1 to 16; with 1 the result is sign(x).
 
     Returns:
-      x's shape and dtype; a constant x comes back unchanged.
+      x's shape and dtype; an x that is constant, or too nearly so for s to be a number, comes back unchanged.
 
     Raises:
       InputError: for other bits.
@@ -75,7 +75,7 @@ def minmax_adjusted(x: Array, bits: int) -> Array:
         zero = low * scale
         rounded_zero, zero, scale = (a.astype(x.dtype) for a in (jnp.round(zero), zero, scale))
     quantized = (jnp.round(x * scale) - rounded_zero + zero) / scale
-    return jnp.where(high > low, quantized, x)
+    return jnp.where(jnp.isfinite(scale), quantized, x)
 
 
 def quantize_variables(variables: Variables, bits: int) -> Variables:
