@@ -1,5 +1,6 @@
 """Reading image classification data sets of tensorflow-datasets without TensorFlow; preparing them with it."""
 
+import http.client
 import importlib.util
 import logging
 import threading
@@ -58,11 +59,14 @@ def _prepare(name: str, data_dir: str | None) -> Any:
     import tensorflow_datasets as tfds
 
     builder = tfds.builder(name, data_dir=data_dir, file_format="array_record")
-    if not _reachable(builder.info.homepage):
+    if not _reachable(builder.info.homepage or "https://www.tensorflow.org/datasets"):
         raise InputError(f"{name}: not prepared under {builder.data_path}, and no network; {_how_to_prepare(name)}")
     if importlib.util.find_spec("tensorflow") is None:
         raise InputError(f"{name}: preparing it needs TensorFlow: pip install 'nncompress-jax[prepare]'")
-    builder.download_and_prepare()
+    try:
+        builder.download_and_prepare()
+    except Exception as error:  # whatever the download, the extraction or the builder raises
+        raise InputError(f"{name}: preparing it failed ({' '.join(str(error).split())[:200]})") from error
     return builder
 
 
@@ -79,7 +83,7 @@ def read(builder: Any, split: str, *, image_size: int | None) -> tuple[np.ndarra
       Images [N, H, W, 3] uint8 and labels [N] int32.
 
     Raises:
-      InputError: if there is no such split.
+      InputError: if there is no such split, or it is not labelled.
     """
     if split not in builder.info.splits:
         found = ", ".join(builder.info.splits)
@@ -92,7 +96,10 @@ def read(builder: Any, split: str, *, image_size: int | None) -> tuple[np.ndarra
 
     files = [Path(file) for file in builder.info.splits[split].filepaths]
     name = f"{builder.info.full_name}-{split}-{image_size}".replace("/", "-")
-    return cache.keep(name, files, lambda: _decode(builder, split, image, label, image_size))
+    images, labels = cache.keep(name, files, lambda: _decode(builder, split, image, label, image_size))
+    if (labels < 0).any():
+        raise InputError(f"{builder.name}: its split {split!r} is not labelled; choose another data set")
+    return images, labels
 
 
 def resize(image: np.ndarray, size: int) -> np.ndarray:
@@ -154,11 +161,11 @@ def _reachable(url: str) -> bool:
     def ask() -> None:
         try:
             urllib.request.urlopen(url, timeout=NETWORK_TIMEOUT_S).close()
-            answered.set()
-        except urllib.error.HTTPError:
-            answered.set()
-        except OSError:
-            pass
+        except (urllib.error.HTTPError, http.client.HTTPException):
+            pass  # an answer all the same
+        except (OSError, ValueError):
+            return
+        answered.set()
 
     thread = threading.Thread(target=ask, daemon=True)
     thread.start()

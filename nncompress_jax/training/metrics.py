@@ -97,11 +97,13 @@ def open_writer(workdir: Path, *, after_step: int) -> Iterator[MetricsWriter]:
     file = workdir / FILE_NAME
     written = file.read_text().splitlines(keepends=True) if file.exists() else []
     kept = [line for line in written if line.endswith("\n") and json.loads(line)["step"] <= after_step]
+    partial = file.with_suffix(".partial")
+    partial.write_text("".join(kept))
+    partial.replace(file)
     with (
-        file.open("w") as lines,
+        file.open("a") as lines,
         contextlib.closing(SummaryWriter(str(workdir), purge_step=after_step + 1 if written else None)) as events,
     ):
-        lines.writelines(kept)
         yield MetricsWriter(lines, events)
 
 

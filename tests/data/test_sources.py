@@ -201,3 +201,22 @@ def test_a_cache_that_cannot_be_written_only_costs_time(tmp_path, monkeypatch, c
 
 def test_of_several_labels_the_one_that_the_data_set_names(tmp_path):
     assert prepared._features(tfds.builder("cifar100", data_dir=str(tmp_path)), "cifar100") == ("image", "label")
+
+
+def test_a_split_without_labels(tmp_path):
+    features = {"image": tfds.features.Image(shape=(32, 32, 3)), "label": LABEL}
+    hidden = [{**example, "label": -1} for example in labelled_images(2)]
+    write_prepared(tmp_path, "hidden", features, {"train": labelled_images(4), "test": hidden})
+    with pytest.raises(nnc.InputError, match="hidden: its split 'test' is not labelled; choose another data set"):
+        sources.load("hidden", data_dir=str(tmp_path))
+
+
+def test_a_preparation_that_fails(tmp_path, monkeypatch):
+    def fails(self):
+        raise ConnectionError("reset by\n peer")
+
+    monkeypatch.setattr(prepared, "_reachable", lambda url: True)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: name)
+    monkeypatch.setattr(tfds.core.DatasetBuilder, "download_and_prepare", fails)
+    with pytest.raises(nnc.InputError, match="^cifar10: preparing it failed \\(reset by peer\\)$"):
+        sources.load("cifar10", data_dir=str(tmp_path))
