@@ -1,0 +1,33 @@
+"""The compiler leaves a kernel that is larger than its image where it stands, and computes the same."""
+
+import jax
+import numpy as np
+from jax import lax
+
+from nncompress_jax.ops.compiler import compiler_options
+
+IMAGES = jax.random.normal(jax.random.key(0), (16, 2, 2, 8))
+KERNEL = jax.random.normal(jax.random.key(1), (3, 3, 8, 8))
+
+
+def convolution(images, kernel):
+    return lax.conv_general_dilated(images, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+
+
+def compiled(options):
+    return jax.jit(convolution, compiler_options=options).lower(IMAGES, KERNEL).compile()
+
+
+def test_image_and_kernel_are_not_swapped():
+    assert "window={size=3x3 pad=1_1x1_1}" in compiled(compiler_options()).as_text()
+    assert "window={size=3x3 pad=1_1x1_1}" not in compiled({}).as_text()  # else the option is needed no more
+
+
+def test_the_same_numbers():
+    with_options, without = (compiled(options)(IMAGES, KERNEL) for options in (compiler_options(), {}))
+    np.testing.assert_allclose(with_options, without, rtol=1e-5, atol=1e-5)
+
+
+def test_nothing_is_changed_on_accelerators(monkeypatch):
+    monkeypatch.setattr(jax, "default_backend", lambda: "tpu")
+    assert compiler_options() == {}
