@@ -86,8 +86,8 @@ RECIPES = {
         initialization="he",
     ),
 }
-"""`seed` is the original project's recipe. What remains different: batch norm keeps the running variance of the batch as
-it is (torch: times n / (n - 1)), and the last batch of an epoch is cut to a multiple of the devices. `fast` is ours.
+"""`seed` is the original project's recipe. What remains different: batch norm keeps the running variance of the batch
+as it is (torch: times n / (n - 1)), and the last batch of an epoch is cut to a multiple of the devices. `fast` is ours.
 """
 
 
