@@ -6,8 +6,6 @@ import math
 from collections.abc import Callable
 
 import numpy as np
-import sklearn.datasets
-import sklearn.model_selection
 
 from nncompress_jax.data import prepared
 from nncompress_jax.errors import InputError
@@ -95,6 +93,9 @@ def _digits(image_size: int) -> Dataset:
 
     Source: Alpaydin and Kaynak 1998, "Optical Recognition of Handwritten Digits", UCI repository (its test part).
     """
+    import sklearn.datasets  # a second, which no other data set needs
+    import sklearn.model_selection
+
     digits = sklearn.datasets.load_digits()
     small = np.round(digits.images * (255 / 16)).astype(np.uint8)
     grey = np.stack([prepared.resize(image, image_size) for image in small])

@@ -6,14 +6,16 @@ import math
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 import optax
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from tensorboardX import SummaryWriter
 
 from nncompress_jax.errors import InputError
 from nncompress_jax.training.step import Metrics
+
+if TYPE_CHECKING:
+    from tensorboardX import SummaryWriter  # imports torch where there is one: only when a run begins
 
 FILE_NAME = "metrics.jsonl"
 
@@ -80,7 +82,7 @@ class Meter:
 class MetricsWriter:
     """Writes numbers by step to `metrics.jsonl` (an object a line) and to TensorBoard's event files."""
 
-    def __init__(self, lines: TextIO, events: SummaryWriter):
+    def __init__(self, lines: TextIO, events: "SummaryWriter"):
         self._lines, self._events = lines, events
 
     def write(self, step: int, **values: float) -> None:
@@ -94,6 +96,8 @@ class MetricsWriter:
 @contextlib.contextmanager
 def open_writer(workdir: Path, *, after_step: int) -> Iterator[MetricsWriter]:
     """A writer that goes on behind `after_step`; what an interrupted run wrote beyond it is dropped."""
+    from tensorboardX import SummaryWriter
+
     file = workdir / FILE_NAME
     written = file.read_text().splitlines(keepends=True) if file.exists() else []
     kept = [line for line in written if line.endswith("\n") and json.loads(line)["step"] <= after_step]
