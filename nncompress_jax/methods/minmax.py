@@ -34,7 +34,7 @@ def minmax(x: Array, bits: int) -> Array:
       >>> minmax(jnp.array([0.0, 0.4, 3.0]), 2).tolist()
       [0.0, 0.0, 3.0]
     """
-    _check(bits)
+    x = _checked(x, bits)
     if bits == 1:
         return jnp.sign(x)
     n = 2**bits - 1
@@ -64,7 +64,7 @@ def minmax_adjusted(x: Array, bits: int) -> Array:
       >>> minmax_adjusted(jnp.array([0.0, 0.4, 3.0]), 2).tolist()
       [0.0, 0.0, 3.0]
     """
-    _check(bits)
+    x = _checked(x, bits)
     if bits == 1:
         return jnp.sign(x)
     n = 2**bits
@@ -132,3 +132,10 @@ def simulate(apply: Apply, bits: int) -> Apply:
 def _check(bits: int) -> None:
     if not 1 <= bits <= 16:
         raise InputError(f"bits={bits}: expected 1 to 16")
+
+
+def _checked(x: Array, bits: int) -> Array:
+    _check(bits)
+    if not jnp.issubdtype(jnp.asarray(x).dtype, jnp.floating):
+        raise InputError(f"x is {jnp.asarray(x).dtype}, expected floating point; convert it first")
+    return jnp.asarray(x)

@@ -59,6 +59,13 @@ def test_other_bits(formula, bits):
         formula(jnp.ones(2), bits)
 
 
+@pytest.mark.parametrize("formula", FORMULAS.values())
+def test_numpy_arrays_are_taken_and_integers_refused(formula):
+    assert formula(np.zeros(3, np.float32), 8).tolist() == [0, 0, 0]
+    with pytest.raises(nnc.InputError, match="x is int32, expected floating point; convert it first"):
+        formula(jnp.arange(3), 8)
+
+
 def test_variables_every_float_leaf_and_no_other():
     variables = {
         "params": {"kernel": jax.random.normal(jax.random.key(0), (3, 3, 2, 4)), "scale": jnp.array([0.1, 0.2, 0.9])},
