@@ -1,4 +1,4 @@
-"""Compares networks, as floats and with the original project's simulated quantization, in the original's table.
+"""Compares networks as floats, on true 8-bit integers, and with the original project's simulation, in its table.
 
 python experiments/compare.py                           # trains VGG16 and VGG16-DS, or goes on with their runs
 python experiments/compare.py --workdirs runs/a runs/b  # takes the networks from their latest checkpoints
@@ -21,7 +21,8 @@ from nncompress_jax.report.table import Table
 from nncompress_jax.training import checkpoint, config
 from nncompress_jax.training.evaluation import evaluate
 from nncompress_jax.training.loop import train
-from nncompress_jax.training.setup import preprocessing
+from nncompress_jax.training.setup import calibration_batches, preprocessing
+from nncompress_jax.tree import stored_bytes
 
 FORMATS = {
     "model": "",
@@ -46,6 +47,8 @@ class Options(config.Settings):
     """Training runs to take networks from, instead of --models and how to train them."""
     bits: int = 8
     """Of the simulation."""
+    calibration_batches: int = 10
+    """Batches of training images that set the static ranges of int8."""
     batch_size_of_test: int = 100
     """Images a batch; the simulation's ranges are those of a batch."""
     out: Path = Path("runs/compare")
@@ -70,16 +73,23 @@ def main(options: Options) -> None:
 
 
 def compare(workdir: Path, options: Options) -> list[dict[str, Any]]:
-    """A row for the network as it is, and one for its simulated quantization."""
+    """A row for the network as it is, and one for each way to quantize it."""
     run, progress = config.read(workdir), checkpoint.load_progress(workdir)
     network, variables = checkpoint.network(workdir), checkpoint.restore(workdir)
     data_dir = options.data_dir or run.data_dir
     dataset = sources.load(run.dataset, data_dir=data_dir, image_size=progress.image_shape[0])
     cost = nnc.cost(network.apply, variables, jnp.zeros((1, *progress.image_shape)))
-    simulated = minmax.simulate(network.apply, options.bits)
+    apply = nnc.inject(network.apply)
+    batches = calibration_batches(dataset, options.calibration_batches, options.batch_size_of_test)
+    static = nnc.quantize(ranges=nnc.calibration.mean_squared_error)
     variants = {
         "none": (network.apply, variables),
-        f"minmax, {options.bits} bits": (simulated, minmax.quantize_variables(variables, options.bits)),
+        "int8, ranges by image": (apply, nnc.compress(variables)),
+        "int8, static ranges": (apply, nnc.compress(variables, static, apply=apply, batches=batches)),
+        f"minmax, {options.bits} bits": (
+            minmax.simulate(network.apply, options.bits),
+            minmax.quantize_variables(variables, options.bits),
+        ),
     }
     rows = []
     for quantization, (apply, weights) in variants.items():
@@ -94,7 +104,7 @@ def compare(workdir: Path, options: Options) -> list[dict[str, Any]]:
                 "accuracy": result.accuracy,
                 "parameters": cost.parameters,
                 "macs": cost.macs,
-                "bytes": sum(leaf.nbytes for leaf in jax.tree.leaves(weights)),
+                "bytes": stored_bytes(weights),
                 "training_s": progress.training_seconds if quantization == "none" else None,
                 "images_per_s": result.images_per_second,
             }

@@ -1,6 +1,7 @@
-"""Tests a network: accuracy and confusion by class, as floats or with the original project's simulated quantization.
+"""Tests a network: accuracy and confusion by class, as floats, on 8-bit integers, or as the original simulated them.
 
 python experiments/evaluate.py --workdir=W
+python experiments/evaluate.py --workdir=W --quantize=int8 --calibration_batches=10
 python experiments/evaluate.py --checkpoint=model.pth --model=vgg16 --dataset=cifar10
 """
 
@@ -18,8 +19,9 @@ from nncompress_jax.report import plots
 from nncompress_jax.report.table import Table
 from nncompress_jax.training import checkpoint, config
 from nncompress_jax.training.evaluation import Evaluation, evaluate
-from nncompress_jax.training.setup import preprocessing
-from nncompress_jax.types import Variables
+from nncompress_jax.training.setup import calibration_batches, preprocessing
+from nncompress_jax.tree import stored_bytes
+from nncompress_jax.types import Apply, Variables
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -39,7 +41,10 @@ class Options:
     batch_size: int = 100
     """Images a batch; the simulation's ranges are those of a batch."""
     quantize: str = "none"
-    """none; minmax: the original project's simulation, of weights, batch statistics and activations."""
+    """none; int8: weights and activations as true 8-bit integers; minmax: the original project's simulation, of
+    weights, batch statistics and activations."""
+    calibration_batches: int = 0
+    """With int8: so many batches of training images set static ranges; 0: each image brings its own."""
     bits: int = 8
     """Of the simulation."""
     picture: Path | None = None
@@ -61,14 +66,7 @@ def main(options: Options) -> None:
             f"{name} has {len(dataset.class_names)} classes, the network {classes}; choose another --dataset"
         )
 
-    apply = network.apply
-    if options.quantize == "minmax":
-        apply, variables = (
-            minmax.simulate(apply, options.bits),
-            minmax.quantize_variables(variables, options.bits),
-        )
-    elif options.quantize != "none":
-        raise nnc.InputError(f"unknown quantization {options.quantize!r}; choose one of none, minmax")
+    apply, variables = _quantized(network.apply, variables, dataset, options)
     result = evaluate(
         apply,
         variables,
@@ -81,7 +79,8 @@ def main(options: Options) -> None:
     title = f"{options.workdir or options.checkpoint} on {name}, {_in_words(options)}"
     _table(result, dataset.class_names, f"{title}: rows are true classes, columns predictions").print()
     print(
-        f"accuracy {result.accuracy:.4f} ({result.correct} of {result.count}), {result.images_per_second:.0f} images/s"
+        f"accuracy {result.accuracy:.4f} ({result.correct} of {result.count}), "
+        f"{result.images_per_second:.0f} images/s, {stored_bytes(variables):,} bytes as stored"
     )
     picture = options.picture
     if picture is None and options.workdir:
@@ -89,6 +88,26 @@ def main(options: Options) -> None:
     if picture:
         plots.confusion(result.confusion, dataset.class_names, f"{title}\naccuracy {result.accuracy:.4f}", picture)
         print(f"picture: {picture}")
+
+
+def _quantized(
+    apply: Apply, variables: Variables, dataset: sources.Dataset, options: Options
+) -> tuple[Apply, Variables]:
+    if options.calibration_batches and options.quantize != "int8":
+        raise nnc.InputError(f"--calibration_batches is for --quantize=int8, not {options.quantize}")
+    if options.quantize == "none":
+        return apply, variables
+    if options.quantize == "minmax":
+        return minmax.simulate(apply, options.bits), minmax.quantize_variables(variables, options.bits)
+    if options.quantize != "int8":
+        raise nnc.InputError(f"unknown quantization {options.quantize!r}; choose one of none, int8, minmax")
+    if options.bits != 8:
+        raise nnc.InputError(f"--bits={options.bits} is for --quantize=minmax; int8 has 8")
+    if not options.calibration_batches:
+        return nnc.inject(apply), nnc.compress(variables)
+    batches = calibration_batches(dataset, options.calibration_batches, options.batch_size)
+    method = nnc.quantize(ranges=nnc.calibration.mean_squared_error)
+    return nnc.inject(apply), nnc.compress(variables, method, apply=apply, batches=batches)
 
 
 def _from_workdir(workdir: str) -> tuple[nn.Module, Variables, int]:
@@ -106,6 +125,9 @@ def _from_file(options: Options) -> tuple[nn.Module, Variables, int]:
 
 
 def _in_words(options: Options) -> str:
+    if options.quantize == "int8":
+        static = f"static from {options.calibration_batches} batches" if options.calibration_batches else "by image"
+        return f"int8, ranges {static}"
     return "float32" if options.quantize == "none" else f"simulated {options.bits} bits ({options.quantize})"
 
 

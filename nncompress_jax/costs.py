@@ -2,15 +2,15 @@
 
 import dataclasses
 import math
-from collections.abc import Iterable, Sequence
 from typing import Any
 
 import jax
-import numpy as np
-from jax.extend import core
 
-from nncompress_jax.tree import named_leaves
+from nncompress_jax.injection import inject
+from nncompress_jax.program import walk
+from nncompress_jax.tree import named_leaves, stored_bytes
 from nncompress_jax.types import Apply, Array
+from nncompress_jax.weights.base import is_compressed
 
 
 @dataclasses.dataclass
@@ -21,9 +21,9 @@ class LayerCost:
       path: of the layer in its collection (`Conv_0`); empty for products of data with data (attention).
       operation: what multiplies there; "elementwise" where nothing but elementwise operations do.
       output_shape: of the last operation that the layer's weights enter, the batch included; empty if none does.
-      parameters: entries of the layer's leaves in `params`.
+      parameters: entries of the layer's leaves in `params`, those of the dense array for a compressed one.
       macs: multiply-accumulates of convolutions and dot products, for one example.
-      resident_bytes: of the layer's leaves in every collection.
+      resident_bytes: of the layer's leaves in every collection, as they are stored.
     """
 
     path: str
@@ -52,7 +52,7 @@ class Cost:
 
     @property
     def resident_bytes(self) -> int:
-        """Bytes of all leaves in memory, batch statistics included."""
+        """Bytes of all leaves as they are stored, batch statistics included."""
         return sum(layer.resident_bytes for layer in self.layers)
 
 
@@ -61,11 +61,12 @@ def cost(apply: Apply, variables: Any, images: Array | jax.ShapeDtypeStruct, *in
 
     Nothing is computed: the function is traced, and the traced program read. Taps of a convolution that fall
     on padding count; the zeros that a transposed convolution puts between its inputs do not. The body of a
-    `while` loop counts once, `scan` as often as it runs, `cond` by its dearest branch.
+    `while` loop counts once, `scan` as often as it runs, `cond` by its dearest branch. Operations on compressed
+    weights count as those that they stand for.
 
     Args:
-      apply: for instance a linen module's `apply`.
-      variables: any tree of arrays, or of `jax.ShapeDtypeStruct`.
+      apply: for instance a linen module's `apply`, unedited.
+      variables: any tree of arrays, of `jax.ShapeDtypeStruct`, or of compressed weights.
       images: [B, ...], or its `jax.ShapeDtypeStruct`; the multiply-accumulates are divided by B.
       *inputs: apply's further arguments.
 
@@ -79,104 +80,38 @@ def cost(apply: Apply, variables: Any, images: Array | jax.ShapeDtypeStruct, *in
       >>> total.parameters, total.macs, total.resident_bytes
       (15, 12, 60)
     """
-    program = jax.make_jaxpr(apply)(variables, images, *inputs).jaxpr
-    leaves = named_leaves(variables)
+    program = jax.make_jaxpr(inject(apply))(variables, images, *inputs).jaxpr
+    leaves = named_leaves(variables, is_compressed)
     has_collections = any(path.startswith("params/") for path, _ in leaves)
     owners = [_owner(path, has_collections) for path, _ in leaves]
+    parts = [owner for owner, (_, leaf) in zip(owners, leaves, strict=True) for _ in jax.tree.leaves(leaf)]
 
     layers: dict[str, LayerCost] = {}
-    data = [None] * (len(program.invars) - len(leaves))
-    for path, operation, shape, macs in _uses(program, [*owners, *data], 1)[0]:
-        layer = layers.setdefault(path, LayerCost(path))
-        layer.operation = operation if macs else layer.operation
-        layer.output_shape = shape
-        layer.macs += macs
+    visits, _ = walk(program, [*parts, *[None] * (len(program.invars) - len(parts))])
+    for visit in visits:
+        entering = list(dict.fromkeys(owner for owner in visit.owners if owner))
+        if visit.product:
+            layer = layers.setdefault(*_row(entering[0] if entering else ""))
+            layer.operation = visit.product.operation
+            layer.output_shape = visit.equation.outvars[0].aval.shape
+            layer.macs += visit.product.macs * visit.repeats
+        elif None in visit.owners and visit.equation.outvars:
+            for owner in entering:
+                layers.setdefault(*_row(owner)).output_shape = visit.equation.outvars[0].aval.shape
     for layer in layers.values():
         layer.macs //= images.shape[0]
     for owner, (path, leaf) in zip(owners, leaves, strict=True):
-        layer = layers.setdefault(owner, LayerCost(owner))
+        layer = layers.setdefault(*_row(owner))
         layer.parameters += math.prod(leaf.shape) * (not has_collections or path.startswith("params/"))
-        layer.resident_bytes += math.prod(leaf.shape) * np.dtype(leaf.dtype).itemsize
+        layer.resident_bytes += stored_bytes(leaf)
     return Cost(tuple(layers.values()))
+
+
+def _row(path: str) -> tuple[str, LayerCost]:
+    return path, LayerCost(path)
 
 
 def _owner(path: str, has_collections: bool) -> str:
     """`params/Conv_0/kernel` -> `Conv_0`; a leaf at the top is its own layer."""
     names = path.split("/")[1 if has_collections else 0 :]
     return "/".join(names[:-1] or names)
-
-
-ELEMENT_PROGRAMS = {"reduce", "reduce_window", "pallas_call"}
-"""Operations whose inner program runs on elements or blocks, not on their operands."""
-
-# A value's owner is the layer whose weights alone it was computed from, None for data, "" for constants.
-Owner = str | None
-Use = tuple[str, str, tuple[int, ...], int]  # layer, operation, output shape, multiply-accumulates
-
-
-def _uses(jaxpr: Any, owners: Sequence[Owner], repeats: int) -> tuple[list[Use], list[Owner]]:
-    """Where the layers' values meet data inside a program; also the owners of its results."""
-    uses: list[Use] = []
-    known: dict[Any, Owner] = dict(zip(jaxpr.invars, owners, strict=True))
-
-    def owner_of(atom: Any) -> Owner:
-        return "" if isinstance(atom, core.Literal) else known.get(atom, "")
-
-    for equation in jaxpr.eqns:
-        operands = [owner_of(atom) for atom in equation.invars]
-        inner = _inner(equation)
-        if inner:
-            branches = [
-                _uses(body, operands[-len(body.invars) :] if body.invars else [], repeats * times)
-                for body, times in inner
-            ]
-            branch_uses, results = max(branches, key=lambda branch: sum(use[-1] for use in branch[0]))
-            uses += branch_uses
-        else:
-            result = _meet(operands)
-            results = [result] * len(equation.outvars)
-            operation, macs = _multiply_accumulates(equation)
-            shape = equation.outvars[0].aval.shape if equation.outvars else ()
-            layers = dict.fromkeys(owner for owner in operands if owner)
-            if macs:
-                uses.append((next(iter(layers), ""), operation, shape, macs * repeats))
-            elif result is None:
-                uses += [(layer, operation, shape, 0) for layer in layers]
-        known.update(zip(equation.outvars, results, strict=True))
-    return uses, [owner_of(atom) for atom in jaxpr.outvars]
-
-
-def _meet(operands: Iterable[Owner]) -> Owner:
-    operands = list(operands)
-    return None if None in operands else next((owner for owner in operands if owner), "")
-
-
-def _inner(equation: Any) -> list[tuple[Any, int]]:
-    """Programs inside an equation and how often each runs; of several, one runs."""
-    params = equation.params
-    if equation.primitive.name == "scan":
-        return [(params["jaxpr"].jaxpr, params["length"])]
-    if equation.primitive.name == "while":
-        return [(params["body_jaxpr"].jaxpr, 1)]
-    if equation.primitive.name == "cond":
-        return [(branch.jaxpr, 1) for branch in params["branches"]]
-    for name in ("jaxpr", "call_jaxpr", "fun_jaxpr"):
-        if name in params and equation.primitive.name not in ELEMENT_PROGRAMS:
-            return [(getattr(params[name], "jaxpr", params[name]), 1)]
-    return []
-
-
-def _multiply_accumulates(equation: Any) -> tuple[str, int]:
-    if equation.primitive.name == "dot_general":
-        (contracted, _), _ = equation.params["dimension_numbers"]
-        left, output = equation.invars[0].aval, equation.outvars[0].aval
-        return "dot", output.size * math.prod(left.shape[axis] for axis in contracted)
-    if equation.primitive.name == "conv_general_dilated":
-        kernel, output = equation.invars[1].aval, equation.outvars[0].aval
-        specification = equation.params["dimension_numbers"].rhs_spec
-        groups = equation.params["feature_group_count"]
-        features, inputs = (kernel.shape[axis] for axis in specification[:2])
-        taps = output.size * kernel.size // features
-        kind = "convolution" if groups == 1 else "depthwise convolution" if inputs == 1 else "grouped convolution"
-        return kind, taps // math.prod(equation.params["lhs_dilation"])
-    return "elementwise", 0

@@ -1,22 +1,85 @@
-"""Variables as leaves with names."""
+"""Variables as leaves with names, and the choice among them."""
 
+import fnmatch
+import math
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+import numpy as np
+
+from nncompress_jax.errors import InputError
+
+Where = str | Callable[[str], bool] | None
+"""Which leaves: a pattern of their paths (`*` any text, `?` any character), a predicate on the path, or the default."""
 
 
-def named_leaves(tree: Any) -> list[tuple[str, Any]]:
+def named_leaves(tree: Any, is_leaf: Callable[[Any], bool] | None = None) -> list[tuple[str, Any]]:
     """Leaves of a tree with their paths.
 
     Args:
       tree: any pytree.
+      is_leaf: nodes that count as leaves.
 
     Returns:
-      (path, leaf) in the tree's own order; the path's keys are joined by `/`.
+      (path, leaf) in the tree's own order; the path's keys are joined by `/`. The boxes that NNX and linen put
+      around an array are no part of it.
 
     Example:
       >>> named_leaves({"params": {"Conv_0": {"bias": 1.0, "kernel": 2.0}}})
       [('params/Conv_0/bias', 1.0), ('params/Conv_0/kernel', 2.0)]
     """
-    leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
-    return [(jax.tree_util.keystr(path, simple=True, separator="/"), leaf) for path, leaf in leaves]
+    leaves, _ = jax.tree_util.tree_flatten_with_path(tree, is_leaf)
+    boxed = jax.tree_util.GetAttrKey("value")
+    unboxed = [(path[:-1] if path[-1:] == (boxed,) else path, leaf) for path, leaf in leaves]
+    return [(jax.tree_util.keystr(path, simple=True, separator="/"), leaf) for path, leaf in unboxed]
+
+
+def stored_bytes(tree: Any) -> int:
+    """Bytes of all arrays in a tree, of the parts where a weight is compressed.
+
+    Example:
+      >>> stored_bytes({"kernel": jnp.ones((2, 3)), "codes": jnp.ones(4, jnp.int8)})
+      28
+    """
+    return sum(math.prod(leaf.shape) * np.dtype(leaf.dtype).itemsize for leaf in jax.tree.leaves(tree))
+
+
+def selected(leaves: Iterable[tuple[str, Any]], where: Where = None) -> list[str]:
+    """Paths of the leaves that a compression method takes.
+
+    Args:
+      leaves: (path, leaf), of `named_leaves`.
+      where: by default float leaves named `kernel`, and other float leaves of two axes and more with at least
+        1,024 entries; none under `batch_stats`.
+
+    Raises:
+      InputError: where nothing is selected.
+
+    Example:
+      >>> leaves = [("Dense_0/bias", jnp.ones(4)), ("Dense_0/kernel", jnp.ones((3, 4)))]
+      >>> selected(leaves), selected(leaves, "*bias")
+      (['Dense_0/kernel'], ['Dense_0/bias'])
+    """
+    leaves = list(leaves)
+    if where is None:
+        paths = [path for path, leaf in leaves if _is_weight(path, leaf)]
+    elif isinstance(where, str):
+        paths = [path for path, _ in leaves if fnmatch.fnmatchcase(path, where)]
+    else:
+        paths = [path for path, _ in leaves if where(path)]
+    if not paths:
+        some = ", ".join(path for path, _ in leaves[:4]) or "no leaves"
+        what = "by default none is taken" if where is None else f"where={where!r} matches none"
+        raise InputError(
+            f"{what} of {len(leaves)} leaves ({some}{', ...' if len(leaves) > 4 else ''}); choose with where="
+        )
+    return paths
+
+
+def _is_weight(path: str, leaf: Any) -> bool:
+    names = path.split("/")
+    if "batch_stats" in names or not hasattr(leaf, "dtype") or not jnp.issubdtype(leaf.dtype, jnp.floating):
+        return False
+    return names[-1] == "kernel" or (leaf.ndim >= 2 and leaf.size >= 1024)

@@ -7,7 +7,8 @@ C  classes               N    examples of a data set
 Images are [B, H, W, I], convolution kernels [H, W, I, O] (depthwise: [H, W, 1, O]), dense kernels [I, O].
 """
 
-from collections.abc import Callable, Mapping
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -16,5 +17,25 @@ Array = jax.Array
 Variables = Mapping[str, Any]
 """Flax collections by name, each a tree of arrays: {"params": ..., "batch_stats": ...}."""
 
+DimensionNumbers = tuple[tuple[tuple[int, ...], tuple[int, ...]], tuple[tuple[int, ...], tuple[int, ...]]]
+"""Of a dot product: (contracted axes of both operands), (batch axes of both)."""
+
 Apply = Callable[..., Any]
 """apply(variables, images, ...) -> outputs: a pure function such as a linen module's `apply`."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Context:
+    """What a compression method may need beside the variables.
+
+    Attributes:
+      apply: the network, a function of (variables, *inputs).
+      batches: representative inputs; each an array, or a tuple of apply's further arguments.
+    """
+
+    apply: Apply | None = None
+    batches: Sequence[Any] = ()
+
+
+Method = Callable[[Any, Context], Any]
+"""A compression method: variables -> variables."""

@@ -107,6 +107,30 @@ def preprocessing(dataset: sources.Dataset) -> Callable[[Array], Array]:
     return functools.partial(normalize, mean=dataset.mean, deviation=dataset.deviation)
 
 
+def calibration_batches(dataset: sources.Dataset, count: int, batch_size: int) -> list[Array]:
+    """The first batches of the training images, as the network sees them when it is tested.
+
+    Args:
+      dataset: images and labels.
+      count: of batches.
+      batch_size: B.
+
+    Returns:
+      [B, H, W, I] float32, count times.
+
+    Raises:
+      InputError: where there are fewer training images, or none are asked for.
+    """
+    if count < 1 or batch_size < 1 or count * batch_size > len(dataset.train):
+        raise InputError(
+            f"{count} calibration batches of {batch_size}: expected at least one image, "
+            f"at most {len(dataset.train)}, the training images"
+        )
+    preprocess = preprocessing(dataset)
+    rows = dataset.train.images[: count * batch_size]
+    return [preprocess(jnp.asarray(rows[start : start + batch_size])) for start in range(0, len(rows), batch_size)]
+
+
 def _augmentation(preprocess: Callable[[Array], Array], *, flips: bool) -> Augment:
     def augment(key: Array, images: Array) -> Array:
         crop_key, flip_key = jax.random.split(key)

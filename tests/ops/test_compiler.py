@@ -31,3 +31,19 @@ def test_the_same_numbers():
 def test_nothing_is_changed_on_accelerators(monkeypatch):
     monkeypatch.setattr(jax, "default_backend", lambda: "tpu")
     assert compiler_options() == {}
+
+
+def test_pooled_products_of_broadcast_scales():
+    """They come back wrong where the simplifier is off and YNNPACK is given reductions (jax 0.10.2)."""
+    sums = jax.random.randint(jax.random.key(2), (100, 32, 32, 64), -1000, 1000)
+    steps = jax.random.uniform(jax.random.key(3), (100, 1, 1, 1))
+    scales = jax.random.uniform(jax.random.key(4), (1, 1, 1, 64))
+
+    def pooled(sums, steps, scales):
+        outputs = sums.astype(np.float32) * (steps * scales)
+        return lax.reduce_window(outputs, -np.inf, lax.max, (1, 2, 2, 1), (1, 2, 2, 1), "VALID")
+
+    with_options, without = (
+        jax.jit(pooled, compiler_options=options)(sums, steps, scales) for options in (compiler_options(), {})
+    )
+    np.testing.assert_allclose(with_options, without, rtol=1e-6)

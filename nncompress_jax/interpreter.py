@@ -1,0 +1,240 @@
+"""Runs a traced program on values that may be compressed weights.
+
+An equation that touches no compressed weight runs as it is. One that does goes to the weight's rule, by `quax`. Inside
+equations that hold programs of their own (`jit`, `remat`, `scan`, `cond`, `while`, functions with derivatives of
+their own) the same goes on.
+"""
+
+import contextlib
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import quax
+from jax import lax
+from jax.extend import core
+
+from nncompress_jax.program import PRODUCTS, Owner, meet
+from nncompress_jax.types import Array
+from nncompress_jax.weights.base import dense, is_compressed
+
+Statistic = Callable[[str, Array], Any]
+
+
+class Observation(NamedTuple):
+    """What entered a weight at one of the places where it multiplies.
+
+    Attributes:
+      value: the inputs, or the statistic of them; stacked along a first axis inside a `scan`.
+      reached: bool; False where the place is in a branch that was not taken, and `value` is zeros.
+    """
+
+    value: Any
+    reached: Array
+
+
+Observations = dict[str, list[Observation]]
+
+Results = tuple[list[Any], list[Owner], Observations]
+
+
+@dataclasses.dataclass(frozen=True)
+class Interpreter:
+    """Runs programs on values that may be compressed weights.
+
+    Every method takes values with their owners (the weight, by path, that a value was computed from) and returns
+    results, their owners, and what was observed.
+    """
+
+    statistic: Statistic | None
+
+    def run(self, program: Any, values: Sequence[Any], owners: Sequence[Owner]) -> Results:
+        jaxpr = program.jaxpr
+        seen: Observations = {}
+        known = dict(zip(jaxpr.invars, zip(values, owners, strict=True), strict=True))
+        known |= {variable: (value, "") for variable, value in zip(jaxpr.constvars, program.consts, strict=True)}
+
+        def read(atoms: Sequence[Any]) -> tuple[list[Any], list[Owner]]:
+            pairs = [(atom.val, "") if isinstance(atom, core.Literal) else known[atom] for atom in atoms]
+            return [value for value, _ in pairs], [owner for _, owner in pairs]
+
+        for equation in jaxpr.eqns:
+            scope = str(equation.source_info.name_stack)
+            with jax.named_scope(scope) if scope else contextlib.nullcontext(), equation.ctx.manager:
+                results, result_owners, observed = self.step(equation, *read(equation.invars))
+            known |= dict(zip(equation.outvars, zip(results, result_owners, strict=True), strict=True))
+            for path, observations in observed.items():
+                seen.setdefault(path, []).extend(observations)
+        return *read(jaxpr.outvars), seen
+
+    def step(self, equation: Any, values: list[Any], owners: list[Owner]) -> Results:
+        compressed, watched = any(map(is_compressed, values)), self.statistic is not None and any(owners)
+        inside = _WITH_PROGRAMS.get(equation.primitive.name)
+        if inside and (compressed or watched):
+            return inside(self, equation, values, owners)
+        results = _bound(equation, values)
+        seen = self.observed(equation, values, owners) if watched else {}
+        return results, [meet(owners)] * len(results), seen
+
+    def observed(self, equation: Any, values: list[Any], owners: list[Owner]) -> Observations:
+        if self.statistic is None or equation.primitive not in PRODUCTS or None not in owners:
+            return {}
+        data = owners.index(None)
+        path = owners[1 - data]
+        return {path: [Observation(self.statistic(path, values[data]), jnp.array(True))]} if path else {}
+
+    def traceable(self, program: Any, owners: Sequence[Owner]) -> tuple[Callable[..., Any], list[Owner]]:
+        """The program as a function of its values, to (results, observations); once it ran, the list holds owners."""
+        result_owners: list[Owner] = []
+
+        def body(*values: Any) -> tuple[list[Any], Observations]:
+            results, result_owners[:], seen = self.run(program, values, owners)
+            return results, seen
+
+        return body, result_owners
+
+    def call(self, equation: Any, values: list[Any], owners: list[Owner]) -> Results:
+        program = equation.params.get("jaxpr") or equation.params["call_jaxpr"]
+        return self.run(_closed(program), values, owners)
+
+    def remat(self, equation: Any, values: list[Any], owners: list[Owner]) -> Results:
+        body, result_owners = self.traceable(_closed(equation.params["jaxpr"]), owners)
+        options = {name: equation.params[name] for name in ("policy", "prevent_cse")}
+        results, seen = jax.checkpoint(body, **options)(*values)
+        return results, result_owners, seen
+
+    def scan(self, equation: Any, values: list[Any], owners: list[Owner]) -> Results:
+        params = equation.params
+        first, last = params["num_consts"], params["num_consts"] + params["num_carry"]
+        constants, carry, rows = values[:first], values[first:last], values[last:]
+        rows = [row.stacked(params["length"]) if is_compressed(row) else row for row in rows]
+        body, result_owners = self.traceable(params["jaxpr"], owners)
+
+        def iteration(carry: list[Any], rows: list[Any]) -> tuple[list[Any], Any]:
+            results, seen = body(*constants, *carry, *rows)
+            return results[: len(carry)], (results[len(carry) :], seen)
+
+        row = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), rows)
+        carry, iteration = _settled(iteration, carry, row)
+        options = {name: params[name] for name in ("length", "reverse", "unroll")}
+        carry, (columns, seen) = lax.scan(iteration, carry, rows, **options)
+        return [*carry, *columns], result_owners, seen
+
+    def while_loop(self, equation: Any, values: list[Any], owners: list[Owner]) -> Results:
+        params = equation.params
+        first, last = params["cond_nconsts"], params["cond_nconsts"] + params["body_nconsts"]
+        blind = Interpreter(None)
+        test, _ = blind.traceable(params["cond_jaxpr"], [*owners[:first], *owners[last:]])
+        body, result_owners = blind.traceable(params["body_jaxpr"], owners[first:])
+
+        def iteration(carry: list[Any], _: None) -> tuple[list[Any], None]:
+            return body(*values[first:last], *carry)[0], None
+
+        carry, iteration = _settled(iteration, values[last:], None)
+        carry = lax.while_loop(
+            lambda carry: dense(test(*values[:first], *carry)[0][0]), lambda carry: iteration(carry, None)[0], carry
+        )
+        return carry, result_owners, {}
+
+    def cond(self, equation: Any, values: list[Any], owners: list[Owner]) -> Results:
+        index, *operands = values
+        programs = [self.traceable(program, owners[1:]) for program in equation.params["branches"]]
+        shapes = [jax.eval_shape(body, *operands) for body, _ in programs]
+        alike = [
+            len(set(map(jax.tree.structure, outputs))) == 1 for outputs in zip(*(out for out, _ in shapes), strict=True)
+        ]
+
+        def branch(taken: int) -> Callable[..., Any]:
+            def body(*operands: Any) -> tuple[list[Any], Observations]:
+                results, seen = programs[taken][0](*operands)
+                blank = [jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shape) for _, shape in shapes]
+                blank[taken] = seen
+                paths = dict.fromkeys(path for observations in blank for path in observations)
+                everywhere = {path: [o for some in blank for o in some.get(path, [])] for path in paths}
+                return [x if same else dense(x) for x, same in zip(results, alike, strict=True)], everywhere
+
+            return body
+
+        branches = [branch(taken) for taken in range(len(programs))]
+        platforms = equation.params.get("branches_platforms")
+        if platforms is None:
+            results, seen = lax.switch(index, branches, *operands)
+        else:
+            cases = {
+                name: run for names, run in zip(platforms, branches, strict=True) for name in names or ("default",)
+            }
+            results, seen = lax.platform_dependent(*operands, **cases)
+        every_owner = zip(*(result_owners for _, result_owners in programs), strict=True)
+        return results, [meet(each) for each in every_owner], seen
+
+    def custom_derivative(self, equation: Any, values: list[Any], owners: list[Owner]) -> Results:
+        """Forward by the rules; the derivative is the function's own, at the materialised operands."""
+        body, result_owners = self.traceable(_closed(equation.params["call_jaxpr"]), owners)
+        results, seen = jax.eval_shape(body, *values)
+        if any(map(is_compressed, results)):  # it hands a weight on: there is no dense result to differentiate
+            results, seen = body(*values)
+            return results, result_owners, seen
+        called = jax.custom_jvp(body)
+
+        @called.defjvp
+        def _(primals: tuple[Any, ...], tangents: tuple[Any, ...]) -> Any:
+            def own(*values: Any) -> list[Any]:
+                return _bound(equation, [dense(value) for value in values])
+
+            results, seen = called(*primals)
+            return (results, seen), (jax.jvp(own, primals, tangents)[1], jax.tree.map(_no_tangent, seen))
+
+        results, seen = called(*values)
+        return results, result_owners, seen
+
+
+_WITH_PROGRAMS: dict[str, Callable[..., Results]] = {
+    **dict.fromkeys(("jit", "pjit", "closed_call", "core_call"), Interpreter.call),
+    **dict.fromkeys(("remat2", "checkpoint"), Interpreter.remat),
+    **dict.fromkeys(("custom_jvp_call", "custom_vjp_call"), Interpreter.custom_derivative),
+    "scan": Interpreter.scan,
+    "while": Interpreter.while_loop,
+    "cond": Interpreter.cond,
+}
+"""By the primitive's name: jax exports few of these primitives."""
+
+
+def _bound(equation: Any, values: Sequence[Any]) -> list[Any]:
+    """Results of one equation, by the rules of the compressed weights among its operands."""
+    primitive, params = equation.primitive, equation.primitive.get_bind_params(equation.params)
+    if any(map(is_compressed, values)):
+        results = quax.quaxify(lambda *values: primitive.bind(*values, **params))(*values)
+    else:
+        results = primitive.bind(*values, **params)
+    return list(results) if primitive.multiple_results else [results]
+
+
+def _settled(iteration: Callable[..., Any], carry: list[Any], row: Any) -> tuple[list[Any], Callable[..., Any]]:
+    """A loop's carry, and its body, such that each compressed weight in the carry keeps its structure or is dense."""
+
+    def stays(before: Any, after: Any) -> bool:
+        return len({jax.tree.structure(before), jax.tree.structure(after)}) == 1
+
+    while True:
+        after, _ = jax.eval_shape(iteration, carry, row)
+        settled = [x if stays(x, y) else dense(x) for x, y in zip(carry, after, strict=True)]
+        if all(stays(x, y) for x, y in zip(carry, settled, strict=True)):
+            break
+        carry = settled
+
+    def handing_on(carry: list[Any], row: Any) -> tuple[list[Any], Any]:
+        after, rest = iteration(carry, row)
+        return [y if stays(x, y) else dense(y) for x, y in zip(carry, after, strict=True)], rest
+
+    return carry, handing_on
+
+
+def _closed(program: Any) -> Any:
+    return program if hasattr(program, "consts") else core.ClosedJaxpr(program, ())
+
+
+def _no_tangent(x: Array) -> Any:
+    return jnp.zeros_like(x) if jnp.issubdtype(x.dtype, jnp.inexact) else np.zeros(x.shape, jax.dtypes.float0)

@@ -1,0 +1,161 @@
+"""Static ranges of activations, from what enters each weight on calibration batches."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from nncompress_jax.errors import InputError
+from nncompress_jax.injection import Statistic, inject, observe
+from nncompress_jax.ops.compiler import compiler_options
+from nncompress_jax.ops.int8 import step_of_range
+from nncompress_jax.program import walk
+from nncompress_jax.tree import named_leaves
+from nncompress_jax.types import Apply, Array
+from nncompress_jax.weights.base import is_compressed
+
+BINS = 2048
+
+
+@dataclasses.dataclass(frozen=True)
+class Histogram:
+    """Magnitudes of what entered a weight.
+
+    Attributes:
+      counts: [BINS] int64, of magnitudes from 0 to `edge` in bins of equal width.
+      edge: upper end of the last bin.
+      largest: magnitude; at most `edge`.
+    """
+
+    counts: np.ndarray
+    edge: float
+    largest: float
+
+    @property
+    def centers(self) -> np.ndarray:
+        """[BINS], magnitudes."""
+        return (np.arange(BINS) + 0.5) * self.edge / BINS
+
+
+Rule = Callable[[Histogram], float]
+"""Chooses a range: the largest magnitude that is not clipped."""
+
+
+def abs_max(histogram: Histogram) -> float:
+    """The largest magnitude seen: nothing that was seen is clipped."""
+    return histogram.largest
+
+
+def percentile(fraction: float) -> Rule:
+    """The magnitude that a fraction of the entries stay below.
+
+    Args:
+      fraction: from 0 to 1, such as 0.9999.
+
+    Raises:
+      InputError: for a fraction outside of that.
+
+    Example:
+      >>> uniform = Histogram(np.ones(BINS, np.int64), edge=1.0, largest=1.0)
+      >>> percentile(0.5)(uniform)
+      0.5
+    """
+    if not 0 < fraction <= 1:
+        raise InputError(f"percentile {fraction}: expected a fraction above 0, at most 1")
+
+    def rule(histogram: Histogram) -> float:
+        reached = np.cumsum(histogram.counts) >= fraction * histogram.counts.sum()
+        return min(float(np.argmax(reached) + 1) * histogram.edge / BINS, histogram.largest)
+
+    return rule
+
+
+def mean_squared_error(histogram: Histogram) -> float:
+    """The range whose 8-bit codes are nearest, in the mean square, to the entries.
+
+    Source: Sung et al. 2015, "Resiliency of Deep Neural Networks under Quantization", section 2 (L2 error).
+    """
+    ranges = histogram.largest * np.linspace(0.01, 1, 100)
+    steps = step_of_range(ranges)[:, None]
+    codes = np.minimum(np.round(histogram.centers / steps), 127)
+    errors = (codes * steps - histogram.centers) ** 2 @ histogram.counts
+    return float(ranges[np.argmin(errors)])
+
+
+def input_steps(
+    apply: Apply, variables: Any, batches: Sequence[Any], paths: Sequence[str], rule: Rule
+) -> dict[str, Array]:
+    """Static steps for the inputs of weights.
+
+    Args:
+      apply: of (variables, *inputs).
+      variables: dense.
+      batches: of inputs, at least one; each an array, or a tuple of apply's further arguments.
+      paths: of the weights.
+      rule: from the magnitudes of a weight's inputs to their range.
+
+    Returns:
+      float32 scalars by path, or [length] for a weight that `scan` walks along; without the weights that multiply no
+      data in a convolution or dot product (an embedding table).
+
+    Raises:
+      InputError: naming every weight that no batch reached, or whose inputs are not finite.
+    """
+    if not batches:
+        raise InputError("static ranges need batches=: a list of representative inputs for calibration")
+    inputs = [batch if isinstance(batch, tuple) else (batch,) for batch in batches]
+
+    largest = _collected(apply, variables, inputs, lambda _, x: jnp.abs(x).max(), np.maximum)
+    unreached = sorted(set(paths) - largest.keys() - _used(apply, variables, inputs[0]))
+    if unreached:
+        raise InputError(
+            f"no calibration batch reached {', '.join(unreached)}; leave out what does not run with where="
+        )
+    largest = {path: magnitude for path, magnitude in largest.items() if path in paths}
+    broken = [path for path, magnitude in largest.items() if not np.isfinite(magnitude).all()]
+    if broken:
+        raise InputError(f"calibration: the inputs of {', '.join(broken)} hold NaN or infinite values")
+
+    edges = {path: float(magnitude.max()) or 1.0 for path, magnitude in largest.items()}
+
+    def counts(path: str, x: Array) -> Array:
+        places = jnp.minimum(jnp.abs(x) * (BINS / edges.get(path, 1.0)), BINS - 1)
+        return jnp.zeros(BINS, jnp.int32).at[places.astype(jnp.int32)].add(1)
+
+    histograms = _collected(apply, variables, inputs, counts, np.add)
+    steps = {}
+    for path, magnitude in largest.items():
+        ranges = np.ones(magnitude.shape, np.float32)
+        for index in np.ndindex(magnitude.shape):
+            if magnitude[index]:  # what is always zero keeps a range of one
+                ranges[index] = rule(Histogram(histograms[path][index], edges[path], float(magnitude[index])))
+        steps[path] = jnp.asarray(step_of_range(ranges), jnp.float32)
+    return steps
+
+
+def _collected(
+    apply: Apply, variables: Any, inputs: Sequence[tuple[Any, ...]], statistic: Statistic, combine: np.ufunc
+) -> dict[str, np.ndarray]:
+    """A statistic of all batches, by path; without the weights that none reached."""
+    program = jax.jit(observe(apply, statistic), compiler_options=compiler_options())
+    collected: dict[str, np.ndarray] = {}
+    for batch in inputs:
+        _, observed = program(variables, *batch)
+        for path, observations in observed.items():
+            for observation in observations:
+                if np.any(observation.reached):  # a place that was not reached holds zeros
+                    value = np.asarray(observation.value, np.result_type(observation.value, np.float64))
+                    collected[path] = combine(collected[path], value) if path in collected else value
+    return collected
+
+
+def _used(apply: Apply, variables: Any, inputs: tuple[Any, ...]) -> set[str]:
+    """Weights that enter the program, but multiply no data in it."""
+    names = [path for path, leaf in named_leaves(variables, is_compressed) for _ in jax.tree.leaves(leaf)]
+    program = jax.make_jaxpr(inject(apply))(variables, *inputs).jaxpr
+    visits, _ = walk(program, [*names, *[None] * (len(program.invars) - len(names))])
+    entering = {owner for visit in visits for owner in visit.owners if owner}
+    return entering - {owner for visit in visits if visit.product for owner in visit.owners if owner}

@@ -1,0 +1,290 @@
+"""Convolution and dot product on true 8-bit integers, with AQT's quantizer and straight-through gradients.
+
+Inputs are quantized with one step for each example (each row, in a dot product), or with a static range; kernels
+with one step for each output channel, unless they come as codes. Codes are symmetric: `x` is about `codes * step`,
+and zero is exact. The product of the codes is `ops.integer`'s; the steps multiply its int32 result.
+
+`conv_general_dilated` and `dot_general` are callables for linen's arguments of those names: the layer then trains
+through its own quantization.
+
+Source: AQT (github.com/google/aqt), whose quantizer and clip masks these are; its own convolution multiplies
+floats. Straight-through estimator: Bengio et al. 2013, "Estimating or Propagating Gradients Through Stochastic
+Neurons".
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from aqt.jax.v2 import aqt_quantizer
+from aqt.jax.v2.aqt_tensor import QTensor
+from jax import lax
+
+from nncompress_jax.errors import InputError
+from nncompress_jax.ops.conv import Layout, Window, convolution, window_of
+from nncompress_jax.ops.integer import integer_convolution, integer_dot
+from nncompress_jax.types import Array, DimensionNumbers
+
+
+class Codes(NamedTuple):
+    """A quantized array, codes * step; the step has size 1 along the axes that share one."""
+
+    codes: Any  # int8 array; in gradients, of the type float0
+    step: Array
+
+
+Gradient = Callable[[Array], Array]
+Kernel = Array | Codes
+
+
+def quantize(x: Array, axes: Sequence[int], step: Array | None = None) -> tuple[Codes, Gradient]:
+    """Rounds to symmetric 8-bit codes, by AQT.
+
+    Args:
+      x: float array.
+      axes: that share a step.
+      step: float32, broadcastable to x; what does not fit into 8 bits of it is clipped. By default the largest
+        magnitude along the axes is 127.5 steps, and nothing is moved by more than half a step.
+
+    Returns:
+      Codes in [-127, 127], int8, with their step in float32; and the straight-through gradient: from that of the
+      dequantized array to that of x, zero where x was clipped to the range of a given step.
+
+    Example:
+      >>> quantized, _ = quantize(jnp.array([[0.0, 1.0, -2.0]]), axes=(1,))
+      >>> quantized.codes.tolist(), round(quantized.step.item(), 4)
+      ([[0, 64, -127]], 0.0157)
+    """
+    quantizer = aqt_quantizer.quantizer_make(8)
+    x = x.astype(jnp.float32)
+    if step is None:
+        quantized, gradient = quantizer.quant(x, calibration_axes=tuple(axes))
+    else:
+        quantizer.numerics.clip_gradient = True
+        step = jnp.reshape(step, step.shape or (1,) * x.ndim)
+        template = QTensor(qvalue=None, scale=[step], scale_t=None, bias=[], dequant_dtype=x.dtype)
+        quantized, gradient = quantizer.calculate_qvalue(x, template)
+    # A Partial of a Partial is a tree of arrays, fit to be kept for a backward pass.
+    return Codes(quantized.qvalue, quantized.scale[0]), jax.tree_util.Partial(_of_inputs, gradient)
+
+
+def _of_inputs(gradient: Callable[[Array], tuple[Array, None]], cotangent: Array) -> Array:
+    return gradient(cotangent)[0]
+
+
+def step_of_range(largest: Any) -> Any:
+    """The step whose codes reach to +-largest: largest / 127.5, as AQT counts."""
+    return largest / aqt_quantizer.quantizer_make(8).numerics.get_quant_bound()
+
+
+@dataclasses.dataclass(frozen=True)
+class Convolution:
+    """Of images [B, H, W, I] and a kernel [H, W, I / groups, O]: a step for each example, and for each of O."""
+
+    window: Window
+
+    def input_axes(self, images: Array) -> tuple[int, ...]:
+        """Axes of the inputs that share a step."""
+        return tuple(range(1, images.ndim))
+
+    def kernel_axes(self, kernel: Array) -> tuple[int, ...]:
+        """Axes of the kernel that share a step."""
+        return tuple(range(kernel.ndim - 1))
+
+    def of_codes(self, images: Array, kernel: Array) -> Array:
+        """int8 x int8 -> int32."""
+        return integer_convolution(images, kernel, self.window)
+
+    def of_floats(self, images: Array, kernel: Array) -> Array:
+        """The operation that this stands for."""
+        return convolution(images, kernel, self.window)
+
+    def output_step(self, images_step: Array, kernel_step: Array) -> Array:
+        """What one unit of the integer result is worth; broadcastable to it."""
+        return images_step * kernel_step.reshape(-1)
+
+
+@dataclasses.dataclass(frozen=True)
+class Dot:
+    """`lax.dot_general` of inputs and a kernel, in this order: a step for each row, and for each column."""
+
+    dimension_numbers: DimensionNumbers
+
+    def input_axes(self, inputs: Array) -> tuple[int, ...]:
+        """Axes of the inputs that share a step."""
+        return self.dimension_numbers[0][0]
+
+    def kernel_axes(self, kernel: Array) -> tuple[int, ...]:
+        """Axes of the kernel that share a step."""
+        return self.dimension_numbers[0][1]
+
+    def of_codes(self, inputs: Array, kernel: Array) -> Array:
+        """int8 x int8 -> int32."""
+        return integer_dot(inputs, kernel, self.dimension_numbers)
+
+    def of_floats(self, inputs: Array, kernel: Array) -> Array:
+        """The operation that this stands for."""
+        return lax.dot_general(inputs, kernel, self.dimension_numbers)
+
+    def output_step(self, inputs_step: Array, kernel_step: Array) -> Array:
+        """What one unit of the integer result is worth; broadcastable to it."""
+        contracted, batch = self.dimension_numbers
+        left, right = (
+            jnp.squeeze(
+                jnp.moveaxis(step, batch[side], range(len(batch[side]))), _behind(contracted[side], batch[side])
+            )
+            for side, step in enumerate((inputs_step, kernel_step))
+        )
+        shape = (*left.shape, *(1,) * (right.ndim - len(batch[0])))
+        return left.reshape(shape) * jnp.expand_dims(right, range(len(batch[0]), left.ndim))
+
+
+def _behind(axes: Sequence[int], moved: Sequence[int]) -> tuple[int, ...]:
+    """Where axes stand after others were moved to the front."""
+    return tuple(axis + sum(other > axis for other in moved) for axis in axes)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def product(operation: Convolution | Dot, inputs: Array, kernel: Kernel, step: Array | None = None) -> Array:
+    """The operation on 8-bit integers.
+
+    Args:
+      operation: what is computed.
+      inputs: float32; quantized here.
+      kernel: float32, quantized here; or its codes, whose step has size 1 along `operation.kernel_axes`.
+      step: of the inputs' codes; by default from the largest magnitude along `operation.input_axes`.
+
+    Returns:
+      float32. Its gradients are those of the float operation at the dequantized operands, straight through the
+      rounding: for the inputs, a float kernel, and the step of a kernel's codes; none for `step`.
+    """
+    return _forward(operation, inputs, kernel, step)[0]
+
+
+def _forward(
+    operation: Convolution | Dot, inputs: Array, kernel: Kernel, step: Array | None = None
+) -> tuple[Array, Any]:
+    left, left_gradient = quantize(inputs, operation.input_axes(inputs), step)
+    if isinstance(kernel, Codes):
+        right, right_gradient = kernel, None
+    else:
+        right, right_gradient = quantize(kernel, operation.kernel_axes(kernel))
+    sums = operation.of_codes(left.codes, right.codes)
+    outputs = sums.astype(jnp.float32) * operation.output_step(left.step, right.step)
+    return outputs, (left, right, left_gradient, right_gradient)
+
+
+def _backward(operation: Convolution | Dot, saved: Any, cotangent: Array) -> tuple[Any, Any, None]:
+    left, right, left_gradient, right_gradient = saved
+    _, pull = jax.vjp(operation.of_floats, left.codes * left.step, right.codes * right.step)
+    of_inputs, of_kernel = pull(cotangent)
+    if right_gradient is not None:
+        return left_gradient(of_inputs), right_gradient(of_kernel), None
+    shared = [axis for axis, size in enumerate(right.step.shape) if size == 1]
+    of_step = jnp.sum(of_kernel * right.codes, shared, keepdims=True)
+    return left_gradient(of_inputs), Codes(np.zeros(right.codes.shape, jax.dtypes.float0), of_step), None
+
+
+product.defvjp(_forward, _backward)
+
+
+def convolve(inputs: Array, kernel: Kernel, step: Array | None = None, **params: Any) -> Array:
+    """`lax.conv_general_dilated_p` on 8-bit integers.
+
+    Args:
+      inputs: float, in the layout that the parameters say.
+      kernel: float, or codes, in the layout that the parameters say.
+      step: of the inputs' codes, a scalar; by default one for each example.
+      **params: the primitive's parameters; `batch_group_count` must be 1.
+
+    Returns:
+      In the primitive's layout and element type.
+    """
+    layout = Layout.of(params["dimension_numbers"])
+    operation = Convolution(window_of(params))
+    kernel = jax.tree.map(lambda part: jnp.transpose(part, layout.kernel), kernel)
+    outputs = product(operation, _float32(jnp.transpose(inputs, layout.images)), _float32(kernel), step)
+    return layout.restored(outputs).astype(params["preferred_element_type"] or inputs.dtype)
+
+
+def contract(inputs: Array, kernel: Kernel, step: Array | None = None, **params: Any) -> Array:
+    """`lax.dot_general_p` of inputs and a kernel, in this order, on 8-bit integers.
+
+    Args:
+      inputs: float.
+      kernel: float, or codes.
+      step: of the inputs' codes, a scalar; by default one for each row.
+      **params: the primitive's parameters.
+
+    Returns:
+      In the primitive's layout and element type.
+    """
+    operation = Dot(params["dimension_numbers"])
+    outputs = product(operation, _float32(inputs), _float32(kernel), step)
+    return outputs.astype(params["preferred_element_type"] or inputs.dtype)
+
+
+def _float32(x: Kernel) -> Kernel:
+    return x if isinstance(x, Codes) else x.astype(jnp.float32)
+
+
+def conv_general_dilated(lhs: Array, rhs: Array, *args: Any, input_range: float | None = None, **kwargs: Any) -> Array:
+    """`jax.lax.conv_general_dilated` on 8-bit integers, for linen's argument of that name.
+
+    Args:
+      lhs: float images.
+      rhs: float kernel; one step for each output channel.
+      *args: as `jax.lax.conv_general_dilated`'s, which `**kwargs` are too.
+      input_range: largest magnitude of the images that is not clipped; by default that of each example.
+
+    Returns:
+      As `jax.lax.conv_general_dilated`'s.
+
+    Raises:
+      InputError: for a batch_group_count other than 1.
+
+    Example:
+      >>> import flax.linen as nn
+      >>> layer = nn.Conv(4, (3, 3), conv_general_dilated=conv_general_dilated)
+      >>> layer.init_with_output(jax.random.key(0), jnp.ones((1, 8, 8, 3)))[0].shape
+      (1, 8, 8, 4)
+    """
+    params = _params(functools.partial(lax.conv_general_dilated, **kwargs), lhs, rhs, *args)
+    if params["batch_group_count"] != 1:
+        raise InputError(f"batch_group_count={params['batch_group_count']}: expected 1; use lax.conv_general_dilated")
+    return convolve(lhs, rhs, _step(input_range), **params)
+
+
+def dot_general(lhs: Array, rhs: Array, *args: Any, input_range: float | None = None, **kwargs: Any) -> Array:
+    """`jax.lax.dot_general` on 8-bit integers, for linen's argument of that name.
+
+    Args:
+      lhs: float inputs.
+      rhs: float kernel; one step for each output channel.
+      *args: as `jax.lax.dot_general`'s, which `**kwargs` are too.
+      input_range: largest magnitude of the inputs that is not clipped; by default that of each row.
+
+    Returns:
+      As `jax.lax.dot_general`'s.
+
+    Example:
+      >>> product = dot_general(jnp.array([[1.0, 2.0]]), jnp.array([[3.0], [4.0]]), (((1,), (0,)), ((), ())))
+      >>> round(product.item(), 1)
+      11.0
+    """
+    params = _params(functools.partial(lax.dot_general, **kwargs), lhs, rhs, *args)
+    return contract(lhs, rhs, _step(input_range), **params)
+
+
+def _params(operation: Callable[..., Array], lhs: Array, rhs: Array, *args: Any) -> dict[str, Any]:
+    """What lax makes of the arguments: the parameters of the one primitive that it binds."""
+    program = jax.make_jaxpr(lambda lhs, rhs: operation(lhs, rhs, *args))(lhs, rhs)
+    return program.eqns[-1].params
+
+
+def _step(input_range: float | None) -> Array | None:
+    return None if input_range is None else jnp.float32(step_of_range(input_range))

@@ -1,0 +1,167 @@
+"""Reading a traced program: every equation that runs, and from which weights alone its operands were computed."""
+
+import dataclasses
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import jax
+from jax import lax
+from jax.extend import core
+
+from nncompress_jax.ops.integer import NAMES
+
+Owner = str | None
+"""The weight alone that a value was computed from, by name; None for data, "" for constants."""
+
+PRODUCTS = (lax.conv_general_dilated_p, lax.dot_general_p)
+"""The operations that multiply and accumulate."""
+
+ELEMENT_PROGRAMS = {"reduce", "reduce_window", "pallas_call"}
+"""Operations whose inner program runs on elements or blocks, not on their operands."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Product:
+    """A convolution or dot product.
+
+    Attributes:
+      operation: "convolution", "depthwise convolution", "grouped convolution" or "dot".
+      macs: multiply-accumulates over the whole batch, each time it runs.
+      types: element types of both operands and of the result.
+      algorithm: what runs it on this platform: "native", or the name of one of our own.
+    """
+
+    operation: str
+    macs: int
+    types: tuple[str, str, str]
+    algorithm: str = "native"
+
+
+@dataclasses.dataclass(frozen=True)
+class Visit:
+    """An equation that runs.
+
+    Attributes:
+      equation: of the program, or of one inside.
+      owners: of its operands.
+      repeats: how often it runs.
+      product: what it multiplies, if it does.
+    """
+
+    equation: Any
+    owners: tuple[Owner, ...]
+    repeats: int
+    product: Product | None
+
+
+def meet(owners: Iterable[Owner]) -> Owner:
+    """Owner of what is computed from values with these owners; of two weights, the first.
+
+    Example:
+      >>> meet(["Conv_0", ""]), meet(["Conv_0", None]), meet([])
+      ('Conv_0', None, '')
+    """
+    owners = list(owners)
+    return None if None in owners else next((owner for owner in owners if owner), "")
+
+
+def walk(jaxpr: Any, owners: Sequence[Owner], repeats: int = 1) -> tuple[list[Visit], list[Owner]]:
+    """Equations of a program and of those inside it, in the order in which they run.
+
+    The body of a `while` loop counts once, `scan` as often as it runs, `cond` by its dearest branch, or by the
+    branch of this platform.
+
+    Args:
+      jaxpr: the program.
+      owners: of its arguments.
+      repeats: how often it runs.
+
+    Returns:
+      The visits, and the owners of the program's results.
+    """
+    visits: list[Visit] = []
+    known: dict[Any, Owner] = dict(zip(jaxpr.invars, owners, strict=True))
+
+    def owner_of(atom: Any) -> Owner:
+        return "" if isinstance(atom, core.Literal) else known.get(atom, "")
+
+    for equation in jaxpr.eqns:
+        operands = [owner_of(atom) for atom in equation.invars]
+        inner = _inner(equation)
+        if inner:
+            branches = [
+                walk(body, operands[-len(body.invars) :] if body.invars else [], repeats * times)
+                for body, times in inner
+            ]
+            branch, results = max(branches, key=lambda branch: sum(map(_total_macs, branch[0])))
+            visits += branch
+        else:
+            visits.append(Visit(equation, tuple(operands), repeats, _product(equation)))
+            results = [meet(operands)] * len(equation.outvars)
+        known.update(zip(equation.outvars, results, strict=True))
+    return visits, [owner_of(atom) for atom in jaxpr.outvars]
+
+
+def _total_macs(visit: Visit) -> int:
+    return visit.product.macs * visit.repeats if visit.product else 0
+
+
+def _inner(equation: Any) -> list[tuple[Any, int]]:
+    """Programs inside an equation and how often each runs; of several, one runs."""
+    params = equation.params
+    if _is_named(equation):
+        return []
+    if equation.primitive.name == "scan":
+        return [(params["jaxpr"].jaxpr, params["length"])]
+    if equation.primitive.name == "while":
+        return [(params["body_jaxpr"].jaxpr, 1)]
+    if equation.primitive.name == "cond":
+        return [(branch.jaxpr, 1) for branch in _branches(equation)]
+    for name in ("jaxpr", "call_jaxpr", "fun_jaxpr"):
+        if name in params and equation.primitive.name not in ELEMENT_PROGRAMS:
+            return [(getattr(params[name], "jaxpr", params[name]), 1)]
+    return []
+
+
+def _is_named(equation: Any) -> bool:
+    return equation.primitive.name == "jit" and equation.params["name"] in NAMES
+
+
+def _branches(equation: Any) -> list[Any]:
+    """Of a `cond`; of one that is decided by platform, the branch of this one."""
+    branches, platforms = equation.params["branches"], equation.params.get("branches_platforms")
+    if platforms is None:
+        return list(branches)
+    backend = jax.default_backend()
+    here = {"cuda", "rocm"} if backend == "gpu" else {backend}
+    taken = [branch for branch, names in zip(branches, platforms, strict=True) if names is None or here & set(names)]
+    return taken[:1]
+
+
+def _product(equation: Any) -> Product | None:
+    if _is_named(equation):
+        return _named_product(equation)
+    if equation.primitive not in PRODUCTS:
+        return None
+    left, right = (atom.aval for atom in equation.invars)
+    output = equation.outvars[0].aval
+    types = (left.dtype.name, right.dtype.name, output.dtype.name)
+    if equation.primitive is lax.dot_general_p:
+        (contracted, _), _ = equation.params["dimension_numbers"]
+        return Product("dot", output.size * math.prod(left.shape[axis] for axis in contracted), types)
+    groups = equation.params["feature_group_count"]
+    features, inputs = (right.shape[axis] for axis in equation.params["dimension_numbers"].rhs_spec[:2])
+    kind = "convolution" if groups == 1 else "depthwise convolution" if inputs == 1 else "grouped convolution"
+    taps = output.size * right.size // features
+    return Product(kind, taps // math.prod(equation.params["lhs_dilation"]), types)
+
+
+def _named_product(equation: Any) -> Product:
+    """The operation is that of the branch for all other platforms; the algorithm, the name of this platform's."""
+    choice = next(inner for inner in equation.params["jaxpr"].jaxpr.eqns if inner.primitive.name == "cond")
+    (chosen,) = _branches(choice)
+    (native,) = (step for step in choice.params["branches"][-1].jaxpr.eqns if step.primitive.name == "jit")
+    (product,) = (p for p in map(_product, native.params["jaxpr"].jaxpr.eqns) if p)
+    (algorithm,) = (step.params["name"] for step in chosen.jaxpr.eqns if step.primitive.name == "jit")
+    return dataclasses.replace(product, algorithm=algorithm.removesuffix("_dot"))

@@ -1,0 +1,1 @@
+"""What a compressed weight is: one type a file, with its rules."""

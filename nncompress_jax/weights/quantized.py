@@ -1,0 +1,218 @@
+"""A weight in 8-bit integers."""
+
+import dataclasses
+import math
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import equinox as eqx
+import jax.numpy as jnp
+import quax
+from jax import lax
+from jax.core import ShapedArray
+from jax.typing import ArrayLike
+
+from nncompress_jax.ops import int8
+from nncompress_jax.ops.integer import LONGEST_SUM
+from nncompress_jax.types import Array
+from nncompress_jax.weights.base import CompressedWeight, on_dense
+
+
+class Quantized(CompressedWeight):
+    """codes * scale: symmetric, so that zero is exact; as a rule one scale for each output channel.
+
+    In a convolution or dot product with float inputs, an `integer` weight quantizes these too and multiplies
+    int8 x int8 -> int32; another is materialised first. Error: each weight is at most half its scale from the one
+    that was quantized (half a step of the inputs in the product as well, and what `input_step` clips). A cast
+    to another float type changes the logical dtype alone: scales stay float32, and are never rounded to it.
+
+    Attributes:
+      codes: [..., O] int8 in [-127, 127]; the logical shape is theirs.
+      scale: float32 of the codes' rank, with size 1 along the axes that share one.
+      input_step: float32, a scalar: of the inputs' codes, static; None: one from each example (row) as it comes.
+      integer: whether products run on integers.
+      dtype_name: logical dtype.
+
+    Source: Jacob et al. 2018, "Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only
+    Inference", section 2.1, without a zero point.
+    """
+
+    codes: Array
+    scale: Array
+    input_step: Array | None = None
+    integer: bool = eqx.field(static=True, default=True)
+    dtype_name: str = eqx.field(static=True, default="float32")
+
+    def aval(self) -> ShapedArray:
+        return ShapedArray(self.codes.shape, jnp.dtype(self.dtype_name))
+
+    def materialise(self) -> Array:
+        return (self.codes * self.scale).astype(self.dtype_name)
+
+    def stacked(self, length: int) -> "Quantized":
+        """Scales that the first axis shares are repeated along it."""
+        step = self.input_step
+        return dataclasses.replace(
+            self,
+            scale=jnp.broadcast_to(self.scale, (length, *self.scale.shape[1:])),
+            input_step=step if step is None or step.ndim else jnp.broadcast_to(step, (length,)),
+        )
+
+
+def _operands(
+    weight: Quantized, inputs: Any, pairs: dict[int, int | None]
+) -> tuple[Array, int8.Codes, Array | None] | str:
+    """What a product on integers takes, or why there can be none.
+
+    A scale that varies along contracted axes moves into the inputs: x (codes s) = (x s) codes.
+
+    Args:
+      weight: of the product.
+      inputs: of the product.
+      pairs: contracted axes of the weight, with the one axis of the inputs that each meets; None if there is none.
+
+    Returns:
+      Inputs, codes with a scale that no contracted axis varies, and the static step of the inputs, if any.
+    """
+    if not weight.integer:
+        return "the weight is quantized, its inputs are not"
+    if not jnp.issubdtype(inputs.dtype, jnp.floating):
+        return f"the inputs are {inputs.dtype}"
+    if math.prod(weight.shape[axis] for axis in pairs) > LONGEST_SUM:
+        return f"int32 holds sums of {LONGEST_SUM} products"
+    varying = [axis for axis, size in enumerate(weight.scale.shape) if size > 1]
+    inner = [axis for axis in varying if axis in pairs]
+    if not inner:
+        return inputs, int8.Codes(weight.codes, weight.scale), weight.input_step
+    if inner != varying or any(pairs[axis] is None for axis in inner):
+        return f"scales vary along axes {varying}, of which {inner} are summed over"
+    order = sorted(inner, key=lambda axis: pairs[axis] or 0)
+    factor = jnp.transpose(weight.scale, order + [axis for axis in range(weight.ndim) if axis not in order])
+    sizes = {pairs[axis]: weight.scale.shape[axis] for axis in order}
+    factor = factor.reshape([sizes.get(axis, 1) for axis in range(inputs.ndim)])
+    codes = int8.Codes(weight.codes, jnp.ones((1,) * weight.ndim, jnp.float32))
+    return inputs * factor, codes, None  # a static step is of the inputs as they came
+
+
+@quax.register(lax.conv_general_dilated_p)
+def _(inputs: ArrayLike, kernel: Quantized, **params: Any) -> Any:
+    _, channels, *space = params["dimension_numbers"].rhs_spec
+    ungrouped = params["feature_group_count"] == 1
+    pairs = {channels: params["dimension_numbers"].lhs_spec[1] if ungrouped else None, **dict.fromkeys(space)}
+    operands = _operands(kernel, inputs, pairs) if params["batch_group_count"] == 1 else "batch groups"
+    if isinstance(operands, str):
+        return on_dense(lax.conv_general_dilated_p, (inputs, kernel), params, reason=operands)
+    return int8.convolve(*operands, **params)
+
+
+@quax.register(lax.dot_general_p)
+def _(inputs: ArrayLike, kernel: Quantized, **params: Any) -> Any:
+    (inputs_axes, kernel_axes), _ = params["dimension_numbers"]
+    operands = _operands(kernel, inputs, dict(zip(kernel_axes, inputs_axes, strict=True)))
+    if isinstance(operands, str):
+        return on_dense(lax.dot_general_p, (inputs, kernel), params, reason=operands)
+    return int8.contract(*operands, **params)
+
+
+@quax.register(lax.dot_general_p)
+def _(kernel: Quantized, inputs: ArrayLike, **params: Any) -> Any:
+    (kernel_axes, inputs_axes), (kernel_batch, inputs_batch) = params["dimension_numbers"]
+    operands = _operands(kernel, inputs, dict(zip(kernel_axes, inputs_axes, strict=True)))
+    if isinstance(operands, str):
+        return on_dense(lax.dot_general_p, (kernel, inputs), params, reason=operands)
+    numbers = ((inputs_axes, kernel_axes), (inputs_batch, kernel_batch))
+    outputs = int8.contract(*operands, **(params | {"dimension_numbers": numbers}))
+    batch = len(kernel_batch)
+    free = kernel.ndim - len(kernel_axes) - batch
+    return jnp.moveaxis(outputs, range(outputs.ndim - free, outputs.ndim), range(batch, batch + free))
+
+
+@quax.register(lax.convert_element_type_p)
+def _(weight: Quantized, *, new_dtype: Any, **params: Any) -> Any:
+    if jnp.issubdtype(new_dtype, jnp.floating):
+        return dataclasses.replace(weight, dtype_name=jnp.dtype(new_dtype).name)
+    params["new_dtype"] = new_dtype
+    return on_dense(lax.convert_element_type_p, (weight,), params, reason=f"converted to {new_dtype}")
+
+
+@quax.register(lax.mul_p)
+def _(weight: Quantized, factor: ArrayLike, **params: Any) -> Any:
+    return _scaled(lax.mul_p, weight, factor, params)
+
+
+@quax.register(lax.mul_p)
+def _(factor: ArrayLike, weight: Quantized, **params: Any) -> Any:
+    return _scaled(lax.mul_p, weight, factor, params)
+
+
+@quax.register(lax.div_p)
+def _(weight: Quantized, divisor: ArrayLike, **params: Any) -> Any:
+    return _scaled(lax.div_p, weight, divisor, params)
+
+
+def _scaled(primitive: Any, weight: Quantized, factor: Any, params: dict[str, Any]) -> Any:
+    """By a scalar; another factor would need scales of its own shape."""
+    if jnp.ndim(factor):
+        return on_dense(primitive, (weight, factor), params, reason=f"{primitive} with an array")
+    return dataclasses.replace(weight, scale=primitive.bind(weight.scale, jnp.asarray(factor, jnp.float32), **params))
+
+
+@quax.register(lax.transpose_p)
+def _(weight: Quantized, *, permutation: tuple[int, ...]) -> Quantized:
+    return _moved(weight, lambda part: lax.transpose(part, permutation))
+
+
+@quax.register(lax.squeeze_p)
+def _(weight: Quantized, *, dimensions: tuple[int, ...]) -> Quantized:
+    return _moved(weight, lambda part: lax.squeeze(part, dimensions))
+
+
+@quax.register(lax.rev_p)
+def _(weight: Quantized, *, dimensions: tuple[int, ...]) -> Quantized:
+    return _moved(weight, lambda part: lax.rev(part, dimensions))
+
+
+@quax.register(lax.broadcast_in_dim_p)
+def _(weight: Quantized, *, shape: tuple[int, ...], broadcast_dimensions: tuple[int, ...], **_: Any) -> Quantized:
+    places = dict(zip(broadcast_dimensions, weight.scale.shape, strict=True))
+    scale_shape = [places.get(axis, 1) for axis in range(len(shape))]
+    return dataclasses.replace(
+        weight,
+        codes=lax.broadcast_in_dim(weight.codes, shape, broadcast_dimensions),
+        scale=lax.broadcast_in_dim(weight.scale, scale_shape, broadcast_dimensions),
+    )
+
+
+@quax.register(lax.reshape_p)
+def _(weight: Quantized, *, new_sizes: tuple[int, ...], dimensions: Any, **params: Any) -> Any:
+    """Scales that a merged or split run of axes shares stay one; others are repeated along the run."""
+    if not weight.size:
+        params = {"new_sizes": new_sizes, "dimensions": dimensions, **params}
+        return on_dense(lax.reshape_p, (weight,), params, reason="reshaped without entries")
+    scale, shape = weight.scale, []
+    for old, new in _runs(weight.shape, new_sizes):
+        sizes = [scale.shape[axis] for axis in old]
+        shared = math.prod(sizes) == 1
+        shape += [1 if shared else new_sizes[axis] for axis in new]
+        if not shared:
+            repeated = [weight.shape[axis] if axis in old else size for axis, size in enumerate(scale.shape)]
+            scale = jnp.broadcast_to(scale, repeated)
+    return dataclasses.replace(weight, codes=lax.reshape(weight.codes, new_sizes), scale=scale.reshape(shape))
+
+
+def _moved(weight: Quantized, move: Callable[[Array], Array]) -> Quantized:
+    return dataclasses.replace(weight, codes=move(weight.codes), scale=move(weight.scale))
+
+
+def _runs(old: tuple[int, ...], new: tuple[int, ...]) -> Iterator[tuple[list[int], list[int]]]:
+    """Shortest runs of axes of two shapes that hold the same entries, front to back."""
+    i = j = 0
+    while i < len(old) or j < len(new):
+        first_i, first_j = i, j
+        i, j = min(i + 1, len(old)), min(j + 1, len(new))
+        while (left := math.prod(old[first_i:i])) != (right := math.prod(new[first_j:j])):
+            if left < right:
+                i += 1
+            else:
+                j += 1
+        yield list(range(first_i, i)), list(range(first_j, j))
