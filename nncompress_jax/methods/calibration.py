@@ -25,7 +25,7 @@ class Histogram:
     """Magnitudes of what entered a weight.
 
     Attributes:
-      counts: [BINS] int64, of magnitudes from 0 to `edge` in bins of equal width.
+      counts: [BINS], of magnitudes from 0 to `edge` in bins of equal width.
       edge: upper end of the last bin.
       largest: magnitude; at most `edge`.
     """
@@ -59,7 +59,7 @@ def percentile(fraction: float) -> Rule:
       InputError: for a fraction outside of that.
 
     Example:
-      >>> uniform = Histogram(np.ones(BINS, np.int64), edge=1.0, largest=1.0)
+      >>> uniform = Histogram(np.ones(BINS), edge=1.0, largest=1.0)
       >>> percentile(0.5)(uniform)
       0.5
     """
@@ -147,7 +147,7 @@ def _collected(
         for path, observations in observed.items():
             for observation in observations:
                 if np.any(observation.reached):  # a place that was not reached holds zeros
-                    value = np.asarray(observation.value, np.result_type(observation.value, np.float64))
+                    value = np.asarray(observation.value, np.float64)
                     collected[path] = combine(collected[path], value) if path in collected else value
     return collected
 

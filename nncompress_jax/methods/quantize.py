@@ -1,5 +1,6 @@
 """Quantization to true 8-bit integers."""
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -70,9 +71,13 @@ def quantize(
 
 def _quantized(leaf: Array, axes: Sequence[int], step: Array | None, *, integer: bool) -> Quantized:
     varying = {axis % leaf.ndim for axis in axes} if leaf.ndim > 1 else set()
-    shared = [axis for axis in range(leaf.ndim) if axis not in varying]
-    (codes, scale), _ = int8.quantize(leaf, shared)
+    codes, scale = _codes(leaf, tuple(axis for axis in range(leaf.ndim) if axis not in varying))
     return Quantized(codes, scale, step, integer=integer, dtype_name=leaf.dtype.name)
+
+
+@functools.partial(jax.jit, static_argnames="shared")
+def _codes(leaf: Array, shared: tuple[int, ...]) -> int8.Codes:
+    return int8.quantize(leaf, shared)[0]
 
 
 def _check(leaves: dict[str, Any], paths: Sequence[str]) -> None:

@@ -20,7 +20,7 @@ def create(name: str, **options: Any) -> VGG:
 
     Args:
       name: a key of `NAMES`.
-      **options: fields of the network: `num_classes`, `initialization`, `dtype`.
+      **options: fields of the network, those of `VGG`.
 
     Returns:
       A linen module of (images [B, H, H, I], train=False) -> logits [B, C], H divisible by 32.

@@ -67,12 +67,16 @@ class VGG(nn.Module):
       initialization: "he" (He et al. 2015: normal, by fan out; biases 0, batch-norm scales 1) or "seed"
         (the original project's: kernels and biases uniform in +-1/sqrt(fan in), scales in [0, 1)).
       dtype: of the computation; parameters, batch statistics and logits are float32.
+      conv_general_dilated: in place of lax's in every convolution, such as `ops.int8`'s.
+      dot_general: likewise in the dense layer.
     """
 
     blocks: tuple[Block, ...]
     num_classes: int = 10
     initialization: Literal["he", "seed"] = "he"
     dtype: Any = jnp.float32
+    conv_general_dilated: Any = None
+    dot_general: Any = None
 
     @nn.compact
     def __call__(self, images: Array, train: bool = False) -> Array:
@@ -92,7 +96,9 @@ class VGG(nn.Module):
         kernel, bias, _ = self._initializers(fan_in=x.shape[1])
         kernel = nn.initializers.zeros if self.initialization == "he" else kernel
         head_dtype = jnp.promote_types(self.dtype, jnp.float32)
-        return nn.Dense(self.num_classes, kernel_init=kernel, bias_init=bias, dtype=head_dtype)(x)
+        return nn.Dense(
+            self.num_classes, kernel_init=kernel, bias_init=bias, dtype=head_dtype, dot_general=self.dot_general
+        )(x)
 
     def _convolution(
         self,
@@ -115,6 +121,7 @@ class VGG(nn.Module):
             kernel_init=kernel,
             bias_init=bias,
             dtype=self.dtype,
+            conv_general_dilated=self.conv_general_dilated,
         )(x)
         x = nn.BatchNorm(
             use_running_average=not train,

@@ -63,9 +63,10 @@ def test_train_again_only_tests(command, workdir, tiny_data):
     assert f"{workdir} holds a run of model=vgg16ds_stride, not vgg16ds; choose another --workdir" in err
 
 
-@pytest.mark.parametrize("quantize", ["none", "minmax"])
-def test_evaluate(command, workdir, quantize):
-    code, out, _ = command(f"evaluate --workdir={workdir} --quantize={quantize}")
+@pytest.mark.parametrize("flags", ["none", "minmax", "int8", "int8 --calibration_batches=2 --batch_size=8"])
+def test_evaluate(command, workdir, flags):
+    quantize = flags.split()[0]
+    code, out, _ = command(f"evaluate --workdir={workdir} --quantize={flags}")
     assert code == 0
     rows = {line.split()[0]: line.split()[1:] for line in out.splitlines() if line.strip()}
     counts = np.array([rows[name][2:] for name in ("night", "dusk", "dawn", "day")], int)
@@ -87,19 +88,22 @@ def test_evaluate_a_file(command, tmp_path, tiny_data):
 
 
 def test_compare(command, workdir, tmp_path):
-    code, out, _ = command(f"compare --workdirs {workdir} --out={tmp_path}")
+    flags = "--calibration_batches=2 --batch_size_of_test=16"
+    code, out, _ = command(f"compare --workdirs {workdir} --out={tmp_path} {flags}")
     assert code == 0
     rows = json.loads((tmp_path / "table.json").read_text())["rows"]
-    assert [row["quantization"] for row in rows] == ["none", "minmax, 8 bits"]
+    quantizations = ["none", "int8, ranges by image", "int8, static ranges", "minmax, 8 bits"]
+    assert [row["quantization"] for row in rows] == quantizations
     assert {row["parameters"] for row in rows} == {1_698_378 - 6 * 513}
     assert {row["macs"] for row in rows} == {10_835_456 - 6 * 512}
-    assert {row["bytes"] for row in rows} == {6_857_000 - 4 * 6 * 513}
+    floats, integers = 6_857_000 - 4 * 6 * 513, 1_865_104 - 6 * (512 + 4 + 4)  # 6 classes fewer than ten
+    assert [row["bytes"] for row in rows] == [floats, integers, integers + 26 * 4, floats]
     assert rows[0]["training_s"] > 0
-    assert rows[1]["training_s"] is None
+    assert all(row["training_s"] is None for row in rows[1:])
     assert all(0 <= row["accuracy"] <= 1 and row["images_per_s"] > 0 for row in rows)
     assert "1,695,300" in out
     assert (tmp_path / "table.csv").read_text().splitlines()[0] == ",".join(rows[0])
-    assert (tmp_path / "table.md").read_text().count("\n| ") == 4
+    assert (tmp_path / "table.md").read_text().count("\n| ") == 6
     assert is_picture(tmp_path / "accuracy_by_bytes.png")
 
 
@@ -117,8 +121,20 @@ def test_compare(command, workdir, tmp_path):
         ("evaluate", "expected either --workdir or --checkpoint"),
         ("evaluate --workdir=W --checkpoint=C", "expected either --workdir or --checkpoint"),
         ("evaluate --workdir={workdir} --dataset=digits", "digits has 10 classes, the network 4; choose another"),
-        ("evaluate --workdir={workdir} --quantize=int3", "unknown quantization 'int3'; choose one of none, minmax"),
+        (
+            "evaluate --workdir={workdir} --quantize=int3",
+            "unknown quantization 'int3'; choose one of none, int8, minmax",
+        ),
         ("evaluate --workdir={workdir} --quantize=minmax --bits=99", "bits=99: expected 1 to 16"),
+        ("evaluate --workdir={workdir} --quantize=int8 --bits=4", "--bits=4 is for --quantize=minmax; int8 has 8"),
+        (
+            "evaluate --workdir={workdir} --calibration_batches=2",
+            "--calibration_batches is for --quantize=int8, not none",
+        ),
+        (
+            "evaluate --workdir={workdir} --quantize=int8 --calibration_batches=2",
+            "2 calibration batches of 100: expected at least one image, at most 64, the training images",
+        ),
         ("compare --workdirs nowhere", "nowhere: no such folder"),
         ("summary --model=vgg16 --image_size=40", "images are [1, 40, 40, 3], expected [B, H, H, I] with H divisible"),
     ],

@@ -3,6 +3,7 @@
 Needs NNCOMPRESS_REFERENCE (a folder with checkpoints/), NNCOMPRESS_DATA (a data_dir) and torch; skips without them.
 """
 
+import functools
 import os
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from nncompress_jax.importers import torch as importer
 from nncompress_jax.methods import minmax
 from nncompress_jax.training.evaluation import evaluate
 from nncompress_jax.training.mesh import data_mesh
-from nncompress_jax.training.setup import preprocessing
+from nncompress_jax.training.setup import calibration_batches, preprocessing
 
 pytestmark = pytest.mark.reference
 
@@ -34,27 +35,42 @@ def dataset():
     return sources.load("cifar10_jpeg", data_dir=str(folder("NNCOMPRESS_DATA")))
 
 
-def count(name, dataset, *, simulated):
+@functools.cache
+def network(name):
     pytest.importorskip("torch", reason="torch is not installed: make torch")
-    variables = importer.load(folder("NNCOMPRESS_REFERENCE") / "checkpoints" / f"{name}.pth", model=name)
-    apply = nnc.models.create(name).apply
-    if simulated:
-        apply, variables = minmax.simulate(apply, 8), minmax.quantize_variables(variables, 8)
+    path = folder("NNCOMPRESS_REFERENCE") / "checkpoints" / f"{name}.pth"
+    return nnc.models.create(name).apply, importer.load(path, model=name)
+
+
+def correct(apply, variables, dataset, description):
     mesh = data_mesh(jax.devices()[:1])
     result = evaluate(apply, variables, dataset.test, preprocessing(dataset), batch_size=100, mesh=mesh)
     assert result.count == 10_000
-    print(f"{name}, simulated {simulated}: {result.correct} correct, {result.images_per_second:.0f} images/s")
+    print(f"{description}: {result.correct} correct, {result.images_per_second:.0f} images/s")
     return result.correct
 
 
 @pytest.mark.parametrize("name", CORRECT)
 def test_float_accuracy(name, dataset):
-    assert abs(count(name, dataset, simulated=False) - CORRECT[name][0]) <= 2
+    assert abs(correct(*network(name), dataset, f"{name}, float") - CORRECT[name][0]) <= 2
 
 
 @pytest.mark.parametrize("name", CORRECT)
 def test_simulated_accuracy(name, dataset):
-    assert abs(count(name, dataset, simulated=True) - CORRECT[name][1]) <= 30
+    apply, variables = network(name)
+    apply, variables = minmax.simulate(apply, 8), minmax.quantize_variables(variables, 8)
+    assert abs(correct(apply, variables, dataset, f"{name}, simulated") - CORRECT[name][1]) <= 30
+
+
+@pytest.mark.parametrize("name", CORRECT)
+def test_int8_accuracy(name, dataset):
+    """Within 0.2 points of float where each image brings its ranges, 0.5 where they are static."""
+    apply, variables = network(name)
+    small = nnc.compress(variables)
+    assert abs(correct(nnc.inject(apply), small, dataset, f"{name}, int8, ranges by image") - CORRECT[name][0]) <= 20
+    method = nnc.quantize(ranges=nnc.calibration.mean_squared_error)
+    small = nnc.compress(variables, method, apply=apply, batches=calibration_batches(dataset, 10, 100))
+    assert abs(correct(nnc.inject(apply), small, dataset, f"{name}, int8, static ranges") - CORRECT[name][0]) <= 50
 
 
 def test_the_data_set_is_the_one_that_was_counted_on(dataset):
