@@ -22,8 +22,8 @@ def test_it_shows_something():
 @pytest.mark.parametrize("program", PROGRAMS)
 def test_programs(program, capsys):
     exec(program, {"__name__": "readme"})
-    expected = re.findall(r"print\(.*\)  # (.*)", program)
-    assert [line for line in expected if line not in capsys.readouterr().out] == []
+    expected, out = re.findall(r"print\(.*\)  # (.*)", program), capsys.readouterr().out
+    assert [line for line in expected if line not in out] == []
 
 
 @pytest.mark.parametrize(("script", "flags"), COMMANDS)

@@ -70,6 +70,7 @@ def quantize(
 
 
 def _quantized(leaf: Array, axes: Sequence[int], step: Array | None, *, integer: bool) -> Quantized:
+    leaf = jnp.asarray(leaf)
     varying = {axis % leaf.ndim for axis in axes} if leaf.ndim > 1 else set()
     codes, scale = _codes(leaf, tuple(axis for axis in range(leaf.ndim) if axis not in varying))
     return Quantized(codes, scale, step, integer=integer, dtype_name=leaf.dtype.name)
@@ -88,7 +89,7 @@ def _check(leaves: dict[str, Any], paths: Sequence[str]) -> None:
 
     refuse("compressed already", "start from nnc.decompress(variables), or choose with where=", is_compressed)
     refuse("not floating point", "choose other leaves with where=", lambda leaf: not _is_float(leaf))
-    refuse("no entries", "choose other leaves with where=", lambda leaf: not leaf.size)
+    refuse("no entries", "choose other leaves with where=", lambda leaf: not np.size(leaf))
     refuse("NaN or infinite values", "restore an earlier checkpoint", lambda leaf: not _is_finite(leaf))
 
 

@@ -64,6 +64,8 @@ def accuracy_by_bytes(rows: Sequence[dict], title: str, path: Path) -> None:
             row["accuracy"],
             markers[quantization],
             color=colours[model],
+            fillstyle="none",  # points that fall together stay visible
+            mew=2,
             ms=9,
             label=label,
         )
@@ -74,6 +76,7 @@ def accuracy_by_bytes(rows: Sequence[dict], title: str, path: Path) -> None:
     axes.xaxis.set_minor_locator(matplotlib.ticker.NullLocator())
     axes.grid(alpha=0.3)
     axes.margins(y=0.3)
+    axes.set_ylim(top=min(axes.get_ylim()[1], 1.01))
     axes.legend()
     _save(figure, path)
 
