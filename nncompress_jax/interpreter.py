@@ -17,7 +17,7 @@ import quax
 from jax import lax
 from jax.extend import core
 
-from nncompress_jax.program import PRODUCTS, Owner, meet
+from nncompress_jax.program import PRODUCTS, Owner, meet, settled_owners
 from nncompress_jax.types import Array
 from nncompress_jax.weights.base import dense, is_compressed
 
@@ -111,6 +111,7 @@ class Interpreter:
         first, last = params["num_consts"], params["num_consts"] + params["num_carry"]
         constants, carry, rows = values[:first], values[first:last], values[last:]
         rows = [row.stacked(params["length"]) if is_compressed(row) else row for row in rows]
+        owners = settled_owners(params["jaxpr"].jaxpr, owners, first, params["num_carry"])
         body, result_owners = self.traceable(params["jaxpr"], owners)
 
         def iteration(carry: list[Any], rows: list[Any]) -> tuple[list[Any], Any]:
@@ -126,6 +127,8 @@ class Interpreter:
     def while_loop(self, equation: Any, values: list[Any], owners: list[Owner]) -> Results:
         params = equation.params
         first, last = params["cond_nconsts"], params["cond_nconsts"] + params["body_nconsts"]
+        inner = params["body_jaxpr"].jaxpr
+        owners[first:] = settled_owners(inner, owners[first:], params["body_nconsts"], len(inner.outvars))
         blind = Interpreter(None)
         test, _ = blind.traceable(params["cond_jaxpr"], [*owners[:first], *owners[last:]])
         body, result_owners = blind.traceable(params["body_jaxpr"], owners[first:])

@@ -91,7 +91,7 @@ def walk(jaxpr: Any, owners: Sequence[Owner], repeats: int = 1) -> tuple[list[Vi
         inner = _inner(equation)
         if inner:
             branches = [
-                walk(body, operands[-len(body.invars) :] if body.invars else [], repeats * times)
+                walk(body, _settled(equation, body, operands[len(operands) - len(body.invars) :]), repeats * times)
                 for body, times in inner
             ]
             branch, results = max(branches, key=lambda branch: sum(map(_total_macs, branch[0])))
@@ -101,6 +101,33 @@ def walk(jaxpr: Any, owners: Sequence[Owner], repeats: int = 1) -> tuple[list[Vi
             results = [meet(operands)] * len(equation.outvars)
         known.update(zip(equation.outvars, results, strict=True))
     return visits, [owner_of(atom) for atom in jaxpr.outvars]
+
+
+def settled_owners(body: Any, owners: Sequence[Owner], first: int, count: int) -> list[Owner]:
+    """Owners of what enters a loop's body, in every turn: data once a turn makes it data.
+
+    Args:
+      body: the program of one turn; it hands `count` values on, its first results.
+      owners: of its arguments in the first turn.
+      first: place of the values handed on among its arguments.
+      count: of them.
+    """
+    settled = list(owners)
+    while True:
+        _, results = walk(body, settled)
+        carried = settled[first : first + count]
+        settled[first : first + count] = [meet(pair) for pair in zip(carried, results[:count], strict=True)]
+        if settled[first : first + count] == carried:
+            return settled
+
+
+def _settled(equation: Any, body: Any, owners: Sequence[Owner]) -> Sequence[Owner]:
+    params = equation.params
+    if equation.primitive.name == "scan":
+        return settled_owners(body, owners, params["num_consts"], params["num_carry"])
+    if equation.primitive.name == "while":
+        return settled_owners(body, owners, params["body_nconsts"], len(body.outvars))
+    return owners
 
 
 def _total_macs(visit: Visit) -> int:

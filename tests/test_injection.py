@@ -183,6 +183,29 @@ def test_loops():
     )
 
 
+def test_a_recurrent_state_that_begins_as_a_constant():
+    variables = {name: {"kernel": 0.3 * jax.random.normal(jax.random.key(2), (8, 8))} for name in ("inputs", "state")}
+
+    def recurrent(variables, x):
+        def step(state, x):
+            return jnp.tanh(x @ variables["inputs"]["kernel"] + state @ variables["state"]["kernel"]), None
+
+        return lax.scan(step, jnp.zeros((8, 8)), x)[0]
+
+    def looped(variables, x):
+        def step(i, state):
+            return jnp.tanh(x[i] @ variables["inputs"]["kernel"] + state @ variables["state"]["kernel"])
+
+        return lax.while_loop(lambda s: s[0] < 3, lambda s: (s[0] + 1, step(*s)), (0, jnp.zeros((8, 8))))[1]
+
+    images = IMAGES.reshape(-1, 8, 8)[:6]
+    close(recurrent, variables, layers=2, images=images)
+    close(looped, variables, layers=2, images=images)
+    _, observed = nnc.observe(recurrent)(variables, images)
+    assert {path: len(places) for path, places in observed.items()} == {"inputs/kernel": 1, "state/kernel": 1}
+    np.testing.assert_array_equal(observed["state/kernel"][0].value[0], np.zeros((8, 8)))
+
+
 def test_attention_with_layer_norm():
     class Encoder(nn.Module):
         @nn.compact
