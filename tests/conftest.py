@@ -2,11 +2,16 @@
 
 import json
 import os
+import tempfile
 from pathlib import Path
 
 # Before jax starts: the tests of one file run on eight devices where the code takes all of them.
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8"
 os.environ["JAX_PLATFORMS"] = "cpu"
+# Several tests train the same networks: what one compiled, the others and the other worker processes load.
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    compiled = tempfile.TemporaryDirectory(prefix="compiled-")
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = compiled.name
 
 import cv2
 import numpy as np
