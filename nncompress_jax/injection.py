@@ -18,13 +18,15 @@ from nncompress_jax.types import Apply, Array
 from nncompress_jax.weights.base import OUTSIDE, CompressedWeight, is_compressed
 
 
-def inject(apply: Apply) -> Apply:
+def inject(apply: Apply, *, fast: bool = False) -> Apply:
     """Makes a function run on compressed variables, by their rules.
 
     Args:
       apply: any JAX function, such as a linen module's `apply`; not edited. It takes the arrays that hold
         compressed weights as arguments. Where there are any, it is traced as under `jax.jit`: arrays among its
         arguments are abstract, everything else (`train=True`) is as it was given.
+      fast: convolutions with dense kernels, too, run in the form that is fastest on the platform; derivatives of the
+        reverse mode alone.
 
     Returns:
       A function of the same arguments; without a compressed weight among them it does what apply does. Run it under
@@ -44,9 +46,9 @@ def inject(apply: Apply) -> Apply:
 
     @functools.wraps(apply)
     def injected(*args: Any, **kwargs: Any) -> Any:
-        if not any(map(is_compressed, jax.tree.leaves((args, kwargs), is_leaf=is_compressed))):
+        if not fast and not any(map(is_compressed, jax.tree.leaves((args, kwargs), is_leaf=is_compressed))):
             return _outside_named(apply)(*args, **kwargs)
-        return _run(apply, args, kwargs, None)[0]
+        return _run(apply, args, kwargs, Interpreter(fast=fast))[0]
 
     return injected
 
@@ -74,7 +76,7 @@ def observe(apply: Apply, statistic: Statistic | None = None) -> Apply:
 
     @functools.wraps(apply)
     def observed(variables: Any, *args: Any, **kwargs: Any) -> tuple[Any, Observations]:
-        return _run(apply, (variables, *args), kwargs, statistic or (lambda _, inputs: inputs))
+        return _run(apply, (variables, *args), kwargs, Interpreter(statistic or (lambda _, inputs: inputs), fast=True))
 
     return observed
 
@@ -93,7 +95,7 @@ def _outside_named(apply: Apply) -> Apply:
     return called
 
 
-def _run(apply: Apply, args: Any, kwargs: Any, statistic: Statistic | None) -> tuple[Any, Observations]:
+def _run(apply: Apply, args: Any, kwargs: Any, interpreter: Interpreter) -> tuple[Any, Observations]:
     leaves, structure = jax.tree.flatten((args, kwargs), is_leaf=is_compressed)
     places = [i for i, leaf in enumerate(leaves) if is_compressed(leaf) or isinstance(leaf, jax.Array | np.ndarray)]
 
@@ -108,8 +110,8 @@ def _run(apply: Apply, args: Any, kwargs: Any, statistic: Statistic | None) -> t
     stand_ins = [jax.ShapeDtypeStruct(x.shape, x.dtype) if is_compressed(x) else x for x in values]
     program, shapes = jax.make_jaxpr(flat, return_shape=True)(*stand_ins)
     owners: list[Owner] = [None] * len(leaves)
-    if statistic:
+    if interpreter.statistic:
         paths = [path for path, _ in named_leaves(args[0], is_compressed)]
         owners[: len(paths)] = paths
-    outputs, _, seen = Interpreter(statistic).run(program, values, [owners[place] for place in places])
+    outputs, _, seen = interpreter.run(program, values, [owners[place] for place in places])
     return jax.tree.unflatten(jax.tree.structure(shapes), outputs), seen

@@ -17,7 +17,8 @@ import quax
 from jax import lax
 from jax.extend import core
 
-from nncompress_jax.program import PRODUCTS, Owner, meet, settled_owners
+from nncompress_jax.ops.conv import convolve
+from nncompress_jax.program import PRODUCTS, Owner, has_convolution, meet, settled_owners
 from nncompress_jax.types import Array
 from nncompress_jax.weights.base import dense, is_compressed
 
@@ -47,9 +48,14 @@ class Interpreter:
 
     Every method takes values with their owners (the weight, by path, that a value was computed from) and returns
     results, their owners, and what was observed.
+
+    Attributes:
+      statistic: of what enters each weight; None: nothing is observed.
+      fast: dense convolutions run as `ops.conv.convolution` does.
     """
 
-    statistic: Statistic | None
+    statistic: Statistic | None = None
+    fast: bool = False
 
     def run(self, program: Any, values: Sequence[Any], owners: Sequence[Owner]) -> Results:
         jaxpr = program.jaxpr
@@ -73,9 +79,12 @@ class Interpreter:
     def step(self, equation: Any, values: list[Any], owners: list[Owner]) -> Results:
         compressed, watched = any(map(is_compressed, values)), self.statistic is not None and any(owners)
         inside = _WITH_PROGRAMS.get(equation.primitive.name)
-        if inside and (compressed or watched):
+        if inside and (compressed or watched or (self.fast and has_convolution(equation))):
             return inside(self, equation, values, owners)
-        results = _bound(equation, values)
+        if self.fast and not compressed and _is_plain_convolution(equation):
+            results = [convolve(*values, **equation.params)]
+        else:
+            results = _bound(equation, values)
         seen = self.observed(equation, values, owners) if watched else {}
         return results, [meet(owners)] * len(results), seen
 
@@ -129,7 +138,7 @@ class Interpreter:
         first, last = params["cond_nconsts"], params["cond_nconsts"] + params["body_nconsts"]
         inner = params["body_jaxpr"].jaxpr
         owners[first:] = settled_owners(inner, owners[first:], params["body_nconsts"], len(inner.outvars))
-        blind = Interpreter(None)
+        blind = Interpreter(fast=self.fast)
         test, _ = blind.traceable(params["cond_jaxpr"], [*owners[:first], *owners[last:]])
         body, result_owners = blind.traceable(params["body_jaxpr"], owners[first:])
 
@@ -233,6 +242,12 @@ def _settled(iteration: Callable[..., Any], carry: list[Any], row: Any) -> tuple
         return [y if stays(x, y) else dense(y) for x, y in zip(carry, after, strict=True)], rest
 
     return carry, handing_on
+
+
+def _is_plain_convolution(equation: Any) -> bool:
+    if equation.primitive is not lax.conv_general_dilated_p or equation.params["batch_group_count"] != 1:
+        return False
+    return all(jnp.issubdtype(atom.aval.dtype, jnp.floating) for atom in equation.invars)
 
 
 def _closed(program: Any) -> Any:

@@ -9,13 +9,14 @@ import jax
 from jax import lax
 from jax.extend import core
 
-from nncompress_jax.ops.integer import NAMES
-
 Owner = str | None
 """The weight alone that a value was computed from, by name; None for data, "" for constants."""
 
 PRODUCTS = (lax.conv_general_dilated_p, lax.dot_general_p)
 """The operations that multiply and accumulate."""
+
+NAMES = ("float_convolution", "integer_convolution", "integer_dot")
+"""Our own forms of them, in `ops`, as they stand in a program."""
 
 ELEMENT_PROGRAMS = {"reduce", "reduce_window", "pallas_call"}
 """Operations whose inner program runs on elements or blocks, not on their operands."""
@@ -101,6 +102,15 @@ def walk(jaxpr: Any, owners: Sequence[Owner], repeats: int = 1) -> tuple[list[Vi
             results = [meet(operands)] * len(equation.outvars)
         known.update(zip(equation.outvars, results, strict=True))
     return visits, [owner_of(atom) for atom in jaxpr.outvars]
+
+
+def has_convolution(equation: Any) -> bool:
+    """Whether a convolution runs in one of the programs inside an equation."""
+    return any(
+        visit.equation.primitive is lax.conv_general_dilated_p
+        for body, _ in _inner(equation)
+        for visit in walk(body, [None] * len(body.invars))[0]
+    )
 
 
 def settled_owners(body: Any, owners: Sequence[Owner], first: int, count: int) -> list[Owner]:

@@ -13,7 +13,6 @@ ORDER = [
     "types",
     "tree",
     "ops",
-    "ops.compiler",
     "ops.conv",
     "ops.integer",
     "ops.int8",

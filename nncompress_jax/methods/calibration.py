@@ -10,7 +10,6 @@ import numpy as np
 
 from nncompress_jax.errors import InputError
 from nncompress_jax.injection import Statistic, inject, observe
-from nncompress_jax.ops.compiler import compiler_options
 from nncompress_jax.ops.int8 import step_of_range
 from nncompress_jax.program import walk
 from nncompress_jax.tree import named_leaves
@@ -140,7 +139,7 @@ def _collected(
     apply: Apply, variables: Any, inputs: Sequence[tuple[Any, ...]], statistic: Statistic, combine: np.ufunc
 ) -> dict[str, np.ndarray]:
     """A statistic of all batches, by path; without the weights that none reached."""
-    program = jax.jit(observe(apply, statistic), compiler_options=compiler_options())
+    program = jax.jit(observe(apply, statistic))
     collected: dict[str, np.ndarray] = {}
     for batch in inputs:
         _, observed = program(variables, *batch)

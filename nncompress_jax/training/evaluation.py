@@ -14,7 +14,7 @@ from rich.progress import track
 
 from nncompress_jax.data.sources import Split
 from nncompress_jax.errors import InputError
-from nncompress_jax.ops.compiler import compiler_options
+from nncompress_jax.injection import inject
 from nncompress_jax.training.mesh import by_example, data_mesh, replicated
 from nncompress_jax.types import Apply, Array, Variables
 
@@ -65,7 +65,7 @@ def evaluate(
     (the ranges of `methods.minmax.simulate`) is then what it would be without the filling.
 
     Args:
-      apply: of (variables, images) -> logits [B, C].
+      apply: of (variables, images) -> logits [B, C]; the variables may be compressed.
       variables: the network's.
       split: images and labels.
       preprocess: [B, H, W, I] uint8 -> the network's input.
@@ -106,6 +106,7 @@ def evaluate(
 @functools.lru_cache(maxsize=4)
 def _program(apply: Apply, preprocess: Callable[[Array], Array], mesh: Mesh) -> Callable[..., tuple[Array, Array]]:
     """The jitted count of a batch; the tests after each epoch share one."""
+    apply = inject(apply, fast=True)
 
     def count(variables: Variables, images: Array, labels: Array, counted: Array) -> tuple[Array, Array]:
         logits = apply(variables, preprocess(images)).astype(jnp.float32)
@@ -119,5 +120,4 @@ def _program(apply: Apply, preprocess: Callable[[Array], Array], mesh: Mesh) -> 
         count,
         in_shardings=(whole, share, share, share),
         out_shardings=whole,
-        compiler_options=compiler_options(),
     )

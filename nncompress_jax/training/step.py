@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
-from nncompress_jax.ops.compiler import compiler_options
+from nncompress_jax.injection import inject
 from nncompress_jax.training.mesh import by_example, replicated
 from nncompress_jax.training.state import TrainState
 from nncompress_jax.types import Apply, Array
@@ -84,6 +84,8 @@ def compile_train_step(
     Loss and batch statistics are those of the whole batch on any number of devices.
     """
 
+    apply = inject(apply, fast=True)
+
     def step(state: TrainState, images: Array, labels: Array) -> tuple[TrainState, Metrics]:
         return train_step(apply, optimizer, augment, state, images, labels)
 
@@ -93,5 +95,4 @@ def compile_train_step(
         in_shardings=(whole, share, share),
         out_shardings=whole,
         donate_argnums=0,
-        compiler_options=compiler_options(),
     )

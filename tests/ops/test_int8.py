@@ -1,7 +1,5 @@
 """Integer operations on floats: near the float operation, with straight-through gradients and clip masks."""
 
-import functools
-
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -15,7 +13,6 @@ from nncompress_jax import InputError
 from nncompress_jax.data import sources
 from nncompress_jax.models.vgg import VGG, configuration
 from nncompress_jax.ops import int8
-from nncompress_jax.ops.compiler import compiler_options
 from nncompress_jax.training.setup import preprocessing
 
 
@@ -125,7 +122,7 @@ def test_quantization_aware_training_converges():
     variables = jax.jit(network.init)(jax.random.key(0), images)
     optimizer = optax.adam(2e-3)
 
-    @functools.partial(jax.jit, compiler_options=compiler_options())
+    @jax.jit
     def step(variables, state):
         def loss(params):
             logits, stats = network.apply({**variables, "params": params}, images, train=True, mutable=["batch_stats"])

@@ -1,5 +1,6 @@
 """Integer products against NumPy in int64, bit for bit, by every algorithm."""
 
+import functools
 import itertools
 
 import jax
@@ -9,8 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nncompress_jax.ops import integer
+from nncompress_jax.ops import conv, integer
 from nncompress_jax.ops.conv import Window
+
+ALGORITHMS = [conv.native, conv.patches, functools.partial(conv.patches, multiple=16)]
 
 
 def codes(shape, seed):
@@ -67,9 +70,9 @@ def convolutions(draw, *, depthwise=False):
 def test_convolution(case):
     images, kernel, window = case
     expected = reference(images, kernel, window)
-    algorithms = [integer.integer_convolution, integer.native, *([integer.patches] if expected.size else [])]
-    for algorithm in algorithms:
-        result = algorithm(images, kernel, window)
+    np.testing.assert_array_equal(integer.integer_convolution(images, kernel, window), expected)
+    for algorithm in ALGORITHMS if expected.size else ALGORITHMS[:1]:
+        result = algorithm(images, kernel, window, element_type=jnp.int32)
         assert result.dtype == jnp.int32
         np.testing.assert_array_equal(result, expected, err_msg=str(algorithm))
 
@@ -79,8 +82,10 @@ def test_convolution(case):
 def test_depthwise_convolution(case):
     images, kernel, window = case
     expected = reference(images, kernel, window)
-    for algorithm in [integer.integer_convolution, *([integer.shifts, integer.patches] if expected.size else [])]:
-        np.testing.assert_array_equal(algorithm(images, kernel, window), expected, err_msg=str(algorithm))
+    np.testing.assert_array_equal(integer.integer_convolution(images, kernel, window), expected)
+    for algorithm in [conv.shifts, *ALGORITHMS] if expected.size else ALGORITHMS[:1]:
+        result = algorithm(images, kernel, window, element_type=jnp.int32)
+        np.testing.assert_array_equal(result, expected, err_msg=str(algorithm))
 
 
 @pytest.mark.parametrize("algorithm", [integer.integer_dot, integer.native_dot, integer.aligned_dot])
