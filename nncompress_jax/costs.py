@@ -6,8 +6,7 @@ from typing import Any
 
 import jax
 
-from nncompress_jax.injection import inject
-from nncompress_jax.program import walk
+from nncompress_jax.injection import visits
 from nncompress_jax.tree import named_leaves, stored_bytes
 from nncompress_jax.types import Apply, Array
 from nncompress_jax.weights.base import is_compressed
@@ -80,15 +79,13 @@ def cost(apply: Apply, variables: Any, images: Array | jax.ShapeDtypeStruct, *in
       >>> total.parameters, total.macs, total.resident_bytes
       (15, 12, 60)
     """
-    program = jax.make_jaxpr(inject(apply))(variables, images, *inputs).jaxpr
     leaves = named_leaves(variables, is_compressed)
     has_collections = any(path.startswith("params/") for path, _ in leaves)
     owners = [_owner(path, has_collections) for path, _ in leaves]
-    parts = [owner for owner, (_, leaf) in zip(owners, leaves, strict=True) for _ in jax.tree.leaves(leaf)]
 
     layers: dict[str, LayerCost] = {}
-    visits, _ = walk(program, [*parts, *[None] * (len(program.invars) - len(parts))])
-    for visit in visits:
+    ran = visits(apply, variables, images, *inputs, name=lambda path: _owner(path, has_collections))
+    for visit in ran:
         entering = list(dict.fromkeys(owner for owner in visit.owners if owner))
         if visit.product:
             layer = layers.setdefault(*_row(entering[0] if entering else ""))

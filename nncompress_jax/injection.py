@@ -5,6 +5,7 @@ its program on the compressed weights themselves.
 """
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -12,7 +13,7 @@ import numpy as np
 
 from nncompress_jax.errors import InputError
 from nncompress_jax.interpreter import Interpreter, Observations, Statistic
-from nncompress_jax.program import Owner
+from nncompress_jax.program import Owner, Visit, walk
 from nncompress_jax.tree import named_leaves
 from nncompress_jax.types import Apply, Array
 from nncompress_jax.weights.base import OUTSIDE, CompressedWeight, is_compressed
@@ -79,6 +80,22 @@ def observe(apply: Apply, statistic: Statistic | None = None) -> Apply:
         return _run(apply, (variables, *args), kwargs, Interpreter(statistic or (lambda _, inputs: inputs), fast=True))
 
     return observed
+
+
+def visits(apply: Apply, variables: Any, *inputs: Any, name: Callable[[str], str] = lambda path: path) -> list[Visit]:
+    """Equations that run when a function meets its variables, compressed or not; each part of a leaf bears its name.
+
+    Args:
+      apply: of (variables, *inputs).
+      variables: any tree of arrays, `jax.ShapeDtypeStruct` or compressed weights.
+      *inputs: likewise.
+      name: of the leaf at a path, as the owners are to show it.
+    """
+    program = jax.make_jaxpr(inject(apply))(variables, *inputs).jaxpr
+    owners: list[Owner] = [
+        name(path) for path, leaf in named_leaves(variables, is_compressed) for _ in jax.tree.leaves(leaf)
+    ]
+    return walk(program, [*owners, *[None] * (len(program.invars) - len(owners))])[0]
 
 
 def _outside_named(apply: Apply) -> Apply:

@@ -9,12 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from nncompress_jax.errors import InputError
-from nncompress_jax.injection import Statistic, inject, observe
+from nncompress_jax.injection import observe, visits
+from nncompress_jax.interpreter import Statistic
 from nncompress_jax.ops.int8 import step_of_range
-from nncompress_jax.program import walk
-from nncompress_jax.tree import named_leaves
 from nncompress_jax.types import Apply, Array
-from nncompress_jax.weights.base import is_compressed
 
 BINS = 2048
 
@@ -153,8 +151,6 @@ def _collected(
 
 def _used(apply: Apply, variables: Any, inputs: tuple[Any, ...]) -> set[str]:
     """Weights that enter the program, but multiply no data in it."""
-    names = [path for path, leaf in named_leaves(variables, is_compressed) for _ in jax.tree.leaves(leaf)]
-    program = jax.make_jaxpr(inject(apply))(variables, *inputs).jaxpr
-    visits, _ = walk(program, [*names, *[None] * (len(program.invars) - len(names))])
-    entering = {owner for visit in visits for owner in visit.owners if owner}
-    return entering - {owner for visit in visits if visit.product for owner in visit.owners if owner}
+    ran = visits(apply, variables, *inputs)
+    entering = {owner for visit in ran for owner in visit.owners if owner}
+    return entering - {owner for visit in ran if visit.product for owner in visit.owners if owner}

@@ -6,8 +6,8 @@ from typing import Any
 
 import jax
 
-from nncompress_jax.injection import inject
-from nncompress_jax.program import Visit, walk
+from nncompress_jax.injection import visits
+from nncompress_jax.program import Visit
 from nncompress_jax.report.table import Table
 from nncompress_jax.tree import named_leaves
 from nncompress_jax.types import Apply, Array
@@ -74,19 +74,16 @@ def int8_report(apply: Apply, variables: Any, images: Array | jax.ShapeDtypeStru
       'int8 x int8 -> int32'
     """
     leaves = dict(named_leaves(variables, is_compressed))
-    parts = [path for path, leaf in leaves.items() for _ in jax.tree.leaves(leaf)]
-    program = jax.make_jaxpr(inject(apply))(variables, images, *inputs).jaxpr
-    visits, _ = walk(program, [*parts, *[None] * (len(program.invars) - len(parts))])
-
+    ran = visits(apply, variables, images, *inputs)
     reasons: dict[str, list[str]] = {}
-    for visit in visits:
+    for visit in ran:
         scope = str(visit.equation.source_info.name_stack)
         for reason in re.findall(f"{MATERIALISED}([^/]*)", scope):
             for path in filter(None, visit.owners):
                 reasons.setdefault(path, []).append(reason)
     rows = [
         _row(visit, path, leaves[path], reasons.get(path, []))
-        for visit in visits
+        for visit in ran
         if visit.product and None in visit.owners
         for path in filter(None, visit.owners)
     ]
