@@ -5,8 +5,10 @@ import sys
 from collections.abc import Callable
 from typing import TypeVar
 
+import jax
 import tyro
 
+from nncompress_jax.data import cache
 from nncompress_jax.errors import InputError
 
 Options = TypeVar("Options")
@@ -15,13 +17,16 @@ Options = TypeVar("Options")
 def run(main: Callable[[Options], None], options: type[Options]) -> None:
     """Calls main with the options of the command line.
 
-    On an `InputError` it prints one line and exits with code 2; on Ctrl-C with code 130.
+    Compiled programs are kept in `$JAX_COMPILATION_CACHE_DIR`, by default in `compiled` in the folder of decoded
+    images. On an `InputError` it prints one line and exits with code 2; on Ctrl-C with code 130.
 
     Args:
       main: the command.
       options: a dataclass; its fields' docstrings are the help texts.
     """
     logging.getLogger("absl").setLevel(logging.ERROR)
+    if not jax.config.jax_compilation_cache_dir:  # type: ignore[attr-defined]
+        jax.config.update("jax_compilation_cache_dir", str(cache.folder() / "compiled"))
     try:
         main(tyro.cli(options, description=sys.modules[main.__module__].__doc__, use_underscores=True))
     except InputError as error:

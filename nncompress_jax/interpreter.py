@@ -18,7 +18,8 @@ from jax import lax
 from jax.extend import core
 
 from nncompress_jax.ops.conv import convolve
-from nncompress_jax.program import PRODUCTS, Owner, has_convolution, meet, settled_owners
+from nncompress_jax.ops.pooling import pool
+from nncompress_jax.program import PRODUCTS, Owner, holds, meet, settled_owners
 from nncompress_jax.types import Array
 from nncompress_jax.weights.base import dense, is_compressed
 
@@ -41,6 +42,9 @@ Observations = dict[str, list[Observation]]
 
 Results = tuple[list[Any], list[Owner], Observations]
 
+FAST: dict[Any, Callable[..., Array]] = {lax.conv_general_dilated_p: convolve, lax.reduce_window_max_p: pool}
+"""Operations on floats, and the functions of the same parameters that run well on every platform."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Interpreter:
@@ -51,7 +55,7 @@ class Interpreter:
 
     Attributes:
       statistic: of what enters each weight; None: nothing is observed.
-      fast: dense convolutions run as `ops.conv.convolution` does.
+      fast: float operations run in the forms of `FAST`.
     """
 
     statistic: Statistic | None = None
@@ -79,10 +83,10 @@ class Interpreter:
     def step(self, equation: Any, values: list[Any], owners: list[Owner]) -> Results:
         compressed, watched = any(map(is_compressed, values)), self.statistic is not None and any(owners)
         inside = _WITH_PROGRAMS.get(equation.primitive.name)
-        if inside and (compressed or watched or (self.fast and has_convolution(equation))):
+        if inside and (compressed or watched or (self.fast and holds(equation, FAST))):
             return inside(self, equation, values, owners)
-        if self.fast and not compressed and _is_plain_convolution(equation):
-            results = [convolve(*values, **equation.params)]
+        if self.fast and not compressed and _has_fast_form(equation):
+            results = [FAST[equation.primitive](*values, **equation.params)]
         else:
             results = _bound(equation, values)
         seen = self.observed(equation, values, owners) if watched else {}
@@ -244,8 +248,8 @@ def _settled(iteration: Callable[..., Any], carry: list[Any], row: Any) -> tuple
     return carry, handing_on
 
 
-def _is_plain_convolution(equation: Any) -> bool:
-    if equation.primitive is not lax.conv_general_dilated_p or equation.params["batch_group_count"] != 1:
+def _has_fast_form(equation: Any) -> bool:
+    if equation.primitive not in FAST or equation.params.get("batch_group_count", 1) != 1:
         return False
     return all(jnp.issubdtype(atom.aval.dtype, jnp.floating) for atom in equation.invars)
 

@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 import jax
@@ -104,10 +104,10 @@ def walk(jaxpr: Any, owners: Sequence[Owner], repeats: int = 1) -> tuple[list[Vi
     return visits, [owner_of(atom) for atom in jaxpr.outvars]
 
 
-def has_convolution(equation: Any) -> bool:
-    """Whether a convolution runs in one of the programs inside an equation."""
+def holds(equation: Any, primitives: Collection[Any]) -> bool:
+    """Whether one of these operations runs in one of the programs inside an equation."""
     return any(
-        visit.equation.primitive is lax.conv_general_dilated_p
+        visit.equation.primitive in primitives
         for body, _ in _inner(equation)
         for visit in walk(body, [None] * len(body.invars))[0]
     )

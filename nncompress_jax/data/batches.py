@@ -1,30 +1,50 @@
 """The order in which a run sees its images: a pure function of seed and epoch, so that it can be resumed."""
 
-import numpy as np
+import dataclasses
+
+import jax
+
+from nncompress_jax.types import Array
 
 
-def batches(
-    count: int, batch_size: int, *, seed: int, epoch: int, keeps_last: bool = False, multiple_of: int = 1
-) -> list[np.ndarray]:
-    """Rows of each batch of an epoch; no row stands in two.
+@dataclasses.dataclass(frozen=True)
+class Batches:
+    """How an epoch goes through a split; no image comes twice.
 
-    Args:
-      count: N, rows of the split.
-      batch_size: B.
+    Attributes:
+      count: N, images of the split.
+      size: B.
       seed: of the run.
-      epoch: counted from 0.
-      keeps_last: what is left over makes a last, smaller batch; else those rows are left out of this epoch.
+      keeps_last: what is left over makes a last, smaller batch; else those images are left out of this epoch.
       multiple_of: the last batch is cut to a multiple of this number of devices.
-
-    Returns:
-      Arrays of B row numbers each.
-
-    Example:
-      >>> [len(rows) for rows in batches(300, 128, seed=0, epoch=0, keeps_last=True, multiple_of=8)]
-      [128, 128, 40]
     """
-    order = np.random.default_rng((seed, epoch)).permutation(count)
-    full = count // batch_size * batch_size
-    rows = list(order[:full].reshape(-1, batch_size))
-    rest = (count - full) // multiple_of * multiple_of
-    return [*rows, order[full : full + rest]] if keeps_last and rest else rows
+
+    count: int
+    size: int
+    seed: int = 0
+    keeps_last: bool = False
+    multiple_of: int = 1
+
+    @property
+    def full(self) -> int:
+        """Batches of B images."""
+        return self.count // self.size
+
+    @property
+    def last(self) -> int:
+        """Images of the last, smaller batch; 0 if there is none."""
+        rest = self.count % self.size // self.multiple_of * self.multiple_of
+        return rest if self.keeps_last else 0
+
+    def __len__(self) -> int:
+        """Batches of an epoch.
+
+        Example:
+          >>> len(Batches(300, 128, keeps_last=True)), len(Batches(300, 128))
+          (3, 2)
+        """
+        return self.full + bool(self.last)
+
+    def order(self, epoch: int) -> Array:
+        """[N] int32, all rows of the split as the epoch, counted from 0, goes through them; on the device."""
+        return jax.random.permutation(jax.random.fold_in(jax.random.key(self.seed), epoch), self.count)

@@ -1,42 +1,30 @@
 """Convolution in one layout: images [B, H, W, I], kernels [H, W, I / groups, O], any number of spatial axes.
 
-Three algorithms give the same: `native` is the backend's own operation, `patches` lays the windows of an image side
-by side for one dot product, `shifts` adds up shifted images, each times one tap of a depthwise kernel. The choice is
-made by platform when the program is lowered. In a traced program a convolution stands under the name of its
-function, and the algorithm inside under its own.
+The algorithm is chosen by platform when the program is lowered; in a traced program a convolution stands under the
+name of its function.
 """
 
 import dataclasses
 import functools
-import itertools
-import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
+from nncompress_jax.ops.algorithms import (
+    STATIC,
+    blocks_pay,
+    cpu_algorithm,
+    examples_at_a_time,
+    is_depthwise,
+    native,
+    patches,
+    shifts,
+)
+from nncompress_jax.ops.windows import Window, fits
 from nncompress_jax.types import Array
-
-
-@dataclasses.dataclass(frozen=True)
-class Window:
-    """How a kernel moves over an image; every field but the last has an entry for each spatial axis.
-
-    Attributes:
-      strides: pixels from one window to the next.
-      padding: zeros (before, after) in pixels; negative ones crop.
-      image_dilation: 1 + zeros between two pixels (transposed convolution).
-      kernel_dilation: pixels from one tap to the next.
-      groups: that the input channels are cut into; one for each of them is a depthwise convolution.
-    """
-
-    strides: tuple[int, ...]
-    padding: tuple[tuple[int, int], ...]
-    image_dilation: tuple[int, ...]
-    kernel_dilation: tuple[int, ...]
-    groups: int = 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,9 +66,6 @@ def window_of(params: Mapping[str, Any]) -> Window:
     )
 
 
-STATIC = ("window", "precision", "element_type")
-
-
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
 def convolution(images: Array, kernel: Array, window: Window, precision: Any = None, element_type: Any = None) -> Array:
     """Convolution (cross-correlation), and its gradients, in the form that each platform runs well.
@@ -119,12 +104,63 @@ def float_convolution_gradients(
 ) -> tuple[Array, Array]:
     """Of images and kernel. Left to JAX, the choice of the forward pass would run its transposes in slow loops."""
 
-    def of(algorithm: Callable[..., Array]) -> Callable[..., tuple[Array, Array]]:
-        forward = functools.partial(algorithm, window=window, precision=precision, element_type=element_type)
-        return lambda images, kernel, cotangent: jax.vjp(forward, images, kernel)[1](cotangent)
+    def default(images: Array, kernel: Array, cotangent: Array) -> tuple[Array, Array]:
+        forward = functools.partial(native, window=window, precision=precision, element_type=element_type)
+        return jax.vjp(forward, images, kernel)[1](cotangent)
 
-    cpu = of(cpu_algorithm(images, kernel, window))
-    return lax.platform_dependent(images, kernel, cotangent, cpu=cpu, default=of(native))
+    def cpu(images: Array, kernel: Array, cotangent: Array) -> tuple[Array, Array]:
+        if not fits(images, kernel.shape[:-2], window):
+            return default(images, kernel, cotangent)
+        return gradients(images, kernel, cotangent, window=window, precision=precision, blocks=blocks_pay())
+
+    return lax.platform_dependent(images, kernel, cotangent, cpu=cpu, default=default)
+
+
+def gradients(
+    images: Array, kernel: Array, cotangent: Array, *, window: Window, precision: Any = None, blocks: bool = False
+) -> tuple[Array, Array]:
+    """Of images and kernel, as a CPU runs them well; `blocks`: summed over some examples at a time."""
+    arguments = (images, kernel, cotangent, window, precision)
+    return _images_gradient(*arguments), _kernel_gradient(*arguments, blocks=blocks)
+
+
+def _images_gradient(images: Array, kernel: Array, cotangent: Array, window: Window, precision: Any) -> Array:
+    """A convolution itself: of the cotangent, dilated by the strides, with the kernel turned round."""
+    *sizes, inputs, outputs = kernel.shape
+    kernel = kernel.reshape(*sizes, inputs, window.groups, outputs // window.groups)
+    kernel = jnp.moveaxis(jnp.flip(kernel, range(len(sizes))), -3, -1)  # [H, W, groups, O / groups, I / groups]
+    kernel = jnp.moveaxis(kernel, -3, -2).reshape(*sizes, outputs // window.groups, inputs * window.groups)
+    padding = []
+    for axis, size in enumerate(sizes):
+        reach = (size - 1) * window.kernel_dilation[axis]
+        span = (cotangent.shape[axis + 1] - 1) * window.strides[axis]
+        pixels = (images.shape[axis + 1] - 1) * window.image_dilation[axis]
+        before = reach - window.padding[axis][0]
+        padding.append((before, pixels + reach - span - before))
+    turned = Window(window.image_dilation, tuple(padding), window.strides, window.kernel_dilation, window.groups)
+    wide = jnp.promote_types(cotangent.dtype, kernel.dtype)
+    cotangent, kernel = cotangent.astype(wide), kernel.astype(wide)
+    return cpu_algorithm(cotangent, kernel, turned)(cotangent, kernel, turned, precision).astype(images.dtype)
+
+
+def _kernel_gradient(
+    images: Array, kernel: Array, cotangent: Array, window: Window, precision: Any, *, blocks: bool
+) -> Array:
+    """The convolution is linear in its kernel: the transpose, by the algorithm that has a fast one."""
+    algorithm = shifts if is_depthwise(images, window) else patches
+    sums = jnp.promote_types(cotangent.dtype, jnp.float32)
+
+    def of(images: Array, cotangent: Array) -> Array:
+        forward = functools.partial(algorithm, images, window=window, precision=precision, element_type=sums)
+        (gradient,) = jax.linear_transpose(forward, kernel)(cotangent.astype(sums))
+        return gradient.astype(sums)
+
+    size = examples_at_a_time(images, kernel, cotangent) if blocks else len(images)
+    if size == len(images):
+        return of(images, cotangent).astype(kernel.dtype)
+    pairs = tuple(x.reshape(len(x) // size, size, *x.shape[1:]) for x in (images, cotangent))
+    total, _ = lax.scan(lambda total, pair: (total + of(*pair), None), jnp.zeros(kernel.shape, sums), pairs)
+    return total.astype(kernel.dtype)
 
 
 def _forward(images: Array, kernel: Array, *options: Any) -> tuple[Array, tuple[Array, Array]]:
@@ -136,102 +172,6 @@ def _backward(window: Window, precision: Any, element_type: Any, saved: Any, cot
 
 
 convolution.defvjp(_forward, _backward)
-
-
-def cpu_algorithm(images: Array, kernel: Array, window: Window) -> Callable[..., Array]:
-    """XLA's fast CPU libraries take no depthwise kernel, nor one larger than the image: naive loops would run."""
-    taps, pixels = math.prod(kernel.shape[:-2]), math.prod(images.shape[1:-1])
-    if not has_outputs(images, kernel, window):
-        return native
-    if is_depthwise(images, window):
-        return shifts
-    return patches if taps > pixels or taps == 1 else native
-
-
-def is_depthwise(images: Array, window: Window) -> bool:
-    """Whether each input channel is a group of its own."""
-    return window.groups == images.shape[-1] and window.groups > 1
-
-
-@functools.partial(jax.jit, static_argnames=STATIC)
-def native(images: Array, kernel: Array, window: Window, precision: Any = None, element_type: Any = None) -> Array:
-    """The backend's own convolution."""
-    channels = images.ndim - 1
-    space = tuple(range(1, channels))
-    layout, kernel_layout = (0, channels, *space), (channels, channels - 1, *range(channels - 1))
-    return lax.conv_general_dilated(
-        images,
-        kernel,
-        window.strides,
-        window.padding,
-        window.image_dilation,
-        window.kernel_dilation,
-        lax.ConvDimensionNumbers(layout, kernel_layout, layout),
-        window.groups,
-        precision=precision,
-        preferred_element_type=element_type,
-    )
-
-
-@functools.partial(jax.jit, static_argnames=(*STATIC, "multiple"))
-def patches(
-    images: Array, kernel: Array, window: Window, precision: Any = None, element_type: Any = None, multiple: int = 1
-) -> Array:
-    """Windows side by side, and one dot product with the kernel for each group, of a multiple of so many entries."""
-    columns = jnp.stack(list(_taps(images, kernel, window)), axis=-2)
-    *outer, taps, channels = columns.shape
-    groups, outputs = window.groups, kernel.shape[-1]
-    columns = columns.reshape(math.prod(outer), taps, groups, channels // groups)
-    kernel = kernel.reshape(taps, channels // groups, groups, outputs // groups)
-    columns = jnp.moveaxis(columns, 2, 0).reshape(groups, math.prod(outer), -1)
-    kernel = jnp.moveaxis(kernel, 2, 0).reshape(groups, -1, outputs // groups)
-    missing = -columns.shape[-1] % multiple
-    columns = jnp.pad(columns, ((0, 0), (0, 0), (0, missing)))
-    kernel = jnp.pad(kernel, ((0, 0), (0, missing), (0, 0)))
-    options = {"precision": precision, "preferred_element_type": element_type}
-    if groups == 1:
-        result = lax.dot_general(columns[0], kernel[0], (((1,), (0,)), ((), ())), **options)
-    else:
-        result = jnp.moveaxis(lax.dot_general(columns, kernel, (((2,), (1,)), ((0,), (0,))), **options), 0, 1)
-    return result.reshape(*outer, outputs)
-
-
-@functools.partial(jax.jit, static_argnames=STATIC)
-def shifts(images: Array, kernel: Array, window: Window, precision: Any = None, element_type: Any = None) -> Array:
-    """Sum over the taps of shifted images times the tap's weights; depthwise kernels [H, W, 1, O] only."""
-    element_type = element_type or images.dtype
-    sums = jnp.promote_types(element_type, jnp.float32) if jnp.issubdtype(element_type, jnp.floating) else element_type
-    weights = kernel.reshape(-1, kernel.shape[-1]).astype(sums)
-    copies = kernel.shape[-1] // images.shape[-1]
-    shifted = (jnp.repeat(tap, copies, axis=-1).astype(sums) for tap in _taps(images, kernel, window))
-    products = (tap * weight for tap, weight in zip(shifted, weights, strict=True))
-    return functools.reduce(jnp.add, products).astype(element_type)
-
-
-def _taps(images: Array, kernel: Array, window: Window) -> Iterator[Array]:
-    """What each tap of the kernel sees: [B, H, W, I] of the output's height and width."""
-    edges = [(*pad, step - 1) for pad, step in zip(window.padding, window.image_dilation, strict=True)]
-    padded = lax.pad(images, images.dtype.type(0), [(0, 0, 0), *edges, (0, 0, 0)])
-    last = _last_windows(images, kernel, window)
-    for tap in itertools.product(*map(range, kernel.shape[:-2])):
-        start = [at * step for at, step in zip(tap, window.kernel_dilation, strict=True)]
-        stop = [first + end + 1 for first, end in zip(start, last, strict=True)]
-        yield lax.slice(padded, (0, *start, 0), (len(images), *stop, images.shape[-1]), (1, *window.strides, 1))
-
-
-def has_outputs(images: Array, kernel: Array, window: Window) -> bool:
-    """Whether a window fits into the padded image."""
-    return min(_last_windows(images, kernel, window), default=0) >= 0
-
-
-def _last_windows(images: Array, kernel: Array, window: Window) -> list[int]:
-    """Where the last window begins on each spatial axis of the padded image; negative if none fits."""
-    last = []
-    for axis, pad in enumerate(window.padding):
-        size = (images.shape[axis + 1] - 1) * window.image_dilation[axis] + 1 + sum(pad)
-        room = size - 1 - (kernel.shape[axis] - 1) * window.kernel_dilation[axis]
-        last.append(room // window.strides[axis] * window.strides[axis])
-    return last
 
 
 def convolve(images: Array, kernel: Array, **params: Any) -> Array:

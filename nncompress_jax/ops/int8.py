@@ -25,8 +25,9 @@ from aqt.jax.v2.aqt_tensor import QTensor
 from jax import lax
 
 from nncompress_jax.errors import InputError
-from nncompress_jax.ops.conv import Layout, Window, convolution, window_of
+from nncompress_jax.ops.conv import Layout, convolution, window_of
 from nncompress_jax.ops.integer import integer_convolution, integer_dot
+from nncompress_jax.ops.windows import Window
 from nncompress_jax.types import Array, DimensionNumbers
 
 
@@ -60,6 +61,7 @@ def quantize(x: Array, axes: Sequence[int], step: Array | None = None) -> tuple[
       ([[0, 64, -127]], 0.0157)
     """
     quantizer = aqt_quantizer.quantizer_make(8)
+    quantizer.numerics.dtype = jnp.int32  # XLA on the CPU casts to int8 from here in vectors, else one by one
     x = x.astype(jnp.float32)
     if step is None:
         quantized, gradient = quantizer.quant(x, calibration_axes=tuple(axes))
@@ -69,7 +71,7 @@ def quantize(x: Array, axes: Sequence[int], step: Array | None = None) -> tuple[
         template = QTensor(qvalue=None, scale=[step], scale_t=None, bias=[], dequant_dtype=x.dtype)
         quantized, gradient = quantizer.calculate_qvalue(x, template)
     # A Partial of a Partial is a tree of arrays, fit to be kept for a backward pass.
-    return Codes(quantized.qvalue, quantized.scale[0]), jax.tree_util.Partial(_of_inputs, gradient)
+    return Codes(quantized.qvalue.astype(jnp.int8), quantized.scale[0]), jax.tree_util.Partial(_of_inputs, gradient)
 
 
 def _of_inputs(gradient: Callable[[Array], tuple[Array, None]], cotangent: Array) -> Array:

@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from nncompress_jax.ops.conv import Window, cpu_algorithm, has_outputs, is_depthwise, native, patches, shifts
+from nncompress_jax.ops.algorithms import blocks_pay, is_depthwise, native, patches, shifts
+from nncompress_jax.ops.windows import Window, fits
 from nncompress_jax.types import Array, DimensionNumbers
 
 LONGEST_SUM = (2**31 - 1) // 127**2
@@ -31,14 +32,14 @@ def integer_convolution(images: Array, kernel: Array, window: Window) -> Array:
       [3, 6, 5]
     """
     options = {"window": window, "element_type": jnp.int32}
-    cpu = functools.partial(cpu_algorithm(images, kernel, window), **options)
     default = functools.partial(native, **options)
     # XLA's GPU backend sends few integer convolutions to cuDNN, and grouped ones came back wrong (openxla/xla#49123).
+    cpu = functools.partial(patches, blocks=blocks_pay(), **options)
     gpu = functools.partial(patches, multiple=16, **options)
-    if not has_outputs(images, kernel, window):
-        gpu = default
+    if not fits(images, kernel.shape[:-2], window):
+        cpu = gpu = default
     elif is_depthwise(images, window):
-        gpu = functools.partial(shifts, **options)
+        cpu = gpu = functools.partial(shifts, **options)
     return lax.platform_dependent(images, kernel, cpu=cpu, cuda=gpu, rocm=gpu, default=default)
 
 

@@ -4,6 +4,8 @@ import dataclasses
 import json
 from pathlib import Path
 
+import jax
+
 from nncompress_jax.errors import InputError
 from nncompress_jax.training.schedules import Recipe, recipe
 
@@ -30,8 +32,12 @@ class Settings:
     """The highest of the schedule; by default the recipe's."""
     seed: int = 0
     """Of the initial weights, the order of the images and the augmentation."""
-    bfloat16: bool = False
-    """Compute in bfloat16; parameters, batch statistics and loss stay float32."""
+    bfloat16: bool | None = None
+    """Compute in bfloat16; parameters, batch statistics and loss stay float32. By default on GPU and TPU alone."""
+
+    def computes_in_bfloat16(self) -> bool:
+        """As asked for, or as the platform runs well."""
+        return jax.default_backend() != "cpu" if self.bfloat16 is None else self.bfloat16
 
     def completed_recipe(self) -> Recipe:
         """The recipe with this run's own epochs, batch size and learning rate.
@@ -63,7 +69,7 @@ class Config(Settings):
         own = ("epochs", "batch_size", "learning_rate", "image_size")
         changed = [f"{name}{getattr(self, name)}" for name in own if getattr(self, name) is not None]
         parts = [self.dataset.replace("/", "_").replace(":", "_"), self.model, self.recipe, *changed]
-        return Path("runs", "-".join([*parts, f"seed{self.seed}"] + ["bfloat16"] * self.bfloat16))
+        return Path("runs", "-".join([*parts, f"seed{self.seed}"] + ["bfloat16"] * bool(self.bfloat16)))
 
 
 def claim(config: Config) -> Path:

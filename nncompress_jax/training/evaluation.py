@@ -89,15 +89,17 @@ def evaluate(
         filled = np.minimum(rows, stop - 1)
         return split.images[filled], split.labels[filled], rows < stop
 
-    confusion, loss, begin = np.zeros((), np.int64), 0.0, time.perf_counter()
+    results: list[tuple[Array, Array]] = []
+    begin = time.perf_counter()
     starts = range(0, len(split), batch_size)
     for start in track(starts, description or "", disable=description is None, transient=True):
         if start == batch_size:  # the first batch waited for the compiler
+            jax.block_until_ready(results)
             begin = time.perf_counter()
-        inputs = jax.device_put(batch(start), share)
-        batch_confusion, batch_loss = program(variables, *inputs)
-        confusion = confusion + np.asarray(batch_confusion)
-        loss += float(batch_loss)
+        results.append(program(variables, *jax.device_put(batch(start), share)))
+        jax.block_until_ready(results[-2:-1])  # one batch runs while the next is made ready
+    confusion = np.stack([each for each, _ in results]).sum(0, dtype=np.int64)
+    loss = sum(float(each) for _, each in results)
     timed = max(len(split) - batch_size, min(len(split), batch_size))
     rate = timed / (time.perf_counter() - begin)
     return Evaluation(confusion, loss / len(split), rate)

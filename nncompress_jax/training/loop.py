@@ -3,16 +3,14 @@
 import dataclasses
 from pathlib import Path
 
-import jax
 from rich.progress import Progress as ProgressBar
 
 from nncompress_jax.training import checkpoint, metrics
+from nncompress_jax.training.chunks import Chunks
 from nncompress_jax.training.config import Config, claim
 from nncompress_jax.training.evaluation import Evaluation, evaluate
-from nncompress_jax.training.mesh import by_example
 from nncompress_jax.training.setup import Setup, prepare
 from nncompress_jax.training.state import TrainState
-from nncompress_jax.training.step import TrainStep, compile_train_step
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,10 +46,10 @@ def train(config: Config) -> Run:
         if progress.is_finished:
             return Run(workdir, progress, _test(setup, state))
 
-        programs = _compile(setup, state)
+        chunks = Chunks(setup, state)
         with metrics.open_writer(workdir, after_step=progress.steps) as writer, metrics.progress_bar() as bar:
             for epoch in range(progress.steps // steps, epochs):
-                state, trained = _run_epoch(setup, programs, state, epoch, bar)
+                state, trained = _run_epoch(setup, chunks, state, epoch, bar)
                 progress = progress.after(steps, trained.seconds)
                 evaluation = _test(setup, state)
                 writer.write(
@@ -73,27 +71,16 @@ def train(config: Config) -> Run:
     return Run(workdir, progress, evaluation)
 
 
-def _compile(setup: Setup, state: TrainState) -> dict[int, TrainStep]:
-    """A program for each size of batch, ahead of time, so that no step's time is the compiler's."""
-    step = compile_train_step(setup.model.apply, setup.optimizer, setup.augment, setup.mesh)
-    images, labels = setup.dataset.train.images, setup.dataset.train.labels
-    sizes = {len(rows) for rows in setup.epoch_rows(0)}
-    return {size: step.lower(state, images[:size], labels[:size]).compile() for size in sizes}
-
-
 def _run_epoch(
-    setup: Setup, programs: dict[int, TrainStep], state: TrainState, epoch: int, bar: ProgressBar
+    setup: Setup, chunks: Chunks, state: TrainState, epoch: int, bar: ProgressBar
 ) -> tuple[TrainState, metrics.Meter]:
     """All steps of an epoch; the state that comes in is donated."""
-    images, labels = setup.dataset.train.images, setup.dataset.train.labels
     meter = metrics.Meter(setup.schedule, first_step=epoch * setup.steps_per_epoch)
-    epoch_rows = setup.epoch_rows(epoch)
-    task = bar.add_task(f"epoch {epoch + 1}/{setup.recipe.epochs}", total=len(epoch_rows), **meter.shown())
-    for rows in epoch_rows:
-        batch = jax.device_put((images[rows], labels[rows]), by_example(setup.mesh))
-        state, measured = programs[len(rows)](state, *batch)
-        meter.add(measured, len(rows))
-        bar.update(task, advance=1, **meter.shown())
+    task = bar.add_task(f"epoch {epoch + 1}/{setup.recipe.epochs}", total=setup.steps_per_epoch, **meter.shown())
+    for run, rows in chunks.of(epoch):
+        state, measured = run(state, rows)
+        meter.add(measured, rows.shape[1])
+        bar.update(task, advance=len(rows), **meter.shown())
     meter.flush()
     bar.remove_task(task)
     return state, meter

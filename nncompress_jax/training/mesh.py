@@ -27,6 +27,11 @@ def by_example(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec("data"))
 
 
+def batches_by_example(mesh: Mesh) -> NamedSharding:
+    """Every device holds its share of each batch: of the second axis."""
+    return NamedSharding(mesh, PartitionSpec(None, "data"))
+
+
 def check_batch_size(batch_size: int, mesh: Mesh) -> None:
     """Raises InputError unless every device gets the same number of examples, at least one."""
     if batch_size < 1 or batch_size % mesh.size:

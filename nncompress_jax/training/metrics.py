@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
+import numpy as np
 import optax
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -21,7 +22,7 @@ FILE_NAME = "metrics.jsonl"
 
 
 class Meter:
-    """Averages over an epoch's steps; each step's metrics are read while the next one runs."""
+    """Averages over an epoch's steps; metrics are read while the next steps run."""
 
     def __init__(self, schedule: optax.Schedule, first_step: int):
         self._schedule, self._step = schedule, first_step
@@ -30,10 +31,10 @@ class Meter:
         self._loss, self._correct, self._count = 0.0, 0, 0
 
     def add(self, measured: Metrics, count: int) -> None:
-        """Takes the metrics of a batch of `count` images, and reads those of the batch before.
+        """Takes the metrics [K] of K batches of `count` images each, and reads those that it took before.
 
         Raises:
-          InputError: if that one's loss is not finite.
+          InputError: if one of those losses is not finite.
         """
         self.flush()
         self._pending = [(measured, count)]
@@ -42,16 +43,17 @@ class Meter:
         """Reads what is still to be read; raises as `add` does."""
         while self._pending:
             measured, count = self._pending.pop()
-            loss = float(measured.loss)
-            if not math.isfinite(loss):
-                rate = float(self._schedule(self._step))
-                raise InputError(
-                    f"step {self._step}: the loss is {loss} at learning rate {rate:g}; choose a lower --learning_rate"
-                )
-            self._loss += loss * count
-            self._correct += int(measured.correct)
-            self._count += count
-            self._step += 1
+            for loss, correct in zip(np.asarray(measured.loss), np.asarray(measured.correct), strict=True):
+                if not math.isfinite(loss):
+                    rate = float(self._schedule(self._step))
+                    raise InputError(
+                        f"step {self._step}: the loss is {loss} at learning rate {rate:g}; "
+                        "choose a lower --learning_rate"
+                    )
+                self._loss += float(loss) * count
+                self._correct += int(correct)
+                self._count += count
+                self._step += 1
             self._end = time.perf_counter()
 
     @property

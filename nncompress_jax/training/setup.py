@@ -7,14 +7,13 @@ from collections.abc import Callable
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from jax.sharding import Mesh
 
 from nncompress_jax import models
 from nncompress_jax.data import sources
 from nncompress_jax.data.augment import normalize, random_crop, random_flip
-from nncompress_jax.data.batches import batches
+from nncompress_jax.data.batches import Batches
 from nncompress_jax.errors import InputError
 from nncompress_jax.training import schedules
 from nncompress_jax.training.config import Config
@@ -38,7 +37,7 @@ class Setup:
       optimizer: follows the schedule.
       preprocess: stored pixels [B, H, W, I] uint8 -> the network's input.
       augment: likewise, at random.
-      epoch_rows: rows of each batch, by epoch.
+      batches: how an epoch goes through the training images.
     """
 
     model: nn.Module
@@ -49,12 +48,12 @@ class Setup:
     optimizer: optax.GradientTransformation
     preprocess: Callable[[Array], Array]
     augment: Augment
-    epoch_rows: Callable[[int], list[np.ndarray]]
+    batches: Batches
 
     @property
     def steps_per_epoch(self) -> int:
         """The same in every epoch."""
-        return len(self.epoch_rows(0))
+        return len(self.batches)
 
     @property
     def image_shape(self) -> tuple[int, ...]:
@@ -76,18 +75,15 @@ def prepare(config: Config) -> Setup:
     """
     recipe, mesh = config.completed_recipe(), data_mesh()
     check_batch_size(recipe.batch_size, mesh)
-    dtype = jnp.bfloat16 if config.bfloat16 else jnp.float32
+    dtype = jnp.bfloat16 if config.computes_in_bfloat16() else jnp.float32
     model = models.create(config.model, initialization=recipe.initialization, dtype=dtype)
     dataset = sources.load(config.dataset, data_dir=config.data_dir, image_size=config.image_size)
 
-    def epoch_rows(epoch: int) -> list[np.ndarray]:
-        size, last = recipe.batch_size, recipe.keeps_last_batch
-        return batches(len(dataset.train), size, seed=config.seed, epoch=epoch, keeps_last=last, multiple_of=mesh.size)
-
-    steps_per_epoch = len(epoch_rows(0))
-    if not steps_per_epoch:
-        raise InputError(f"batch_size={recipe.batch_size}: expected at most {len(dataset.train)}, the training images")
-    schedule = recipe.schedule(recipe.learning_rate, steps_per_epoch, recipe.epochs)
+    count, last = len(dataset.train), recipe.keeps_last_batch
+    batches = Batches(count, recipe.batch_size, config.seed, keeps_last=last, multiple_of=mesh.size)
+    if not len(batches):
+        raise InputError(f"batch_size={recipe.batch_size}: expected at most {count}, the training images")
+    schedule = recipe.schedule(recipe.learning_rate, len(batches), recipe.epochs)
     preprocess = preprocessing(dataset)
     return Setup(
         model=model.copy(num_classes=len(dataset.class_names)),
@@ -98,7 +94,7 @@ def prepare(config: Config) -> Setup:
         optimizer=schedules.optimizer(recipe, schedule),
         preprocess=preprocess,
         augment=_augmentation(preprocess, flips=dataset.flips),
-        epoch_rows=epoch_rows,
+        batches=batches,
     )
 
 

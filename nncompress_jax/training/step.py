@@ -7,23 +7,24 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 import optax
+from jax import lax
 from jax.sharding import Mesh
 
 from nncompress_jax.injection import inject
-from nncompress_jax.training.mesh import by_example, replicated
+from nncompress_jax.training.mesh import batches_by_example, replicated
 from nncompress_jax.training.state import TrainState
 from nncompress_jax.types import Apply, Array
 
 Augment = Callable[[Array, Array], Array]
 """(key, images [B, H, W, I] uint8) -> [B, H, W, I] float32."""
 
-TrainStep = Callable[[TrainState, Array, Array], "tuple[TrainState, Metrics]"]
-"""(state, images [B, H, W, I] uint8, labels [B] int32) -> the state after the step, its metrics."""
+TrainSteps = Callable[[TrainState, Array, Array, Array], "tuple[TrainState, Metrics]"]
+"""(state, images [N, H, W, I] uint8, labels [N] int32, rows [K, B] int32) -> the state after K steps, metrics [K]."""
 
 
 @flax.struct.dataclass
 class Metrics:
-    """Of one batch.
+    """Of one batch, or of K: then each has a first axis of K.
 
     Attributes:
       loss: [] float32, mean cross entropy in nats.
@@ -76,23 +77,30 @@ def train_step(
     return TrainState(state.step + 1, variables, opt_state, state.key), Metrics(loss, correct)
 
 
-def compile_train_step(
+def compile_train_steps(
     apply: Apply, optimizer: optax.GradientTransformation, augment: Augment, mesh: Mesh
 ) -> jax.stages.Wrapped:
-    """`train_step` jitted over a mesh: the state whole on every device and donated, the batch divided.
+    """`train_step` jitted over a mesh, on the rows of a data set that lives on the devices: `TrainSteps`.
 
-    Loss and batch statistics are those of the whole batch on any number of devices.
+    The state stands whole on every device and is donated, so does the data set; each batch is divided. Loss and batch
+    statistics are those of the whole batch on any number of devices. Several steps are one loop in the program: an
+    accelerator then waits for the host once, while XLA on the CPU runs convolutions in loops on slow paths.
     """
-
     apply = inject(apply, fast=True)
 
-    def step(state: TrainState, images: Array, labels: Array) -> tuple[TrainState, Metrics]:
-        return train_step(apply, optimizer, augment, state, images, labels)
+    def steps(state: TrainState, images: Array, labels: Array, rows: Array) -> tuple[TrainState, Metrics]:
+        def step(state: TrainState, rows: Array) -> tuple[TrainState, Metrics]:
+            return train_step(apply, optimizer, augment, state, images[rows], labels[rows])
 
-    whole, share = replicated(mesh), by_example(mesh)
+        if len(rows) > 1:
+            return lax.scan(step, state, rows)
+        state, metrics = step(state, rows[0])
+        return state, jax.tree.map(lambda x: x[None], metrics)
+
+    whole = replicated(mesh)
     return jax.jit(
-        step,
-        in_shardings=(whole, share, share),
+        steps,
+        in_shardings=(whole, whole, whole, batches_by_example(mesh)),
         out_shardings=whole,
         donate_argnums=0,
     )

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from nncompress_jax.data.augment import normalize, random_crop, random_flip
-from nncompress_jax.data.batches import batches
+from nncompress_jax.data.batches import Batches
 
 IMAGES = jax.random.randint(jax.random.key(0), (200, 8, 8, 3), 1, 256).astype(jnp.uint8)
 
@@ -35,12 +35,17 @@ def test_normalize():
     np.testing.assert_allclose(normalize(IMAGES, mean, deviation), expected, rtol=1e-5, atol=1e-6)
 
 
-def test_batches_hold_every_row_once_and_another_order_each_epoch():
-    epochs = [batches(103, 10, seed=3, epoch=epoch, keeps_last=True) for epoch in (0, 1)]
-    orders = [np.concatenate(epoch) for epoch in epochs]
+def test_an_epoch_goes_through_every_row_once_and_each_in_another_order():
+    batches = Batches(103, 10, seed=3, keeps_last=True)
+    orders = [np.asarray(batches.order(epoch)) for epoch in (0, 1)]
     assert all(sorted(order.tolist()) == list(range(103)) for order in orders)
     assert orders[0].tolist() != orders[1].tolist()
-    again = batches(103, 10, seed=3, epoch=1, keeps_last=True)
-    assert np.concatenate(again).tolist() == orders[1].tolist()
-    assert [len(rows) for rows in batches(103, 10, seed=3, epoch=0)] == [10] * 10
-    assert len(batches(5, 10, seed=0, epoch=0)) == 0
+    assert Batches(103, 10, seed=3).order(1).tolist() == orders[1].tolist()
+    assert Batches(103, 10, seed=4).order(1).tolist() != orders[1].tolist()
+
+
+def test_the_last_batch():
+    assert (len(Batches(103, 10)), Batches(103, 10).last) == (10, 0)
+    assert (len(Batches(103, 10, keeps_last=True)), Batches(103, 10, keeps_last=True).last) == (11, 3)
+    assert Batches(300, 128, keeps_last=True, multiple_of=8).last == 40
+    assert len(Batches(5, 10)) == 0

@@ -1,5 +1,7 @@
 """Float convolutions against lax's own: outputs and gradients, by every algorithm and as the platform chooses."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,9 +9,18 @@ import pytest
 from hypothesis import given, settings
 
 import nncompress_jax as nnc
-from nncompress_jax.ops import conv
-from nncompress_jax.ops.conv import Window
+from nncompress_jax.ops import algorithms, conv, integer
+from nncompress_jax.ops.windows import Window
 from tests.ops.test_integer import convolutions
+
+
+@pytest.fixture
+def small_blocks(monkeypatch):
+    """Even the smallest batch is cut."""
+    monkeypatch.setattr(algorithms, "BLOCK_BYTES", 1)
+    jax.clear_caches()
+    yield
+    jax.clear_caches()
 
 
 def outputs_and_gradients(function, images, kernel, window):
@@ -17,11 +28,11 @@ def outputs_and_gradients(function, images, kernel, window):
     return outputs, *pull(jnp.cos(jnp.arange(outputs.size, dtype=outputs.dtype)).reshape(outputs.shape))
 
 
-def check(case, algorithms):
+def check(case, forms):
     images, kernel, window = case
     images, kernel = (jnp.asarray(codes, jnp.float32) / 100 for codes in (images, kernel))
-    expected = outputs_and_gradients(conv.native, images, kernel, window)
-    for algorithm in algorithms if expected[0].size else algorithms[:1]:
+    expected = outputs_and_gradients(algorithms.native, images, kernel, window)
+    for algorithm in forms if expected[0].size else forms[:1]:
         for got, wanted in zip(outputs_and_gradients(algorithm, images, kernel, window), expected, strict=True):
             size = float(jnp.abs(wanted).max()) if wanted.size else 0.0
             np.testing.assert_allclose(got, wanted, rtol=1e-5, atol=1e-5 * size, err_msg=str(algorithm))
@@ -30,13 +41,53 @@ def check(case, algorithms):
 @settings(max_examples=15, deadline=None)
 @given(convolutions())
 def test_convolution(case):
-    check(case, [conv.convolution, conv.patches])
+    check(case, [conv.convolution, algorithms.patches])
 
 
 @settings(max_examples=15, deadline=None)
 @given(convolutions(depthwise=True))
 def test_depthwise_convolution(case):
-    check(case, [conv.convolution, conv.shifts])
+    check(case, [conv.convolution, algorithms.shifts])
+
+
+@pytest.mark.parametrize(
+    ("inputs", "outputs", "groups", "stride", "dilation", "dtype"),
+    [
+        (3, 8, 1, 1, 1, jnp.float32),
+        (8, 8, 1, 2, 1, jnp.bfloat16),
+        (8, 8, 2, 1, 2, jnp.float32),
+        (8, 8, 8, 1, 1, jnp.bfloat16),
+        (8, 8, 8, 3, 2, jnp.float32),
+        (4, 8, 4, 2, 1, jnp.float32),
+    ],
+)
+def test_blocks_of_examples(small_blocks, inputs, outputs, groups, stride, dilation, dtype):
+    """Where only one device computes, the examples go through in blocks: outputs and gradients as ever."""
+    random = np.random.default_rng(0)
+    images = jnp.asarray(random.normal(size=(6, 7, 5, inputs)), dtype)
+    kernel = jnp.asarray(random.normal(size=(3, 3, inputs // groups, outputs)), dtype)
+    window = Window((stride, 1), ((2, 1), (1, 1)), (1, 1), (dilation, 1), groups)
+    assert algorithms.examples_at_a_time(images, kernel, images) < 6
+    wanted, pull = jax.vjp(lambda x, k: algorithms.native(x, k, window), images, kernel)
+    cotangent = jnp.asarray(random.normal(size=wanted.shape), dtype)
+    got = algorithms.patches(images, kernel, window, blocks=True)
+    gradients = conv.gradients(images, kernel, cotangent, window=window, blocks=True)
+    tolerance = 1e-5 if dtype == jnp.float32 else 2e-2
+    for ours, theirs in zip((got, *gradients), (wanted, *pull(cotangent)), strict=True):
+        assert ours.dtype == dtype
+        scale = float(jnp.abs(theirs).max())
+        np.testing.assert_allclose(ours.astype(jnp.float32), theirs.astype(jnp.float32), atol=tolerance * scale)
+
+
+def test_blocks_of_integers(small_blocks):
+    random = np.random.default_rng(0)
+    images, kernel = (random.integers(-127, 128, shape, np.int8) for shape in ((6, 5, 5, 64), (3, 3, 64, 8)))
+    window = Window((1, 1), ((1, 1), (1, 1)), (1, 1), (1, 1))
+    whole = algorithms.patches(images, kernel, window, element_type=jnp.int32)
+    blocks = functools.partial(algorithms.patches, element_type=jnp.int32, blocks=True)
+    assert "while" in jax.jit(blocks, static_argnums=2).lower(images, kernel, window).as_text()
+    np.testing.assert_array_equal(blocks(images, kernel, window), whole)
+    np.testing.assert_array_equal(integer.integer_convolution(images, kernel, window), whole)
 
 
 @pytest.mark.parametrize("groups", [1, 8])

@@ -7,12 +7,15 @@ import shutil
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import nncompress_jax as nnc
 from nncompress_jax.training import checkpoint, config, loop
+from nncompress_jax.training.chunks import Chunks
 from nncompress_jax.training.config import Config
+from nncompress_jax.training.setup import prepare
 
 CONFIG = Config(model="vgg11", dataset="tiny", epochs=3, batch_size=16, learning_rate=0.01)
 
@@ -194,3 +197,22 @@ def test_default_folders_tell_runs_apart():
     ]
     assert len(set(folders)) == len(folders)
     assert str(folders[0]) == "runs/cifar10-vgg16-fast-seed0"
+
+
+def test_a_chunk_of_steps_is_the_same_steps(configured):
+    run = prepare(configured("chunk", model="vgg11"))
+    state = run.initial_state(0)
+    results = []
+    for steps in (1, 3):
+        chunks, taken = Chunks(run, state, steps), jax.tree.map(jnp.copy, state)
+        shapes, losses = [], []
+        for program, rows in chunks.of(0):
+            taken, measured = program(taken, rows)
+            shapes.append(rows.shape)
+            losses += measured.loss.tolist()
+        results.append((shapes, losses, taken))
+    (ones, losses, taken), (threes, losses_of_chunk, taken_of_chunk) = results
+    assert ones == [(1, 16)] * 4
+    assert threes == [(3, 16), (1, 16)]
+    np.testing.assert_allclose(losses, losses_of_chunk, rtol=1e-4)
+    assert int(taken.step) == int(taken_of_chunk.step) == 4

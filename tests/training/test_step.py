@@ -10,7 +10,7 @@ import nncompress_jax as nnc
 from nncompress_jax.data.augment import normalize, random_crop
 from nncompress_jax.training import mesh, schedules
 from nncompress_jax.training.state import create
-from nncompress_jax.training.step import compile_train_step
+from nncompress_jax.training.step import compile_train_steps
 
 
 def augment(key, images):
@@ -20,19 +20,19 @@ def augment(key, images):
 def steps(model, devices, *, batch_size, dtype=jnp.float32):
     """Five steps at learning rate 0.01 on noise: variables before and after, and the losses."""
     random = np.random.default_rng(0)
-    images = random.integers(0, 256, (5, batch_size, 32, 32, 3), np.uint8)
-    labels = random.integers(0, 10, (5, batch_size), np.int32)
+    images = random.integers(0, 256, (5 * batch_size, 32, 32, 3), np.uint8)
+    labels = random.integers(0, 10, 5 * batch_size, np.int32)
     network = nnc.models.create(model, dtype=dtype)
     variables = jax.jit(network.init)(jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
     variables = jax.tree.map(lambda leaf: leaf.astype(dtype), variables)
     optimizer = schedules.optimizer(schedules.recipe("fast"), optax.constant_schedule(0.01))
     place = mesh.data_mesh(jax.devices()[:devices])
     state = create(variables, optimizer, jax.random.key(1), place)
-    step = compile_train_step(network.apply, optimizer, augment, place)
+    run = compile_train_steps(network.apply, optimizer, augment, place)
     losses = []
-    for batch in zip(images, labels, strict=True):
-        state, metrics = step(state, *batch)
-        losses.append(float(metrics.loss))
+    for rows in np.arange(5 * batch_size).reshape(5, 1, batch_size):
+        state, metrics = run(state, images, labels, rows)
+        losses.append(float(metrics.loss[0]))
     assert int(state.step) == 5
     return variables, jax.device_get(state.variables), losses
 

@@ -1,0 +1,143 @@
+"""Three ways to compute the same convolution, and which of them a CPU runs well.
+
+`native` is the backend's own operation, `patches` lays the windows of an image side by side for one dot product,
+`shifts` adds up shifted images, each times one tap of a depthwise kernel. In a traced program each stands under its
+name. Images are [B, H, W, I], kernels [H, W, I / groups, O], with any number of spatial axes.
+"""
+
+import functools
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from nncompress_jax.ops.windows import Window, fits, taps
+from nncompress_jax.types import Array
+
+STATIC = ("window", "precision", "element_type")
+
+FEW_CHANNELS = 64
+"""A convolution from so few channels to as many or more runs faster on the CPU as a dot product."""
+
+BLOCK_BYTES = 2**22
+"""Of the windows that lie side by side at a time on the CPU, or as many as the kernel has: they stay in its cache."""
+
+
+def cpu_algorithm(images: Array, kernel: Array, window: Window) -> Callable[..., Array]:
+    """XLA's fast CPU libraries take no depthwise kernel, nor one larger than the image, and few channels badly."""
+    *sizes, channels, outputs = kernel.shape
+    count, pixels = math.prod(sizes), math.prod(images.shape[1:-1])
+    if not fits(images, sizes, window):
+        return native
+    if is_depthwise(images, window):
+        return shifts
+    few = window.groups == 1 and channels <= FEW_CHANNELS <= outputs
+    return functools.partial(patches, blocks=blocks_pay()) if count > pixels or count == 1 or few else native
+
+
+def blocks_pay() -> bool:
+    """Whether to go through the examples in blocks: several devices that share them would all wait in each turn."""
+    return jax.device_count() == 1
+
+
+def is_depthwise(images: Array, window: Window) -> bool:
+    """Whether each input channel is a group of its own."""
+    return window.groups == images.shape[-1] and window.groups > 1
+
+
+@functools.partial(jax.jit, static_argnames=STATIC)
+def native(images: Array, kernel: Array, window: Window, precision: Any = None, element_type: Any = None) -> Array:
+    """The backend's own convolution."""
+    channels = images.ndim - 1
+    space = tuple(range(1, channels))
+    layout, kernel_layout = (0, channels, *space), (channels, channels - 1, *range(channels - 1))
+    return lax.conv_general_dilated(
+        images,
+        kernel,
+        window.strides,
+        window.padding,
+        window.image_dilation,
+        window.kernel_dilation,
+        lax.ConvDimensionNumbers(layout, kernel_layout, layout),
+        window.groups,
+        precision=precision,
+        preferred_element_type=element_type,
+    )
+
+
+@functools.partial(jax.jit, static_argnames=(*STATIC, "multiple", "blocks"))
+def patches(
+    images: Array,
+    kernel: Array,
+    window: Window,
+    precision: Any = None,
+    element_type: Any = None,
+    multiple: int = 1,
+    blocks: bool = False,
+) -> Array:
+    """Windows side by side, and one dot product with the kernel for each group.
+
+    Args:
+      images: [B, H, W, I].
+      kernel: [H, W, I / groups, O].
+      window: how the kernel moves.
+      precision: of the dot product.
+      element_type: of the result.
+      multiple: zeros fill up the sums of products to a multiple of so many.
+      blocks: as many examples at a time as stay in the cache, unless the outputs are larger than the patches.
+    """
+    options = {"precision": precision, "preferred_element_type": element_type}
+    forward = functools.partial(_patches, kernel=kernel, window=window, multiple=multiple, options=options)
+    outputs = jax.eval_shape(forward, images)
+    size = examples_at_a_time(images, kernel, outputs)
+    window_bytes = math.prod(kernel.shape[:-2]) * images.shape[-1] * images.dtype.itemsize
+    if not blocks or size == len(images) or window_bytes <= kernel.shape[-1] * outputs.dtype.itemsize:
+        return forward(images)
+    return lax.map(forward, images.reshape(len(images) // size, size, *images.shape[1:])).reshape(outputs.shape)
+
+
+def _patches(images: Array, *, kernel: Array, window: Window, multiple: int, options: dict[str, Any]) -> Array:
+    columns = jnp.stack(list(taps(images, kernel.shape[:-2], window)), axis=-2)
+    *outer, count, channels = columns.shape
+    groups, outputs = window.groups, kernel.shape[-1]
+    columns = columns.reshape(math.prod(outer), count, groups, channels // groups)
+    kernel = kernel.reshape(count, channels // groups, groups, outputs // groups)
+    columns = jnp.moveaxis(columns, 2, 0).reshape(groups, math.prod(outer), -1)
+    kernel = jnp.moveaxis(kernel, 2, 0).reshape(groups, -1, outputs // groups)
+    missing = -columns.shape[-1] % multiple
+    columns = jnp.pad(columns, ((0, 0), (0, 0), (0, missing)))
+    kernel = jnp.pad(kernel, ((0, 0), (0, missing), (0, 0)))
+    if groups == 1:
+        result = lax.dot_general(columns[0], kernel[0], (((1,), (0,)), ((), ())), **options)
+    else:
+        result = jnp.moveaxis(lax.dot_general(columns, kernel, (((2,), (1,)), ((0,), (0,))), **options), 0, 1)
+    return result.reshape(*outer, outputs)
+
+
+def examples_at_a_time(images: Array, kernel: Array, outputs: Array) -> int:
+    """So many divide all examples evenly, and their windows side by side stay in a processor's cache."""
+    count = math.prod(kernel.shape[:-2])
+    if count == 1:  # nothing is repeated
+        return len(images)
+    bytes_each = count * math.prod(outputs.shape[1:-1]) * images.shape[-1] * images.dtype.itemsize
+    block_bytes = max(BLOCK_BYTES, kernel.size * kernel.dtype.itemsize)  # each block reads the whole kernel
+    most = min(max(block_bytes // max(bytes_each, 1), 1), len(images))
+    return next((size for size in range(most, 0, -1) if len(images) % size == 0), 1)
+
+
+@functools.partial(jax.jit, static_argnames=STATIC)
+def shifts(images: Array, kernel: Array, window: Window, precision: Any = None, element_type: Any = None) -> Array:
+    """Sum over the taps of shifted images times the tap's weights; depthwise kernels [H, W, 1, O] only."""
+    element_type = element_type or images.dtype
+    # The product of two 8-bit integers fits into 16 bits, of which a processor multiplies twice as many at a time.
+    exact = jnp.float32 if jnp.issubdtype(element_type, jnp.floating) else jnp.int16
+    factors = jnp.promote_types(images.dtype, exact)
+    sums = jnp.promote_types(element_type, factors)
+    weights = kernel.reshape(-1, kernel.shape[-1]).astype(factors)
+    copies = kernel.shape[-1] // images.shape[-1]
+    shifted = (jnp.repeat(tap, copies, axis=-1).astype(factors) for tap in taps(images, kernel.shape[:-2], window))
+    products = ((tap * weight).astype(sums) for tap, weight in zip(shifted, weights, strict=True))
+    return functools.reduce(jnp.add, products).astype(element_type)
