@@ -36,7 +36,7 @@ def native(x, sizes, window):
     )
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(poolings(), st.sampled_from([jnp.float32, jnp.bfloat16]))
 def test_outputs_and_gradients(case, dtype):
     x, sizes, window = case

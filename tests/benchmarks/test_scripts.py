@@ -1,0 +1,78 @@
+"""Every benchmark runs, on the smallest network; what stands in its figures, not how large they are."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+SMALL = ("--networks", "vgg16ds_stride", "--rounds", "1", "--seconds", "0.01")
+
+
+def run(script, *options, check=True):
+    """In an environment of its own: one CPU device, as its users have."""
+    kept = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
+    command = [sys.executable, str(BENCHMARKS / script), *options]
+    return subprocess.run(command, capture_output=True, text=True, env=kept, check=check, timeout=300)
+
+
+def figures(tmp_path, script, *options):
+    file = tmp_path / "figures.json"
+    done = run(script, *options, "--json", str(file))
+    written = json.loads(file.read_text())
+    assert {"date", "processor", "devices", "versions"} < written.keys()
+    return written, done.stdout
+
+
+def test_cpu(tmp_path):
+    tasks = ("--tasks", "inference", "training", "--batches", "2", "--contenders", "ours", "torch")
+    written, printed = figures(tmp_path, "cpu.py", *SMALL, *tasks)
+    for task in ("inference", "training"):
+        ours, torch = written[task]
+        assert [row["contender"] for row in written[task]] == ["ours", "torch"]
+        assert ours["ratio"] == 1
+        assert ours["peak_mib"] > 10
+        if torch["images_per_s"]:
+            assert torch["ratio"] == pytest.approx(ours["images_per_s"] / torch["images_per_s"])
+        else:
+            assert "torch is not installed" in torch["not_measured"]
+    assert written["matrix_peak_float32"] > 1e9
+    assert "geometric mean" in printed
+
+
+def test_pipeline(tmp_path):
+    written, _ = figures(tmp_path, "cpu.py", *SMALL, "--tasks", "pipeline", "--batches", "256")
+    (row,) = written["pipeline"]
+    assert row["ratio"] == row["real"] / row["fixed"]
+
+
+def test_profile(tmp_path):
+    run("cpu.py", *SMALL, "--batches", "1", "--profile", str(tmp_path))
+    assert list(tmp_path.rglob("*.xplane.pb"))
+
+
+def test_compile(tmp_path):
+    written, _ = figures(tmp_path, "compile.py", *SMALL[:2], "--tasks", "inference", "--contenders", "ours", "linen")
+    assert [row["contender"] for row in written["compile"]] == ["ours", "linen"]
+    assert all(row["cold_s"] > 0 and row["warm_s"] > 0 for row in written["compile"])
+
+
+def test_accelerator(tmp_path):
+    small = ("--batches", "2", "--tasks", "training", "int8", "accuracy", "--dataset", "digits", "--epochs", "1")
+    small = (*small, "--contenders", "ours bfloat16")
+    written, _ = figures(tmp_path, "accelerator.py", *SMALL, *small)
+    assert written["training"][0]["contender"] == "ours bfloat16"
+    assert written["training"][0]["share_of_peak"] > 0
+    assert written["int8"][0]["difference"] == 0  # the CPU beside itself
+    assert written["accuracy"]["last_accuracy"] > 0
+
+
+@pytest.mark.parametrize("script", ["cpu.py", "compile.py", "accelerator.py"])
+def test_an_unknown_task_is_one_line(script):
+    done = run(script, "--tasks", "speed", check=False)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: unknown task 'speed'; choose of")
+    assert len(done.stderr.splitlines()) == 1
