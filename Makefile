@@ -1,12 +1,13 @@
 # make demo     train VGG16-DS on the embedded digits, compare float and simulated 8-bit quantization
 # make test     format, lint, types, doctests and tests
+# make bench    speed and memory on this CPU beside torch and onnxruntime: half an hour
 # make verify   the same numbers as the original project, on reference data (see the README)
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test verify test-lowest lock torch
+.PHONY: demo test verify bench test-lowest lock torch
 
 demo: $(READY)
 	$(BIN)/python experiments/compare.py --dataset=digits --models vgg16ds --epochs=7 --batch_size=32 --learning_rate=0.02 --out=runs/demo
@@ -26,6 +27,12 @@ $(READY): requirements.lock pyproject.toml
 	$(BIN)/python -m pip install --quiet --require-hashes -r requirements.lock
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e .
 	@touch $@
+
+# Beside torch and onnxruntime, which it installs.
+bench: $(READY)
+	$(BIN)/python -m pip install --quiet -e '.[bench]'
+	$(BIN)/python benchmarks/cpu.py --json=runs/bench/cpu.json
+	$(BIN)/python benchmarks/compile.py --json=runs/bench/compile.json
 
 # The optional extra that reads the original project's .pth files.
 torch: $(READY)

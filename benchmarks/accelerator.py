@@ -58,9 +58,11 @@ def main(options: Options) -> None:
     if unknown:
         raise nnc.InputError(f"unknown task {min(unknown)!r}; choose of inference, training, int8, accuracy")
     turns = measure.Turns(options.rounds, options.seconds, together=False)
-    operations = measure.operations(options.networks)
-    peak = measure.matrix_peak("bfloat16", turns)
-    results: dict[str, Any] = {"matrix_peak_bfloat16": peak}
+    demand = measure.demands(options.networks)
+    peak, bandwidth = measure.matrix_peak("bfloat16", turns), measure.bandwidth(turns)
+    results: dict[str, Any] = {"matrix_peak_bfloat16": peak, "bandwidth": bandwidth}
+    results["floors"] = measure.floors(demand, peak, bandwidth)
+    Table("at best", measure.FLOOR_FORMATS, results["floors"]).print()
     for task in [task for task in CONTENDERS if task in options.tasks]:
         large = [batch for batch in options.batches if batch >= 128] or options.batches
         rows = measure.rows(
@@ -68,7 +70,7 @@ def main(options: Options) -> None:
             options.networks,
             options.batches if task == "inference" else large,
             options.contenders or CONTENDERS[task],
-            operations={network: count * (1 if task == "inference" else 3) for network, count in operations.items()},
+            operations={name: count * (1 if task == "inference" else 3) for name, (count, _) in demand.items()},
             peak=peak,
             turns=turns,
         )

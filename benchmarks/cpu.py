@@ -65,9 +65,12 @@ def main(options: Options) -> None:
     if options.profile:
         return profile(options, options.profile)
     turns = measure.Turns(options.rounds, options.seconds)
-    operations = measure.operations(options.networks)
-    peak = measure.matrix_peak("float32", turns)
-    results: dict[str, Any] = {"matrix_peak_float32": peak}
+    demand = measure.demands(options.networks)
+    peak, bandwidth = measure.matrix_peak("float32", turns), measure.bandwidth(turns)
+    results: dict[str, Any] = {"matrix_peak_float32": peak, "bandwidth": bandwidth}
+    results["floors"] = measure.floors(demand, peak, bandwidth)
+    title = f"at best, by {peak / 1e9:.0f} GFLOP/s and {bandwidth / 1e9:.1f} GB/s"
+    Table(title, measure.FLOOR_FORMATS, results["floors"]).print()
     for task in [task for task in CONTENDERS if task in options.tasks]:
         batches = options.batches if task == "inference" else [max(options.batches)]
         times = 1 if task == "inference" else 3  # a convolution's gradients cost as much as it does, each
@@ -76,7 +79,7 @@ def main(options: Options) -> None:
             options.networks,
             batches,
             options.contenders or CONTENDERS[task],
-            operations={network: count * times for network, count in operations.items()},
+            operations={network: times * count for network, (count, _) in demand.items()},
             peak=peak,
             turns=turns,
         )

@@ -196,25 +196,56 @@ def write(file: Path | None, **results: Any) -> None:
         file.write_text(json.dumps({**machine(), **results}, indent=2) + "\n")
 
 
-def operations(networks: Sequence[str]) -> dict[str, float]:
-    """Multiplications and additions for one image, forward; counted elsewhere, so that no device is taken here."""
+def demands(networks: Sequence[str]) -> dict[str, tuple[float, float]]:
+    """What one image asks of a machine: (operations, bytes), by network; counted elsewhere, so that no device is taken.
+
+    Operations are multiplications and additions, forward; bytes those of every layer's output in float32, written once
+    and read once.
+    """
     with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return dict(zip(networks, pool.map(_operations, networks), strict=True))
+        return dict(zip(networks, pool.map(_demand, networks), strict=True))
 
 
-def _operations(network: str) -> float:
+def _demand(network: str) -> tuple[float, float]:
     import jax
 
     import nncompress_jax as nnc
 
     model, image = nnc.models.create(network), jax.ShapeDtypeStruct((1, *peers.SHAPE), np.float32)
-    return 2.0 * nnc.cost(model.apply, jax.eval_shape(model.init, jax.random.key(0), image), image).macs
+    cost = nnc.cost(model.apply, jax.eval_shape(model.init, jax.random.key(0), image), image)
+    return 2.0 * cost.macs, 2.0 * 4 * sum(math.prod(layer.output_shape) for layer in cost.layers if layer.macs)
+
+
+def floors(demand: dict[str, tuple[float, float]], peak: float, bandwidth: float) -> list[dict[str, Any]]:
+    """The least milliseconds for one image of a large batch: by operations, by bytes, and images/s by the larger."""
+    table = []
+    for network, (operations, size) in demand.items():
+        times = {"ms_by_operations": 1e3 * operations / peak, "ms_by_bytes": 1e3 * size / bandwidth}
+        millions = {"million_operations": operations / 1e6, "million_bytes": size / 1e6}
+        table.append({"network": network, **millions, **times, "images_per_s": 1e3 / max(times.values())})
+    return table
+
+
+FLOOR_FORMATS = {
+    "network": "",
+    "million_operations": ",.1f",
+    "million_bytes": ".2f",
+    "ms_by_operations": ".3f",
+    "ms_by_bytes": ".3f",
+    "images_per_s": ",.0f",
+}
 
 
 def matrix_peak(dtype: str, turns: Turns) -> float:
     """Operations a second of a large matrix product."""
     timing = side_by_side("peak", "", 0, [dtype], turns)[dtype]
     return 2.0 * peers.MATRIX**3 / timing.seconds if timing.seconds else math.nan
+
+
+def bandwidth(turns: Turns) -> float:
+    """Bytes a second that a sum of two large arrays reads and writes."""
+    timing = side_by_side("peak", "", 0, ["bandwidth"], turns)["bandwidth"]
+    return 3.0 * peers.LARGE_BYTES / timing.seconds if timing.seconds else math.nan
 
 
 def machine() -> dict[str, Any]:

@@ -22,6 +22,10 @@ MATRIX = 4096
 """Rows and columns of the product that measures a device's peak."""
 
 
+LARGE_BYTES = 2**28
+"""Of each array that measures its bandwidth."""
+
+
 class MissingError(Exception):
     """What a contender needs is not there."""
 
@@ -159,6 +163,19 @@ def _matrix_peak(network: str, batch: int, dtype: Any = np.float32) -> Work:
     return lambda: program(matrix).block_until_ready()
 
 
+def _bandwidth(network: str, batch: int) -> Work:
+    import jax
+
+    arrays = [jax.device_put(np.ones(LARGE_BYTES // 4, np.float32)) for _ in range(2)]
+    program = jax.jit(lambda x, y: x + y, donate_argnums=0)
+
+    def work() -> None:
+        arrays[0] = program(*arrays)
+        arrays[0].block_until_ready()
+
+    return work
+
+
 def _module(name: str) -> Any:
     if importlib.util.find_spec(name) is None:
         raise MissingError(f"{name} is not installed")
@@ -194,6 +211,7 @@ TRAINING: dict[str, Contender] = {
     "torch bfloat16 compiled": lambda network, batch: _torch(network, batch, half=True, compiled=True, training=True),
 }
 PEAK: dict[str, Contender] = {
+    "bandwidth": _bandwidth,
     "float32": _matrix_peak,
     "bfloat16": lambda network, batch: _matrix_peak(network, batch, _bfloat16()),
 }

@@ -26,14 +26,24 @@ BLOCK_BYTES = 2**22
 """Of the windows that lie side by side at a time on the CPU, or as many as the kernel has: they stay in its cache."""
 
 
-def cpu_algorithm(images: Array, kernel: Array, window: Window) -> Callable[..., Array]:
-    """XLA's fast CPU libraries take no depthwise kernel, nor one larger than the image, and few channels badly."""
+def cpu_algorithm(images: Array, kernel: Array, window: Window, *, reused: bool = False) -> Callable[..., Array]:
+    """XLA's fast CPU libraries take no depthwise kernel, nor one larger than the image, and few channels badly.
+
+    Args:
+      images: [B, H, W, I].
+      kernel: [H, W, I / groups, O].
+      window: how the kernel moves.
+      reused: several operations use the result.
+
+    Returns:
+      `native`, `patches` or `shifts`, with its options.
+    """
     *sizes, channels, outputs = kernel.shape
     count, pixels = math.prod(sizes), math.prod(images.shape[1:-1])
     if not fits(images, sizes, window):
         return native
     if is_depthwise(images, window):
-        return shifts
+        return functools.partial(shifts, blocks=reused and blocks_pay())
     few = window.groups == 1 and channels <= FEW_CHANNELS <= outputs
     return functools.partial(patches, blocks=blocks_pay()) if count > pixels or count == 1 or few else native
 
@@ -128,10 +138,29 @@ def examples_at_a_time(images: Array, kernel: Array, outputs: Array) -> int:
     return next((size for size in range(most, 0, -1) if len(images) % size == 0), 1)
 
 
-@functools.partial(jax.jit, static_argnames=STATIC)
-def shifts(images: Array, kernel: Array, window: Window, precision: Any = None, element_type: Any = None) -> Array:
-    """Sum over the taps of shifted images times the tap's weights; depthwise kernels [H, W, 1, O] only."""
-    element_type = element_type or images.dtype
+@functools.partial(jax.jit, static_argnames=(*STATIC, "blocks"))
+def shifts(
+    images: Array,
+    kernel: Array,
+    window: Window,
+    precision: Any = None,
+    element_type: Any = None,
+    blocks: bool = False,
+) -> Array:
+    """Sum over the taps of shifted images times the tap's weights; depthwise kernels [H, W, 1, O] only.
+
+    `blocks`: of some examples at a time. XLA then computes each sum once, where it would fuse it into every operation
+    that uses it.
+    """
+    forward = functools.partial(_shifts, kernel=kernel, window=window, element_type=element_type or images.dtype)
+    outputs = jax.eval_shape(forward, images)
+    size = examples_at_a_time(images, kernel, outputs)
+    if not blocks or size == len(images):
+        return forward(images)
+    return lax.map(forward, images.reshape(len(images) // size, size, *images.shape[1:])).reshape(outputs.shape)
+
+
+def _shifts(images: Array, *, kernel: Array, window: Window, element_type: Any) -> Array:
     # The product of two 8-bit integers fits into 16 bits, of which a processor multiplies twice as many at a time.
     exact = jnp.float32 if jnp.issubdtype(element_type, jnp.floating) else jnp.int16
     factors = jnp.promote_types(images.dtype, exact)

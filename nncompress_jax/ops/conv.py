@@ -88,13 +88,18 @@ def convolution(images: Array, kernel: Array, window: Window, precision: Any = N
     return float_convolution(images, kernel, window, precision, element_type)
 
 
-@functools.partial(jax.jit, static_argnames=STATIC)
+@functools.partial(jax.jit, static_argnames=(*STATIC, "reused"))
 def float_convolution(
-    images: Array, kernel: Array, window: Window, precision: Any = None, element_type: Any = None
+    images: Array,
+    kernel: Array,
+    window: Window,
+    precision: Any = None,
+    element_type: Any = None,
+    reused: bool = False,
 ) -> Array:
-    """What `convolution` is in a program."""
+    """What `convolution` is in a program; `reused`: several operations use the result, as in training."""
     options = {"window": window, "precision": precision, "element_type": element_type}
-    cpu = functools.partial(cpu_algorithm(images, kernel, window), **options)
+    cpu = functools.partial(cpu_algorithm(images, kernel, window, reused=reused), **options)
     return lax.platform_dependent(images, kernel, cpu=cpu, default=functools.partial(native, **options))
 
 
@@ -164,7 +169,7 @@ def _kernel_gradient(
 
 
 def _forward(images: Array, kernel: Array, *options: Any) -> tuple[Array, tuple[Array, Array]]:
-    return float_convolution(images, kernel, *options), (images, kernel)
+    return float_convolution(images, kernel, *options, reused=True), (images, kernel)
 
 
 def _backward(window: Window, precision: Any, element_type: Any, saved: Any, cotangent: Array) -> tuple[Array, Array]:

@@ -79,6 +79,20 @@ def test_blocks_of_examples(small_blocks, inputs, outputs, groups, stride, dilat
         np.testing.assert_allclose(ours.astype(jnp.float32), theirs.astype(jnp.float32), atol=tolerance * scale)
 
 
+def test_training_computes_a_depthwise_convolution_once(small_blocks, monkeypatch):
+    """Its result is used several times: a loop keeps XLA from computing it as often."""
+    monkeypatch.setattr(jax, "device_count", lambda: 1)
+    images, kernel = jnp.ones((4, 6, 6, 8)), jnp.ones((3, 3, 1, 8))
+    window = Window((1, 1), ((1, 1), (1, 1)), (1, 1), (1, 1), 8)
+
+    def outputs(images):
+        return conv.convolution(images, kernel, window)
+
+    assert "while" not in jax.jit(outputs).lower(images).as_text()
+    assert "while" in jax.jit(lambda images: jax.vjp(outputs, images)[0]).lower(images).as_text()
+    np.testing.assert_allclose(jax.vjp(outputs, images)[0], algorithms.native(images, kernel, window))
+
+
 def test_blocks_of_integers(small_blocks):
     random = np.random.default_rng(0)
     images, kernel = (random.integers(-127, 128, shape, np.int8) for shape in ((6, 5, 5, 64), (3, 3, 64, 8)))

@@ -1,5 +1,6 @@
 """The report of integer layers against the text of the lowered program itself."""
 
+import math
 import re
 
 import jax
@@ -63,6 +64,22 @@ def test_every_layer_runs_on_integers(name, algorithms):
     for line in re.findall(r"func\.func private @shifts\S*\((.*)\) -> (.*) {", text):
         assert re.fullmatch(r"%arg0: tensor<\S+xi8>, %arg1: tensor<\S+xi8>", line[0]), line
         assert "xi32>" in line[1]
+
+
+def large_floats(network, variables):
+    """Float results, of more than a thousand entries for each image, of the steps of the compiled program."""
+    text = jax.jit(nnc.inject(network.apply, fast=True)).lower(variables, IMAGES).compile().as_text()
+    steps = re.findall(r" = f32\[([\d,]+)\]\S* (\w+)", text[text.index("\nENTRY") :])
+    return [shape for shape, kind in steps if kind != "parameter" and math.prod(map(int, shape.split(","))) > 2000]
+
+
+@pytest.mark.parametrize("name", ["vgg16", "vgg16ds_stride"])
+def test_with_static_ranges_activations_travel_as_integers(name):
+    network = nnc.models.create(name)
+    variables = jax.tree.map(lambda leaf: leaf / 100, variables_of(network))  # ones would overflow
+    static = nnc.quantize(ranges=nnc.calibration.abs_max)
+    assert large_floats(network, nnc.compress(variables))
+    assert not large_floats(network, nnc.compress(variables, static, apply=network.apply, batches=[IMAGES]))
 
 
 class TestFloats:
