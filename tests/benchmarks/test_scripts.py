@@ -16,7 +16,7 @@ def run(script, *options, check=True):
     """In an environment of its own: one CPU device, as its users have."""
     kept = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
     command = [sys.executable, str(BENCHMARKS / script), *options]
-    return subprocess.run(command, capture_output=True, text=True, env=kept, check=check, timeout=300)
+    return subprocess.run(command, capture_output=True, text=True, env=kept, check=check, timeout=600)
 
 
 def figures(tmp_path, script, *options):
@@ -28,17 +28,16 @@ def figures(tmp_path, script, *options):
 
 
 def test_cpu(tmp_path):
-    tasks = ("--tasks", "inference", "training", "pipeline", "--batches", "256", "--contenders", "ours", "torch")
+    tasks = ("--tasks", "training", "pipeline", "--batches", "256", "--contenders", "ours", "torch")
     written, printed = figures(tmp_path, "cpu.py", *SMALL, *tasks)
-    for task in ("inference", "training"):
-        ours, torch = written[task]
-        assert [row["contender"] for row in written[task]] == ["ours", "torch"]
-        assert ours["ratio"] == 1
-        assert ours["peak_mib"] > 10
-        if torch["images_per_s"]:
-            assert torch["ratio"] == pytest.approx(ours["images_per_s"] / torch["images_per_s"])
-        else:
-            assert "torch is not installed" in torch["not_measured"]
+    ours, torch = written["training"]
+    assert [row["contender"] for row in written["training"]] == ["ours", "torch"]
+    assert ours["ratio"] == 1
+    assert ours["peak_mib"] > 10
+    if torch["images_per_s"]:
+        assert torch["ratio"] == pytest.approx(ours["images_per_s"] / torch["images_per_s"])
+    else:
+        assert "torch is not installed" in torch["not_measured"]
     assert written["matrix_peak_float32"] > 1e9
     (pipeline,) = written["pipeline"]
     assert pipeline["ratio"] == pipeline["real"] / pipeline["fixed"]
