@@ -5,22 +5,34 @@ from nncompress_jax.costs import Cost, LayerCost, cost
 from nncompress_jax.errors import InputError
 from nncompress_jax.injection import inject, observe
 from nncompress_jax.methods import calibration
+from nncompress_jax.methods.cluster import cluster
+from nncompress_jax.methods.factorize import factorize
+from nncompress_jax.methods.fake_quantize import binarize, fake_quantize, settle
+from nncompress_jax.methods.prune import prune
 from nncompress_jax.methods.quantize import quantize
 from nncompress_jax.recipes import chain, compress, decompress
 from nncompress_jax.report.int8 import int8_report
+from nncompress_jax.weights.parts import value_and_grad
 
 __all__ = [
     "Cost",
     "InputError",
     "LayerCost",
+    "binarize",
     "calibration",
     "chain",
+    "cluster",
     "compress",
     "cost",
     "decompress",
+    "factorize",
+    "fake_quantize",
     "inject",
     "int8_report",
     "models",
     "observe",
+    "prune",
     "quantize",
+    "settle",
+    "value_and_grad",
 ]

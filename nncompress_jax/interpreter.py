@@ -13,15 +13,13 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import quax
 from jax import lax
 from jax.extend import core
 
-from nncompress_jax.ops.conv import convolve
-from nncompress_jax.ops.pooling import pool
+from nncompress_jax.ops.fast import FAST, has_fast_form
 from nncompress_jax.program import PRODUCTS, Owner, holds, meet, settled_owners
 from nncompress_jax.types import Array
-from nncompress_jax.weights.base import dense, is_compressed
+from nncompress_jax.weights.base import bind, dense, is_compressed
 
 Statistic = Callable[[str, Array], Any]
 
@@ -41,9 +39,6 @@ class Observation(NamedTuple):
 Observations = dict[str, list[Observation]]
 
 Results = tuple[list[Any], list[Owner], Observations]
-
-FAST: dict[Any, Callable[..., Array]] = {lax.conv_general_dilated_p: convolve, lax.reduce_window_max_p: pool}
-"""Operations on floats, and the functions of the same parameters that run well on every platform."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,7 +80,7 @@ class Interpreter:
         inside = _WITH_PROGRAMS.get(equation.primitive.name)
         if inside and (compressed or watched or (self.fast and holds(equation, FAST))):
             return inside(self, equation, values, owners)
-        if self.fast and not compressed and _has_fast_form(equation):
+        if self.fast and not compressed and has_fast_form(equation.primitive, values, equation.params):
             results = [FAST[equation.primitive](*values, **equation.params)]
         else:
             results = _bound(equation, values)
@@ -221,10 +216,7 @@ _WITH_PROGRAMS: dict[str, Callable[..., Results]] = {
 def _bound(equation: Any, values: Sequence[Any]) -> list[Any]:
     """Results of one equation, by the rules of the compressed weights among its operands."""
     primitive, params = equation.primitive, equation.primitive.get_bind_params(equation.params)
-    if any(map(is_compressed, values)):
-        results = quax.quaxify(lambda *values: primitive.bind(*values, **params))(*values)
-    else:
-        results = primitive.bind(*values, **params)
+    results = bind(primitive, values, params)
     return list(results) if primitive.multiple_results else [results]
 
 
@@ -246,12 +238,6 @@ def _settled(iteration: Callable[..., Any], carry: list[Any], row: Any) -> tuple
         return [y if stays(x, y) else dense(y) for x, y in zip(carry, after, strict=True)], rest
 
     return carry, handing_on
-
-
-def _has_fast_form(equation: Any) -> bool:
-    if equation.primitive not in FAST or equation.params.get("batch_group_count", 1) != 1:
-        return False
-    return all(jnp.issubdtype(atom.aval.dtype, jnp.floating) for atom in equation.invars)
 
 
 def _closed(program: Any) -> Any:

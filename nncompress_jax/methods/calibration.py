@@ -11,7 +11,7 @@ import numpy as np
 from nncompress_jax.errors import InputError
 from nncompress_jax.injection import observe, visits
 from nncompress_jax.interpreter import Statistic
-from nncompress_jax.ops.int8 import step_of_range
+from nncompress_jax.ops.quantizer import step_of_range
 from nncompress_jax.types import Apply, Array
 
 BINS = 2048

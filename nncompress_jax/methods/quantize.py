@@ -1,45 +1,60 @@
-"""Quantization to true 8-bit integers."""
+"""Quantization to true integers."""
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from nncompress_jax.errors import InputError
 from nncompress_jax.methods.calibration import Rule, input_steps
-from nncompress_jax.ops import int8
+from nncompress_jax.methods.selection import replaced
+from nncompress_jax.ops import quantizer
 from nncompress_jax.tree import Where, named_leaves, selected
 from nncompress_jax.types import Array, Context, Method
 from nncompress_jax.weights.base import is_compressed
-from nncompress_jax.weights.quantized import Quantized
+from nncompress_jax.weights.low_rank import LowRank
+from nncompress_jax.weights.packed import packed
+from nncompress_jax.weights.quantized import Quantized, shared_axes
+from nncompress_jax.weights.sparse import Sparse, SparseGroups
+
+BITS = (8, 4, 2)
 
 
 def quantize(
     *,
+    bits: int = 8,
     where: Where = None,
     inputs: bool = True,
     ranges: Rule | None = None,
     axes: Sequence[int] = (-1,),
+    group: int | None = None,
+    symmetric: bool = True,
 ) -> Method:
-    """Weights as 8-bit integers, symmetric, one scale for each output channel.
+    """Weights as integers of few bits; by default symmetric, one scale for each output channel.
 
     Args:
-      where: which leaves, a pattern or a predicate on the path; the default is that of `tree.selected`.
+      bits: 8, 4 or 2 for each weight; inputs have 8.
+      where: which leaves, a pattern or a predicate on the path; the default is that of `tree.selected`. Of `Sparse`
+        weights the values are quantized, of `LowRank` ones the factors.
       inputs: whether what the weight multiplies is quantized too, so that products run on integers; else the weight
         is only stored small, and products run on floats.
       ranges: static ranges of the inputs, by a rule of `calibration`; this needs `apply` and `batches`. By default each
         example (each row, in a dot product) brings its own range.
-      axes: along which the scale varies; (0, -1) for kernels that are stacked for `scan`.
+      axes: along which the scale varies; () for one scale, (0, -1) for kernels that are stacked for `scan`.
+      group: so many neighbours along the axis of input channels share a scale; a weight with fewer has one group.
+        Products then run on floats.
+      symmetric: else the codes span the weights from the least to the largest (zero stays exact), and products run on
+        floats: a convolution pads with zeros, which codes with a zero point have no cheap product for.
 
     Returns:
       A method for `compress` and `chain`.
 
     Raises:
-      InputError: (when applied) for leaves that are compressed, not float, or not finite, all named; for static ranges
-        without `apply` and `batches`, or with weights that no batch reached.
+      InputError: for other bits; (when applied) for leaves that are compressed otherwise, not float, or not finite, all
+        named, and for input channels that are no multiple of the group; for static ranges without `apply` and
+        `batches`, or with weights that no batch reached.
 
     Example:
       >>> small = quantize()({"kernel": jnp.array([[0.5, 2.0], [-1.0, 1.0]])}, Context())
@@ -48,55 +63,83 @@ def quantize(
 
     Source: Krishnamoorthi 2018, "Quantizing deep convolutional networks for efficient inference", section 3.
     """
+    check_bits(bits)
 
     def method(variables: Any, context: Context) -> Any:
-        leaves = named_leaves(variables, is_compressed)
-        paths = selected(leaves, where)
-        _check(dict(leaves), paths)
+        integer = inputs and symmetric and group is None
+
+        def make(path: str, leaf: Array) -> Quantized:
+            count = _groups(path, leaf, group)
+            codes, scale, zero_point = _codes(leaf, shared_axes(leaf, axes), bits, count, symmetric)
+            stored = packed(codes, bits, lowest=-(2 ** (bits - 1)))
+            return Quantized(
+                stored,
+                scale,
+                steps.get(weight_of(path)),
+                zero_point,
+                integer=integer,
+                dtype_name=leaf.dtype.name,
+            )
+
         steps: dict[str, Array] = {}
+        nests = {Sparse: "values", SparseGroups: "values", LowRank: "factors"}
         if ranges and inputs:
-            if context.apply is None:
-                raise InputError(
-                    "static ranges need apply= and batches=: compress(variables, method, apply=, batches=)"
-                )
-            steps = input_steps(context.apply, variables, context.batches, paths, ranges)
-        chosen = set(paths)
-        small = [
-            _quantized(leaf, axes, steps.get(path), integer=inputs) if path in chosen else leaf for path, leaf in leaves
-        ]
-        return jax.tree.unflatten(jax.tree.structure(variables, is_leaf=is_compressed), small)
+            replaced(variables, where, lambda path, leaf: leaf, nests=nests)  # refuses first
+            steps = static_steps(variables, context, where, ranges)
+        return replaced(variables, where, make, nests=nests)
 
     return method
 
 
-def _quantized(leaf: Array, axes: Sequence[int], step: Array | None, *, integer: bool) -> Quantized:
-    leaf = jnp.asarray(leaf)
-    varying = {axis % leaf.ndim for axis in axes} if leaf.ndim > 1 else set()
-    codes, scale = _codes(leaf, tuple(axis for axis in range(leaf.ndim) if axis not in varying))
-    return Quantized(codes, scale, step, integer=integer, dtype_name=leaf.dtype.name)
+def check_bits(bits: int) -> None:
+    """Raises InputError for a number of bits that has no codes here."""
+    if bits not in BITS:
+        raise InputError(f"bits={bits}: expected one of {', '.join(map(str, BITS))}")
 
 
-@functools.partial(jax.jit, static_argnames="shared")
-def _codes(leaf: Array, shared: tuple[int, ...]) -> int8.Codes:
-    return int8.quantize(leaf, shared)[0]
+def static_steps(variables: Any, context: Context, where: Where, ranges: Rule) -> dict[str, Array]:
+    """Steps of what enters each selected weight; Raises InputError where the network or its inputs are missing."""
+    if context.apply is None:
+        raise InputError("static ranges need apply= and batches=: compress(variables, method, apply=, batches=)")
+    paths = selected(named_leaves(variables, is_compressed), where)
+    return input_steps(context.apply, variables, context.batches, paths, ranges)
 
 
-def _check(leaves: dict[str, Any], paths: Sequence[str]) -> None:
-    def refuse(problem: str, advice: str, is_bad: Callable[[Any], bool]) -> None:
-        bad = [path for path in paths if is_bad(leaves[path])]
-        if bad:
-            raise InputError(f"{', '.join(bad)}: {problem}; {advice}")
-
-    refuse("compressed already", "start from nnc.decompress(variables), or choose with where=", is_compressed)
-    refuse("not floating point", "choose other leaves with where=", lambda leaf: not _is_float(leaf))
-    refuse("no entries", "choose other leaves with where=", lambda leaf: not np.size(leaf))
-    refuse("NaN or infinite values", "restore an earlier checkpoint", lambda leaf: not _is_finite(leaf))
+def weight_of(path: str) -> str:
+    """The weight whose inputs meet this part of it first."""
+    return path.removesuffix("/values").removesuffix("/factors/0")
 
 
-def _is_float(leaf: Any) -> bool:
-    return bool(jnp.issubdtype(jnp.result_type(leaf), jnp.floating))
+def _groups(path: str, leaf: Array, group: int | None) -> int:
+    if group is None or leaf.ndim < 2 or leaf.shape[-2] <= group:
+        return 1
+    if group < 1 or leaf.shape[-2] % group:
+        raise InputError(
+            f"{path}: {leaf.shape[-2]} input channels, expected a multiple of group={group}; choose with where="
+        )
+    return leaf.shape[-2] // group
 
 
-def _is_finite(leaf: Any) -> bool:
-    """Traced values pass: nothing is known of them."""
-    return isinstance(leaf, jax.core.Tracer) or bool(np.isfinite(np.asarray(leaf, np.float32)).all())
+@functools.partial(jax.jit, static_argnums=(1, 2, 3, 4))
+def _codes(
+    leaf: Array, shared: tuple[int, ...], bits: int, groups: int, symmetric: bool
+) -> tuple[Array, Array, Array | None]:
+    """Codes of the leaf's shape; scale and zero point with `groups` entries along the axis before the last."""
+    if groups > 1:
+        first = leaf.ndim - 2
+        leaf_groups = leaf.reshape(*leaf.shape[:-2], groups, -1, leaf.shape[-1])
+        axes = tuple(axis + (axis >= first) for axis in shared)
+        codes, scale, zero_point = _codes(leaf_groups, axes, bits, 1, symmetric)
+        narrow = [part if part is None else jnp.squeeze(part, first + 1) for part in (scale, zero_point)]
+        return codes.reshape(leaf.shape), *narrow
+    if symmetric:
+        codes, scale, _ = quantizer.quantize(leaf, shared, bits=bits)[0]
+        return codes, scale, None
+    lowest, highest = -(2 ** (bits - 1)), 2 ** (bits - 1) - 1
+    leaf = leaf.astype(jnp.float32)
+    least = jnp.minimum(leaf.min(shared, keepdims=True), 0)
+    largest = jnp.maximum(leaf.max(shared, keepdims=True), 0)
+    scale = jnp.where(largest > least, (largest - least) / (highest - lowest), 1)
+    zero_point = jnp.clip(jnp.round(lowest - least / scale), lowest, highest)
+    codes = jnp.clip(jnp.round(leaf / scale) + zero_point, lowest, highest)
+    return codes.astype(jnp.int8), scale, zero_point.astype(jnp.int8)

@@ -7,80 +7,28 @@ and zero is exact. The product of the codes is `ops.integer`'s; the steps multip
 `conv_general_dilated` and `dot_general` are callables for linen's arguments of those names: the layer then trains
 through its own quantization.
 
-Source: AQT (github.com/google/aqt), whose quantizer and clip masks these are; its own convolution multiplies
-floats. Straight-through estimator: Bengio et al. 2013, "Estimating or Propagating Gradients Through Stochastic
+Source: straight-through estimator: Bengio et al. 2013, "Estimating or Propagating Gradients Through Stochastic
 Neurons".
 """
 
 import dataclasses
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from aqt.jax.v2 import aqt_quantizer
-from aqt.jax.v2.aqt_tensor import QTensor
 from jax import lax
 
 from nncompress_jax.errors import InputError
 from nncompress_jax.ops.conv import Layout, convolution, window_of
 from nncompress_jax.ops.integer import integer_convolution, integer_dot
+from nncompress_jax.ops.quantizer import Codes, quantize, step_of_range
 from nncompress_jax.ops.windows import Window
 from nncompress_jax.types import Array, DimensionNumbers
 
-
-class Codes(NamedTuple):
-    """A quantized array, codes * step; the step has size 1 along the axes that share one."""
-
-    codes: Any  # int8 array; in gradients, of the type float0
-    step: Array
-
-
-Gradient = Callable[[Array], Array]
 Kernel = Array | Codes
-
-
-def quantize(x: Array, axes: Sequence[int], step: Array | None = None) -> tuple[Codes, Gradient]:
-    """Rounds to symmetric 8-bit codes, by AQT.
-
-    Args:
-      x: float array.
-      axes: that share a step.
-      step: float32, broadcastable to x; what does not fit into 8 bits of it is clipped. By default the largest
-        magnitude along the axes is 127.5 steps, and nothing is moved by more than half a step.
-
-    Returns:
-      Codes in [-127, 127], int8, with their step in float32; and the straight-through gradient: from that of the
-      dequantized array to that of x, zero where x was clipped to the range of a given step.
-
-    Example:
-      >>> quantized, _ = quantize(jnp.array([[0.0, 1.0, -2.0]]), axes=(1,))
-      >>> quantized.codes.tolist(), round(quantized.step.item(), 4)
-      ([[0, 64, -127]], 0.0157)
-    """
-    quantizer = aqt_quantizer.quantizer_make(8)
-    quantizer.numerics.dtype = jnp.int32  # XLA on the CPU casts to int8 from here in vectors, else one by one
-    x = x.astype(jnp.float32)
-    if step is None:
-        quantized, gradient = quantizer.quant(x, calibration_axes=tuple(axes))
-    else:
-        quantizer.numerics.clip_gradient = True
-        step = jnp.reshape(step, step.shape or (1,) * x.ndim)
-        template = QTensor(qvalue=None, scale=[step], scale_t=None, bias=[], dequant_dtype=x.dtype)
-        quantized, gradient = quantizer.calculate_qvalue(x, template)
-    # A Partial of a Partial is a tree of arrays, fit to be kept for a backward pass.
-    return Codes(quantized.qvalue.astype(jnp.int8), quantized.scale[0]), jax.tree_util.Partial(_of_inputs, gradient)
-
-
-def _of_inputs(gradient: Callable[[Array], tuple[Array, None]], cotangent: Array) -> Array:
-    return gradient(cotangent)[0]
-
-
-def step_of_range(largest: Any) -> Any:
-    """The step whose codes reach to +-largest: largest / 127.5, as AQT counts."""
-    return largest / aqt_quantizer.quantizer_make(8).numerics.get_quant_bound()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -162,7 +110,7 @@ def product(operation: Convolution | Dot, inputs: Array, kernel: Kernel, step: A
 
     Returns:
       float32. Its gradients are those of the float operation at the dequantized operands, straight through the
-      rounding: for the inputs, a float kernel, and the step of a kernel's codes; none for `step`.
+      rounding: for the inputs, a float kernel, and the step or `straight` of a kernel's codes; none for `step`.
     """
     return _forward(operation, inputs, kernel, step)[0]
 
@@ -186,9 +134,12 @@ def _backward(operation: Convolution | Dot, saved: Any, cotangent: Array) -> tup
     of_inputs, of_kernel = pull(cotangent)
     if right_gradient is not None:
         return left_gradient(of_inputs), right_gradient(of_kernel), None
+    no_codes = np.zeros(right.codes.shape, jax.dtypes.float0)
+    if right.straight is not None:
+        return left_gradient(of_inputs), Codes(no_codes, jnp.zeros_like(right.step), of_kernel), None
     shared = [axis for axis, size in enumerate(right.step.shape) if size == 1]
     of_step = jnp.sum(of_kernel * right.codes, shared, keepdims=True)
-    return left_gradient(of_inputs), Codes(np.zeros(right.codes.shape, jax.dtypes.float0), of_step), None
+    return left_gradient(of_inputs), Codes(no_codes, of_step), None
 
 
 product.defvjp(_forward, _backward)

@@ -1,12 +1,16 @@
 """What every compressed weight is: an array that knows how to multiply, stored in compressed parts."""
 
+import dataclasses
 from collections.abc import Sequence
-from typing import Any, NoReturn, TypeGuard
+from typing import Any, ClassVar, NoReturn, TypeGuard
 
 import jax
+import jax.numpy as jnp
 import quax
+from jax import lax
 
 from nncompress_jax.errors import InputError
+from nncompress_jax.ops.fast import FAST, has_fast_form
 from nncompress_jax.tree import stored_bytes
 
 OUTSIDE = (
@@ -22,19 +26,39 @@ class CompressedWeight(quax.ArrayValue):
     and `vmap` can slice them), `materialise` (the dense array) and, under `quax.register(primitive)`, rules for what
     it can do in compressed form. For every rule, materialising the result equals running the primitive on
     the materialised operands: exactly, or up to the error that the type states. `nnc.inject` makes functions
-    follow the rules.
+    follow the rules. A part may itself be a compressed weight.
+
+    Attributes:
+      TRAINS: names of the fields that training changes.
+      DECAYS: those of them that weight decay reaches.
+
+    Every type also has a static field `dtype_name`, the logical dtype: a cast between floats changes it alone.
     """
+
+    TRAINS: ClassVar[tuple[str, ...]] = ()
+    DECAYS: ClassVar[tuple[str, ...]] = ()
 
     @staticmethod
     def default(primitive: Any, values: Sequence[Any], params: dict[str, Any]) -> Any:
-        """What happens where there is no rule: the operands are materialised. Right, only not smaller."""
+        """What happens where there is no rule: operands take a simpler form, at last the dense one."""
+        simpler = [value.simpler() if is_compressed(value) else value for value in values]
+        if any(new is not old for new, old in zip(simpler, values, strict=True)):
+            return bind(primitive, simpler, params)
         return on_dense(primitive, values, params, reason=f"no rule for {primitive}")
 
-    def stacked(self, length: int) -> "CompressedWeight":
-        """The same array, every part with a first axis of `length`, so that `scan` can walk along it."""
-        if any(part.shape[:1] != (length,) for part in jax.tree.leaves(self)):
-            raise NotImplementedError(f"{type(self).__name__} is not stored by the steps of a scan")
+    def simpler(self) -> Any:
+        """The same array as another type that has more rules; itself, where there is none."""
         return self
+
+    def cast(self, dtype: Any) -> Any:
+        """The same parts, standing for an array of another float type."""
+        logical: dict[str, Any] = {"dtype_name": jnp.dtype(dtype).name}
+        return dataclasses.replace(self, **logical)
+
+    def stacked(self, length: int) -> Any:
+        """The same array in parts with a first axis of `length` each, so that `scan` can walk along it."""
+        simpler = self.simpler()
+        return self.materialise() if simpler is self else simpler.stacked(length)
 
     @property
     def nbytes(self) -> int:
@@ -60,6 +84,20 @@ def dense(x: Any) -> Any:
     return type(x).materialise(x) if is_compressed(x) else x
 
 
+def bind(primitive: Any, values: Sequence[Any], params: dict[str, Any]) -> Any:
+    """Runs a primitive, by the rules of the compressed weights among its operands."""
+    if any(map(is_compressed, values)):
+        return quax.quaxify(lambda *values: primitive.bind(*values, **params))(*values)
+    return primitive.bind(*values, **params)
+
+
+def run(primitive: Any, values: Sequence[Any], params: dict[str, Any]) -> Any:
+    """As `bind`; operands that are all dense run in the fast form, if there is one."""
+    if not any(map(is_compressed, values)) and has_fast_form(primitive, values, params):
+        return FAST[primitive](*values, **params)
+    return bind(primitive, values, params)
+
+
 MATERIALISED = "materialised: "
 """Begins the name of the scope in which operands are materialised for a primitive; the reason follows."""
 
@@ -68,4 +106,12 @@ def on_dense(primitive: Any, values: Sequence[Any], params: dict[str, Any], *, r
     """Runs a primitive on materialised operands, under a named scope that says in the program why."""
     with jax.named_scope(f"{MATERIALISED}{reason}"):
         values = [dense(value) for value in values]
-    return primitive.bind(*values, **params)
+    return run(primitive, values, params)
+
+
+@quax.register(lax.convert_element_type_p)
+def _(weight: CompressedWeight, *, new_dtype: Any, **params: Any) -> Any:
+    if jnp.issubdtype(new_dtype, jnp.floating) and jnp.issubdtype(weight.dtype, jnp.floating):
+        return weight.cast(new_dtype)
+    params["new_dtype"] = new_dtype
+    return on_dense(lax.convert_element_type_p, (weight,), params, reason=f"converted to {new_dtype}")

@@ -1,8 +1,8 @@
-"""A weight in 8-bit integers."""
+"""A weight in integers of 8, 4 or 2 bits."""
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import equinox as eqx
@@ -12,34 +12,40 @@ from jax import lax
 from jax.core import ShapedArray
 from jax.typing import ArrayLike
 
-from nncompress_jax.ops import int8
+from nncompress_jax.ops import int8, quantizer
 from nncompress_jax.ops.integer import LONGEST_SUM
 from nncompress_jax.types import Array
-from nncompress_jax.weights.base import CompressedWeight, on_dense
+from nncompress_jax.weights.base import CompressedWeight, dense, on_dense
 
 
 class Quantized(CompressedWeight):
-    """codes * scale: symmetric, so that zero is exact; as a rule one scale for each output channel.
+    """(codes - zero_point) * scale; as a rule one scale for each output channel, and no zero point.
 
     In a convolution or dot product with float inputs, an `integer` weight quantizes these too and multiplies
     int8 x int8 -> int32; another is materialised first. Error: each weight is at most half its scale from the one
-    that was quantized (half a step of the inputs in the product as well, and what `input_step` clips). A cast
-    to another float type changes the logical dtype alone: scales stay float32, and are never rounded to it.
+    that was quantized (half a step of the inputs in the product as well, and what `input_step` clips). Scales are
+    float32 whatever the logical dtype, and are never rounded to it. Nothing in it trains: `FakeQuantized` does.
 
     Attributes:
-      codes: [..., O] int8 in [-127, 127]; the logical shape is theirs.
-      scale: float32 of the codes' rank, with size 1 along the axes that share one.
+      codes: [..., O] int8, or `Packed` of 4 or 2 bits; the logical shape is theirs.
+      scale: float32 of the codes' rank. Along an axis of n entries it has n, or 1 that all share, or a divisor of n:
+        then groups of neighbours share one, and products run on floats.
       input_step: float32, a scalar: of the inputs' codes, static; None: one from each example (row) as it comes.
+      zero_point: int8 of the scale's shape; None: zero itself is exact, and the codes reach as far below as above.
+      straight: float32 of the logical shape, the value of the weight once more, or None. Gradients go there and
+        nowhere else, so that they pass the rounding; a program that takes none does not compute it.
       integer: whether products run on integers.
       dtype_name: logical dtype.
 
     Source: Jacob et al. 2018, "Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only
-    Inference", section 2.1, without a zero point.
+    Inference", section 2.1.
     """
 
-    codes: Array
+    codes: Array | CompressedWeight
     scale: Array
     input_step: Array | None = None
+    zero_point: Array | None = None
+    straight: Array | None = None
     integer: bool = eqx.field(static=True, default=True)
     dtype_name: str = eqx.field(static=True, default="float32")
 
@@ -47,21 +53,48 @@ class Quantized(CompressedWeight):
         return ShapedArray(self.codes.shape, jnp.dtype(self.dtype_name))
 
     def materialise(self) -> Array:
-        return (self.codes * self.scale).astype(self.dtype_name)
+        if self.straight is not None:
+            return self.straight.astype(self.dtype_name)
+        codes = dense(self.codes)
+        if self.zero_point is not None:
+            codes = codes.astype(jnp.float32) - _spread(self.zero_point, codes.shape)
+        return (codes * _spread(self.scale, codes.shape)).astype(self.dtype_name)
 
     def stacked(self, length: int) -> "Quantized":
         """Scales that the first axis shares are repeated along it."""
-        step = self.input_step
+        step, zero_point = self.input_step, self.zero_point
         return dataclasses.replace(
             self,
             scale=jnp.broadcast_to(self.scale, (length, *self.scale.shape[1:])),
             input_step=step if step is None or step.ndim else jnp.broadcast_to(step, (length,)),
+            zero_point=zero_point
+            if zero_point is None
+            else jnp.broadcast_to(zero_point, (length, *zero_point.shape[1:])),
         )
+
+    @property
+    def has_groups(self) -> bool:
+        """Whether groups of neighbours along an axis share a scale."""
+        return any(1 < size < whole for size, whole in zip(self.scale.shape, self.shape, strict=True))
+
+
+def shared_axes(x: Array, axes: Sequence[int]) -> tuple[int, ...]:
+    """All axes of an array but those along which its scale varies; a vector has one scale."""
+    varying = {axis % x.ndim for axis in axes} if x.ndim > 1 else set()
+    return tuple(axis for axis in range(x.ndim) if axis not in varying)
+
+
+def _spread(part: Array, shape: tuple[int, ...]) -> Array:
+    """What groups share, repeated for each of their entries; what a whole axis shares is left to broadcasting."""
+    for axis, (size, whole) in enumerate(zip(part.shape, shape, strict=True)):
+        if 1 < size < whole:
+            part = jnp.repeat(part, whole // size, axis)
+    return part
 
 
 def _operands(
     weight: Quantized, inputs: Any, pairs: dict[int, int | None]
-) -> tuple[Array, int8.Codes, Array | None] | str:
+) -> tuple[Array, quantizer.Codes, Array | None] | str:
     """What a product on integers takes, or why there can be none.
 
     A scale that varies along contracted axes moves into the inputs: x (codes s) = (x s) codes.
@@ -76,22 +109,26 @@ def _operands(
     """
     if not weight.integer:
         return "the weight is quantized, its inputs are not"
+    if weight.has_groups or weight.zero_point is not None:
+        return "scales by group" if weight.has_groups else "a zero point"
     if not jnp.issubdtype(inputs.dtype, jnp.floating):
         return f"the inputs are {inputs.dtype}"
     if math.prod(weight.shape[axis] for axis in pairs) > LONGEST_SUM:
         return f"int32 holds sums of {LONGEST_SUM} products"
+    codes, straight = dense(weight.codes), weight.straight
     varying = [axis for axis, size in enumerate(weight.scale.shape) if size > 1]
     inner = [axis for axis in varying if axis in pairs]
     if not inner:
-        return inputs, int8.Codes(weight.codes, weight.scale), weight.input_step
+        return inputs, quantizer.Codes(codes, weight.scale, straight), weight.input_step
     if inner != varying or any(pairs[axis] is None for axis in inner):
         return f"scales vary along axes {varying}, of which {inner} are summed over"
     order = sorted(inner, key=lambda axis: pairs[axis] or 0)
     factor = jnp.transpose(weight.scale, order + [axis for axis in range(weight.ndim) if axis not in order])
     sizes = {pairs[axis]: weight.scale.shape[axis] for axis in order}
     factor = factor.reshape([sizes.get(axis, 1) for axis in range(inputs.ndim)])
-    codes = int8.Codes(weight.codes, jnp.ones((1,) * weight.ndim, jnp.float32))
-    return inputs * factor, codes, None  # a static step is of the inputs as they came
+    straight = None if straight is None else straight / weight.scale
+    kernel = quantizer.Codes(codes, jnp.ones((1,) * weight.ndim, jnp.float32), straight)
+    return inputs * factor, kernel, None  # a static step is of the inputs as they came
 
 
 @quax.register(lax.conv_general_dilated_p)
@@ -127,14 +164,6 @@ def _(kernel: Quantized, inputs: ArrayLike, **params: Any) -> Any:
     return jnp.moveaxis(outputs, range(outputs.ndim - free, outputs.ndim), range(batch, batch + free))
 
 
-@quax.register(lax.convert_element_type_p)
-def _(weight: Quantized, *, new_dtype: Any, **params: Any) -> Any:
-    if jnp.issubdtype(new_dtype, jnp.floating):
-        return dataclasses.replace(weight, dtype_name=jnp.dtype(new_dtype).name)
-    params["new_dtype"] = new_dtype
-    return on_dense(lax.convert_element_type_p, (weight,), params, reason=f"converted to {new_dtype}")
-
-
 @quax.register(lax.mul_p)
 def _(weight: Quantized, factor: ArrayLike, **params: Any) -> Any:
     return _scaled(lax.mul_p, weight, factor, params)
@@ -154,7 +183,9 @@ def _scaled(primitive: Any, weight: Quantized, factor: Any, params: dict[str, An
     """By a scalar; another factor would need scales of its own shape."""
     if jnp.ndim(factor):
         return on_dense(primitive, (weight, factor), params, reason=f"{primitive} with an array")
-    return dataclasses.replace(weight, scale=primitive.bind(weight.scale, jnp.asarray(factor, jnp.float32), **params))
+    factor = jnp.asarray(factor, jnp.float32)
+    straight = None if weight.straight is None else primitive.bind(weight.straight, factor, **params)
+    return dataclasses.replace(weight, scale=primitive.bind(weight.scale, factor, **params), straight=straight)
 
 
 @quax.register(lax.transpose_p)
@@ -174,13 +205,11 @@ def _(weight: Quantized, *, dimensions: tuple[int, ...]) -> Quantized:
 
 @quax.register(lax.broadcast_in_dim_p)
 def _(weight: Quantized, *, shape: tuple[int, ...], broadcast_dimensions: tuple[int, ...], **_: Any) -> Quantized:
-    places = dict(zip(broadcast_dimensions, weight.scale.shape, strict=True))
-    scale_shape = [places.get(axis, 1) for axis in range(len(shape))]
-    return dataclasses.replace(
-        weight,
-        codes=lax.broadcast_in_dim(weight.codes, shape, broadcast_dimensions),
-        scale=lax.broadcast_in_dim(weight.scale, scale_shape, broadcast_dimensions),
-    )
+    def spread(part: Array) -> Array:
+        places = dict(zip(broadcast_dimensions, part.shape, strict=True))
+        return lax.broadcast_in_dim(part, [places.get(axis, 1) for axis in range(len(shape))], broadcast_dimensions)
+
+    return _changed(weight, lambda codes: lax.broadcast_in_dim(codes, shape, broadcast_dimensions), spread)
 
 
 @quax.register(lax.reshape_p)
@@ -189,19 +218,37 @@ def _(weight: Quantized, *, new_sizes: tuple[int, ...], dimensions: Any, **param
     if not weight.size:
         params = {"new_sizes": new_sizes, "dimensions": dimensions, **params}
         return on_dense(lax.reshape_p, (weight,), params, reason="reshaped without entries")
-    scale, shape = weight.scale, []
-    for old, new in _runs(weight.shape, new_sizes):
-        sizes = [scale.shape[axis] for axis in old]
-        shared = math.prod(sizes) == 1
-        shape += [1 if shared else new_sizes[axis] for axis in new]
-        if not shared:
-            repeated = [weight.shape[axis] if axis in old else size for axis, size in enumerate(scale.shape)]
-            scale = jnp.broadcast_to(scale, repeated)
-    return dataclasses.replace(weight, codes=lax.reshape(weight.codes, new_sizes), scale=scale.reshape(shape))
+
+    def reshape(part: Array) -> Array:
+        part, shape = _spread(part, weight.shape), []
+        for old, new in _runs(weight.shape, new_sizes):
+            shared = math.prod(part.shape[axis] for axis in old) == 1
+            shape += [1 if shared else new_sizes[axis] for axis in new]
+            if not shared:
+                repeated = [weight.shape[axis] if axis in old else size for axis, size in enumerate(part.shape)]
+                part = jnp.broadcast_to(part, repeated)
+        return part.reshape(shape)
+
+    return _changed(weight, lambda codes: lax.reshape(codes, new_sizes), reshape)
 
 
 def _moved(weight: Quantized, move: Callable[[Array], Array]) -> Quantized:
-    return dataclasses.replace(weight, codes=move(weight.codes), scale=move(weight.scale))
+    return _changed(weight, move, move)
+
+
+def _changed(weight: Quantized, whole: Callable[[Array], Array], shared: Callable[[Array], Array]) -> Quantized:
+    """`whole` is for parts of the logical shape, `shared` for those of the scale's."""
+
+    def maybe(change: Callable[[Array], Array], part: Array | None) -> Array | None:
+        return None if part is None else change(part)
+
+    return dataclasses.replace(
+        weight,
+        codes=whole(dense(weight.codes)),
+        scale=shared(weight.scale),
+        zero_point=maybe(shared, weight.zero_point),
+        straight=maybe(whole, weight.straight),
+    )
 
 
 def _runs(old: tuple[int, ...], new: tuple[int, ...]) -> Iterator[tuple[list[int], list[int]]]:

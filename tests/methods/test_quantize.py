@@ -11,7 +11,7 @@ from hypothesis.extra import numpy as hnp
 import nncompress_jax as nnc
 from nncompress_jax.tree import named_leaves
 from nncompress_jax.types import Context
-from nncompress_jax.weights.base import is_compressed
+from nncompress_jax.weights.base import dense, is_compressed
 from nncompress_jax.weights.quantized import Quantized
 
 
@@ -131,3 +131,48 @@ def test_refusals(tree, options, words):
 
 def test_methods_are_functions():
     assert isinstance(nnc.quantize()({"kernel": jnp.ones((2, 2))}, Context())["kernel"], Quantized)
+
+
+def kernel(*shape):
+    return jax.random.normal(jax.random.key(0), shape)
+
+
+@pytest.mark.parametrize(("bits", "each"), [(8, 1), (4, 2), (2, 4)])
+def test_few_bits_are_packed(bits, each):
+    weight = nnc.compress({"kernel": kernel(3, 3, 32, 16)}, nnc.quantize(bits=bits))["kernel"]
+    assert weight.codes.shape == (3, 3, 32, 16)
+    assert weight.nbytes == 3 * 3 * 32 * 16 // each + 4 * 16
+    codes = np.asarray(dense(weight.codes), int)
+    assert np.abs(codes).max() == 2 ** (bits - 1) - 1
+    error = np.abs(weight.materialise() - kernel(3, 3, 32, 16))
+    assert (error <= 0.5001 * np.asarray(weight.scale)).all()
+
+
+def test_groups_of_inputs():
+    weights = {"a": {"kernel": kernel(3, 3, 64, 16)}, "b": {"kernel": kernel(3, 3, 3, 16)}}
+    small = nnc.compress(weights, nnc.quantize(bits=4, group=32))
+    assert small["a"]["kernel"].scale.shape == (1, 1, 2, 16)
+    assert small["b"]["kernel"].scale.shape == (1, 1, 1, 16)  # fewer inputs than a group
+    halves = [nnc.compress({"kernel": kernel(3, 3, 64, 16)[:, :, half]}, nnc.quantize(bits=4)) for half in HALVES]
+    for half, alone in zip(HALVES, halves, strict=True):
+        np.testing.assert_array_equal(small["a"]["kernel"].materialise()[:, :, half], alone["kernel"].materialise())
+    with pytest.raises(nnc.InputError, match="a/kernel: 64 input channels, expected a multiple of group=48"):
+        nnc.compress(weights, nnc.quantize(group=48))
+
+
+HALVES = (slice(0, 32), slice(32, 64))
+
+
+def test_a_zero_point_spends_no_codes_on_what_is_not_there():
+    positive = {"kernel": jnp.abs(kernel(64, 16)) * (kernel(64, 16) > 0)}
+    errors = {}
+    for symmetric in (True, False):
+        weight = nnc.compress(positive, nnc.quantize(bits=4, symmetric=symmetric))["kernel"]
+        errors[symmetric] = float(jnp.abs(weight.materialise() - positive["kernel"]).max())
+        np.testing.assert_array_equal(weight.materialise()[positive["kernel"] == 0], 0)
+    assert errors[False] < 0.6 * errors[True]
+
+
+def test_other_bits():
+    with pytest.raises(nnc.InputError, match="bits=3: expected one of 8, 4, 2"):
+        nnc.quantize(bits=3)

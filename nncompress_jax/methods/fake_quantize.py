@@ -1,0 +1,140 @@
+"""Training through quantization, and through signs."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from nncompress_jax.errors import InputError
+from nncompress_jax.methods.calibration import Rule
+from nncompress_jax.methods.quantize import check_bits, static_steps, weight_of
+from nncompress_jax.methods.selection import replaced
+from nncompress_jax.ops import quantizer
+from nncompress_jax.tree import Where
+from nncompress_jax.types import Array, Context, Method
+from nncompress_jax.weights.base import is_compressed
+from nncompress_jax.weights.binary import FakeBinary, Inputs
+from nncompress_jax.weights.fake_quantized import FakeQuantized
+from nncompress_jax.weights.low_rank import LowRank
+from nncompress_jax.weights.quantized import shared_axes
+
+
+def fake_quantize(
+    *,
+    bits: int = 8,
+    where: Where = None,
+    learned_steps: bool = False,
+    ranges: Rule | None = None,
+    tracked: bool = False,
+    axes: Sequence[int] = (-1,),
+) -> Method:
+    """Weights that train through their own quantization; `settle` gives the quantized ones.
+
+    Args:
+      bits: 8, 4 or 2 for each weight; inputs have 8.
+      where: which leaves, as in `quantize`; of `LowRank` weights the factors.
+      learned_steps: steps train with the weights (LSQ); else they follow the largest magnitude of each channel.
+      ranges: static ranges of the inputs to begin with, by a rule of `calibration`; this needs `apply` and `batches`.
+        By default each example (each row, in a dot product) brings its own range.
+      tracked: training moves the static ranges with the inputs that it sees, by a running mean.
+      axes: along which the step varies.
+
+    Returns:
+      A method for `compress` and `chain`.
+
+    Raises:
+      InputError: as `quantize` does; for `tracked` without `ranges`.
+
+    Example:
+      >>> weights = fake_quantize(bits=4)({"kernel": jnp.array([[0.5, 2.0], [-1.0, 1.0]])}, Context())
+      >>> settle(weights)["kernel"].codes.materialise().tolist()
+      [[4, 7], [-7, 4]]
+
+    Source: Jacob et al. 2018, "Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only
+    Inference", section 3; learned steps: Esser et al. 2020, "Learned Step Size Quantization".
+    """
+    check_bits(bits)
+    if tracked and ranges is None:
+        raise InputError("tracked=True needs ranges=, the rule for the ranges that training begins with")
+
+    def method(variables: Any, context: Context) -> Any:
+        def make(path: str, leaf: Array) -> FakeQuantized:
+            weight = leaf.astype(jnp.float32)
+            step = _first_step(weight, shared_axes(leaf, axes), bits) if learned_steps else None
+            input_step = steps.get(weight_of(path))
+            follows = tracked and input_step is not None
+            return FakeQuantized(weight, step, input_step, bits, tuple(axes), follows, leaf.dtype.name)
+
+        nests = {LowRank: "factors"}
+        steps: dict[str, Array] = {}
+        if ranges:
+            replaced(variables, where, lambda path, leaf: leaf, nests=nests)  # refuses first
+            steps = static_steps(variables, context, where, ranges)
+        return replaced(variables, where, make, nests=nests)
+
+    return method
+
+
+def binarize(*, where: Where = None, scaled: bool = True, inputs: Inputs = "float", train: bool = False) -> Method:
+    """Weights as signs, with a scale for each output channel.
+
+    Args:
+      where: which leaves, as in `quantize`.
+      scaled: signs times the mean magnitude (XNOR-Net); else signs alone (BinaryConnect).
+      inputs: what they multiply: "float", "int8" (codes of 8 bits), or "sign" (signs, times their mean magnitude).
+      train: float weights that train through their signs (`FakeBinary`), for `settle`; else the signs (`Binary`).
+
+    Returns:
+      A method for `compress` and `chain`.
+
+    Raises:
+      InputError: for other inputs; (when applied) for leaves that are compressed, not float, or not finite.
+
+    Example:
+      >>> small = binarize()({"kernel": jnp.array([[0.5, 2.0], [-1.5, 1.0]])}, Context())
+      >>> small["kernel"].materialise().tolist()
+      [[1.0, 1.5], [-1.0, 1.5]]
+
+    Source: Courbariaux et al. 2015, "BinaryConnect"; Rastegari et al. 2016, "XNOR-Net".
+    """
+    if inputs not in ("float", "int8", "sign"):
+        raise InputError(f"inputs={inputs!r}: expected 'float', 'int8' or 'sign'")
+
+    def make(path: str, leaf: Array) -> Any:
+        weight = FakeBinary(leaf.astype(jnp.float32), scaled, inputs, leaf.dtype.name)
+        return weight if train else weight.settle()
+
+    return lambda variables, context: replaced(variables, where, make)
+
+
+def settle(variables: Any) -> Any:
+    """Weights that train through their own compression, as what they have become; the outputs stay the same bits.
+
+    Example:
+      >>> weights = settle(binarize(train=True)({"kernel": jnp.array([[0.5, -2.0]])}, Context()))
+      >>> type(weights["kernel"]).__name__, weights["kernel"].nbytes
+      ('Binary', 9)
+    """
+    return jax.tree.map(settled, variables, is_leaf=is_compressed)
+
+
+def settled(leaf: Any) -> Any:
+    """A leaf of `settle`."""
+    if hasattr(leaf, "settle"):
+        return leaf.settle()
+    if isinstance(leaf, LowRank):
+        return LowRank(tuple(map(settled, leaf.factors)), leaf.dtype_name)
+    return leaf
+
+
+def _first_step(weight: Array, axes: tuple[int, ...], bits: int) -> Array:
+    """Twice the mean magnitude over the root of the largest code, but no further than the largest magnitude.
+
+    Source: Esser et al. 2020, section 2.1.
+    """
+    magnitude = jnp.abs(weight)
+    step = 2 * magnitude.mean(axes, keepdims=True) / jnp.sqrt(jnp.float32(2 ** (bits - 1) - 1))
+    most = magnitude.max(axes, keepdims=True) / quantizer.steps_to_the_end(bits)
+    step = jnp.minimum(step, most) if bits == 8 else step
+    return jnp.where(step > 0, step, 1)

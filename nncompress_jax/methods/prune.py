@@ -1,0 +1,123 @@
+"""Pruning of single weights."""
+
+import zlib
+from collections.abc import Callable
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from nncompress_jax.errors import InputError
+from nncompress_jax.methods.selection import leave_alone, replaced
+from nncompress_jax.tree import Where
+from nncompress_jax.types import Array, Method
+from nncompress_jax.weights.low_rank import LowRank
+from nncompress_jax.weights.packed import packed
+from nncompress_jax.weights.sparse import Sparse, SparseGroups
+
+Criterion = Callable[[str, Array], Array]
+"""(path, weights) -> scores of the same shape; the smallest are pruned."""
+
+
+def magnitude(path: str, weights: Array) -> Array:
+    """|w|.
+
+    Source: Han et al. 2015, "Learning both Weights and Connections for Efficient Neural Networks".
+    """
+    return jnp.abs(weights)
+
+
+def random(key: Array) -> Criterion:
+    """Scores by chance: the control that a criterion has to beat."""
+
+    def scores(path: str, weights: Array) -> Array:
+        return jax.random.uniform(jax.random.fold_in(key, zlib.crc32(path.encode())), weights.shape)
+
+    return scores
+
+
+def prune(
+    *,
+    sparsity: float | None = None,
+    pattern: tuple[int, int] | None = None,
+    where: Where = None,
+    scope: Literal["layer", "global"] = "layer",
+    criterion: Criterion = magnitude,
+) -> Method:
+    """Takes the least important weights away; the others train on, these do not exist.
+
+    Args:
+      sparsity: share of the weights that goes, from 0 to less than 1.
+      pattern: instead, (N, M): N of every M neighbours along the axis of input channels stay, as (2, 4). A weight whose
+        input channels are no multiple of M is left as it is, with a warning.
+      where: which leaves, as in `quantize`; of `LowRank` weights the factors.
+      scope: the share of each weight ("layer"), or of all together ("global").
+      criterion: which are important: `magnitude`, `random(key)`, or a function of (path, weights) to scores.
+
+    Returns:
+      A method for `compress` and `chain`.
+
+    Raises:
+      InputError: for a sparsity or pattern that cannot be; (when applied) for leaves that are compressed otherwise, not
+        float, or not finite, and where nothing would be left of one.
+
+    Example:
+      >>> from nncompress_jax.types import Context
+      >>> small = prune(sparsity=0.5)({"kernel": jnp.array([[1.0, -4.0], [3.0, 2.0]])}, Context())["kernel"]
+      >>> small.values.tolist(), small.positions.tolist()
+      ([-4.0, 3.0], [1, 2])
+    """
+    if (sparsity is None) == (pattern is None):
+        raise InputError("prune takes one of sparsity= and pattern=")
+    if sparsity is not None and not 0 <= sparsity < 1:
+        raise InputError(f"sparsity={sparsity}: expected from 0 to less than 1, the share of the weights that goes")
+    if pattern is not None and not 0 < pattern[0] < pattern[1] <= 256:
+        raise InputError(f"pattern={pattern}: expected (N, M) with 0 < N < M <= 256")
+
+    def method(variables: Any, context: Any) -> Any:
+        scores: dict[str, np.ndarray] = {}
+
+        def score(path: str, leaf: Array) -> Array:
+            scores[path] = np.asarray(criterion(path, leaf), np.float32)
+            return leaf
+
+        def make(path: str, leaf: Array) -> Any:
+            if pattern:
+                return _grouped(path, leaf, scores[path], *pattern)
+            return _sparse(path, leaf, scores[path], threshold, float(sparsity or 0))
+
+        nests = {LowRank: "factors"}
+        replaced(variables, where, score, nests=nests)
+        threshold = None
+        if scope == "global" and sparsity:
+            everything = np.concatenate([each.ravel() for each in scores.values()])
+            threshold = np.partition(everything, round(sparsity * everything.size))[round(sparsity * everything.size)]
+        return replaced(variables, where, make, nests=nests)
+
+    return method
+
+
+def _sparse(path: str, leaf: Array, scores: np.ndarray, threshold: Any, sparsity: float) -> Sparse:
+    flat = scores.ravel()
+    if threshold is None:
+        kept = np.sort(np.argsort(flat, kind="stable")[round(sparsity * flat.size) :])
+    else:
+        kept = np.flatnonzero(flat >= threshold)
+    if not len(kept):
+        raise InputError(f"{path}: none of its {flat.size} weights would be left; lower sparsity={sparsity}")
+    positions = jnp.asarray(kept, jnp.int32)
+    return Sparse(leaf.ravel()[positions], positions, leaf.shape, leaf.dtype.name)
+
+
+def _grouped(path: str, leaf: Array, scores: np.ndarray, n: int, m: int) -> Any:
+    if leaf.ndim < 2 or leaf.shape[-2] % m:
+        inputs = leaf.shape[-2] if leaf.ndim > 1 else 0
+        leave_alone(path, f"{inputs} input channels, expected a multiple of {m}")
+        return leaf
+    shape = (*leaf.shape[:-2], -1, m, leaf.shape[-1])
+    order = np.argsort(-scores.reshape(shape), axis=-2, kind="stable")[..., :n, :]
+    positions = np.sort(order, axis=-2)
+    values = jnp.take_along_axis(leaf.reshape(shape), jnp.asarray(positions), axis=-2)
+    bits = next(bits for bits in (1, 2, 4, 8) if 2**bits >= m)
+    return SparseGroups(values, packed(jnp.asarray(positions, jnp.uint8), bits), m, leaf.dtype.name)

@@ -1,0 +1,140 @@
+"""A weight of signs, stored and in training."""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from typing import Any, ClassVar, Literal
+
+import equinox as eqx
+import jax.numpy as jnp
+import quax
+from jax import lax
+from jax.core import ShapedArray
+from jax.typing import ArrayLike
+
+from nncompress_jax.ops import ste
+from nncompress_jax.types import Array
+from nncompress_jax.weights.base import CompressedWeight, bind, dense, on_dense, run
+from nncompress_jax.weights.packed import Packed, packed
+from nncompress_jax.weights.quantized import Quantized
+
+Inputs = Literal["float", "int8", "sign"]
+"""What a binary weight multiplies: its inputs as they are, 8-bit codes, or signs with the inputs' mean magnitude."""
+
+
+class _Signs(CompressedWeight):
+    """What both binary types do: they are `Quantized` with codes of -1 and 1.
+
+    With "sign" inputs a product is XNOR-Net's: of signs, in int8 x int8 -> int32, times the mean magnitude of the
+    inputs under the kernel. The gradient of a sign passes where the input is in [-1, 1].
+    """
+
+
+class Binary(_Signs):
+    """signs * scale.
+
+    Attributes:
+      signs: [..., O] -1 or 1, eight to a byte; the logical shape is theirs.
+      scale: float32 of the signs' rank, with size 1 along all axes but the last.
+      inputs: what it multiplies.
+      dtype_name: logical dtype.
+
+    Source: Rastegari et al. 2016, "XNOR-Net", sections 3.1 and 3.2.
+    """
+
+    signs: Array | Packed
+    scale: Array
+    inputs: Inputs = eqx.field(static=True, default="float")
+    dtype_name: str = eqx.field(static=True, default="float32")
+
+    def aval(self) -> ShapedArray:
+        return ShapedArray(self.signs.shape, jnp.dtype(self.dtype_name))
+
+    def materialise(self) -> Array:
+        return self.simpler().materialise()
+
+    def simpler(self) -> Quantized:
+        return _quantized(self, 2 * dense(self.signs) - 1, self.scale)
+
+
+class FakeBinary(_Signs):
+    """A float weight that trains through its signs.
+
+    Scaled by the mean magnitude of each output channel it is XNOR-Net's, else BinaryConnect's, whose weights training
+    keeps in [-1, 1] (`projected`).
+
+    Attributes:
+      weight: [..., O] float32; the logical shape is its.
+      scaled: whether signs are multiplied by the mean magnitude.
+      inputs: what it multiplies.
+      dtype_name: logical dtype.
+
+    Source: Courbariaux et al. 2015, "BinaryConnect", section 2; Rastegari et al. 2016, "XNOR-Net", section 3.1.
+    """
+
+    TRAINS: ClassVar[tuple[str, ...]] = ("weight",)
+
+    weight: Array
+    scaled: bool = eqx.field(static=True, default=True)
+    inputs: Inputs = eqx.field(static=True, default="float")
+    dtype_name: str = eqx.field(static=True, default="float32")
+
+    def aval(self) -> ShapedArray:
+        return ShapedArray(self.weight.shape, jnp.dtype(self.dtype_name))
+
+    def materialise(self) -> Array:
+        return self.simpler().materialise()
+
+    def simpler(self) -> Quantized:
+        signs, scale = ste.sign(self.weight), self._scale()
+        codes = lax.stop_gradient(signs).astype(jnp.int8)
+        return _quantized(self, codes, lax.stop_gradient(scale), straight=signs * scale)
+
+    def settle(self) -> Binary:
+        """The weight in bits, with outputs that are the same to the last bit."""
+        signs = packed((self.weight >= 0).astype(jnp.int8), bits=1)
+        return Binary(signs, self._scale(), self.inputs, self.dtype_name)
+
+    def projected(self) -> "FakeBinary":
+        """What training goes on with after an update: weights outside of [-1, 1] would not flip back."""
+        return self if self.scaled else dataclasses.replace(self, weight=jnp.clip(self.weight, -1, 1))
+
+    def _scale(self) -> Array:
+        axes = tuple(range(self.weight.ndim - 1))
+        if self.scaled:
+            return jnp.abs(self.weight).mean(axes, keepdims=True)
+        return jnp.ones((1,) * (self.weight.ndim - 1) + self.weight.shape[-1:], jnp.float32)
+
+
+def _quantized(weight: Any, codes: Array, scale: Array, straight: Array | None = None) -> Quantized:
+    integer = weight.inputs != "float"
+    step = jnp.ones((), jnp.float32) if weight.inputs == "sign" else None
+    return Quantized(codes, scale, step, straight=straight, integer=integer, dtype_name=weight.dtype_name)
+
+
+@quax.register(lax.conv_general_dilated_p)
+def _(inputs: ArrayLike, kernel: _Signs, **params: Any) -> Any:
+    outputs = params["dimension_numbers"].rhs_spec[0]
+    summed = [axis for axis in range(kernel.ndim) if axis != outputs]
+    return _product(lax.conv_general_dilated_p, inputs, kernel, summed, (outputs,), params)
+
+
+@quax.register(lax.dot_general_p)
+def _(inputs: ArrayLike, kernel: _Signs, **params: Any) -> Any:
+    (_, summed), (_, batch) = params["dimension_numbers"]
+    free = [axis for axis in range(kernel.ndim) if axis not in (*summed, *batch)]
+    return _product(lax.dot_general_p, inputs, kernel, summed, free, params)
+
+
+def _product(
+    primitive: Any, inputs: Any, kernel: Any, summed: Sequence[int], free: Sequence[int], params: dict[str, Any]
+) -> Any:
+    """The inputs' magnitudes meet a kernel of equal parts, with one output instead of many (along the `free` axes)."""
+    if kernel.inputs != "sign":
+        return bind(primitive, (inputs, kernel.simpler()), params)
+    if params.get("feature_group_count", 1) != 1 or params.get("batch_group_count", 1) != 1:
+        return on_dense(primitive, (inputs, kernel), params, reason="signs of the inputs in a grouped convolution")
+    shape = [1 if axis in free else size for axis, size in enumerate(kernel.shape)]
+    box = jnp.full(shape, 1 / math.prod(kernel.shape[axis] for axis in summed), inputs.dtype)
+    magnitude = run(primitive, (jnp.abs(inputs), box), params)
+    return bind(primitive, (ste.sign(inputs), kernel.simpler()), params) * magnitude

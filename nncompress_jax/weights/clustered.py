@@ -1,0 +1,45 @@
+"""A weight whose entries are taken from a small codebook."""
+
+import dataclasses
+from typing import ClassVar
+
+import equinox as eqx
+import jax.numpy as jnp
+from jax.core import ShapedArray
+
+from nncompress_jax.types import Array
+from nncompress_jax.weights.base import CompressedWeight, dense
+
+
+class Clustered(CompressedWeight):
+    """codebook[codes]: every entry is one of K values; those train, by plain autodiff, each with all its entries.
+
+    Products run on the dense array, which is looked up inside the program.
+
+    Attributes:
+      codebook: [K] float32, or [K, O]: one for each output channel; K from 2 to 256.
+      codes: [..., O] uint8 below K, packed where a byte holds several; the logical shape is theirs.
+      dtype_name: logical dtype.
+
+    Source: Han et al. 2016, "Deep Compression", section 3.
+    """
+
+    TRAINS: ClassVar[tuple[str, ...]] = ("codebook",)
+
+    codebook: Array
+    codes: Array | CompressedWeight
+    dtype_name: str = eqx.field(static=True, default="float32")
+
+    def aval(self) -> ShapedArray:
+        return ShapedArray(self.codes.shape, jnp.dtype(self.dtype_name))
+
+    def materialise(self) -> Array:
+        codes = dense(self.codes).astype(jnp.int32)
+        if self.codebook.ndim == 1:
+            return self.codebook[codes].astype(self.dtype_name)
+        values = jnp.take_along_axis(self.codebook, codes.reshape(-1, codes.shape[-1]), axis=0)
+        return values.reshape(codes.shape).astype(self.dtype_name)
+
+    def stacked(self, length: int) -> "Clustered":
+        """The codebook serves every step."""
+        return dataclasses.replace(self, codebook=jnp.broadcast_to(self.codebook, (length, *self.codebook.shape)))

@@ -1,0 +1,76 @@
+"""A float weight that trains through its own quantization."""
+
+from typing import ClassVar
+
+import equinox as eqx
+import jax.numpy as jnp
+from jax import lax
+from jax.core import ShapedArray
+
+from nncompress_jax.ops import quantizer
+from nncompress_jax.ops.ste import learned_step, straight_through
+from nncompress_jax.types import Array
+from nncompress_jax.weights.base import CompressedWeight
+from nncompress_jax.weights.packed import packed
+from nncompress_jax.weights.quantized import Quantized, shared_axes
+
+
+class FakeQuantized(CompressedWeight):
+    """Stands for the quantized values of a float weight: operations are `Quantized`'s, gradients reach the float.
+
+    They pass the rounding straight, and are zero where a learned step clips the weight. Inputs are quantized in the
+    same way, and so are their gradients.
+
+    Attributes:
+      weight: [..., O] float32; the logical shape is its.
+      step: float32 of the weight's rank, learned, with size 1 along the axes that share one; None: from the
+        largest magnitude, always anew.
+      input_step: float32, a scalar: of the inputs' codes, static; None: one from each example (row) as it comes.
+      bits: 8, 4 or 2.
+      axes: along which the step varies.
+      tracked: whether training moves `input_step` with what it sees (`tracking`).
+      dtype_name: logical dtype.
+
+    Source: Jacob et al. 2018, "Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only
+    Inference", section 3; Esser et al. 2020, "Learned Step Size Quantization".
+    """
+
+    TRAINS: ClassVar[tuple[str, ...]] = ("weight", "step")
+    DECAYS: ClassVar[tuple[str, ...]] = ("weight",)
+
+    weight: Array
+    step: Array | None = None
+    input_step: Array | None = None
+    bits: int = eqx.field(static=True, default=8)
+    axes: tuple[int, ...] = eqx.field(static=True, default=(-1,))
+    tracked: bool = eqx.field(static=True, default=False)
+    dtype_name: str = eqx.field(static=True, default="float32")
+
+    def aval(self) -> ShapedArray:
+        return ShapedArray(self.weight.shape, jnp.dtype(self.dtype_name))
+
+    def materialise(self) -> Array:
+        return self.simpler().materialise()
+
+    def simpler(self) -> Quantized:
+        codes = self._codes()
+        if self.step is None:
+            straight = straight_through(codes.codes * codes.step, self.weight)
+        else:
+            straight = learned_step(self.weight, codes.codes, self.step, quantizer.steps_to_the_end(self.bits))
+        return self._quantized(codes.codes, codes.step, straight)
+
+    def settle(self) -> Quantized:
+        """The quantized weight, with outputs that are the same to the last bit."""
+        codes = self._codes()
+        return self._quantized(packed(codes.codes, self.bits, -(2 ** (self.bits - 1))), codes.step, None)
+
+    def _codes(self) -> quantizer.Codes:
+        axes = shared_axes(self.weight, self.axes)
+        codes, step, _ = quantizer.quantize(
+            lax.stop_gradient(self.weight), axes, lax.stop_gradient(self.step), self.bits
+        )[0]
+        return quantizer.Codes(codes, step)
+
+    def _quantized(self, codes: Array | CompressedWeight, step: Array, straight: Array | None) -> Quantized:
+        return Quantized(codes, step, self.input_step, straight=straight, dtype_name=self.dtype_name)

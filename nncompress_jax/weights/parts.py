@@ -1,0 +1,112 @@
+"""Which parts of compressed variables train, and derivatives with respect to them."""
+
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from nncompress_jax.errors import InputError
+from nncompress_jax.weights.base import is_compressed
+
+
+def trainable(tree: Any) -> Any:
+    """Which leaves training may change: every dense float array, and of compressed weights the fields that train.
+
+    Args:
+      tree: arrays and compressed weights.
+
+    Returns:
+      The same structure, with True and False in the places of arrays.
+
+    Example:
+      >>> from nncompress_jax.methods.cluster import cluster
+      >>> from nncompress_jax.types import Context
+      >>> weights = cluster()({"kernel": jnp.ones((4, 4)), "bias": jnp.ones(4)}, Context())
+      >>> jax.tree.leaves(trainable(weights))
+      [True, True, False]
+    """
+    return jax.tree.map(lambda leaf: _marked(leaf, "TRAINS", _is_float), tree, is_leaf=is_compressed)
+
+
+def decaying(tree: Any, dense: Callable[[Any], bool]) -> Any:
+    """Which leaves weight decay reaches: of compressed weights the fields that decay, of others what `dense` says.
+
+    Args:
+      tree: arrays and compressed weights; None where an array does not train.
+      dense: of an array that is a leaf of its own.
+    """
+    return jax.tree.map(
+        lambda leaf: _marked(leaf, "DECAYS", _is_float) if is_compressed(leaf) else dense(leaf),
+        tree,
+        is_leaf=is_compressed,
+    )
+
+
+def split(tree: Any) -> tuple[Any, Any]:
+    """(what trains, what does not): two trees of the structure, each with None in the places of the other's arrays."""
+    return eqx.partition(tree, trainable(tree))
+
+
+def joined(trained: Any, fixed: Any) -> Any:
+    """The tree that `split` was given."""
+    return eqx.combine(trained, fixed)
+
+
+def value_and_grad(function: Callable[..., Any], *, has_aux: bool = False) -> Callable[..., Any]:
+    """As `jax.value_and_grad`, with respect to the parts of the first argument that train.
+
+    Args:
+      function: of (variables, ...) to a scalar, for instance a loss of `inject(apply)`.
+      has_aux: whether it returns (scalar, more).
+
+    Returns:
+      A function of the same arguments, to the value and the gradients: these have the structure of the variables, with
+      None in the places of arrays that do not train, and are fit for optax beside `split(variables)[0]`.
+
+    Raises:
+      InputError: (when called) where nothing trains, because all is integers.
+
+    Example:
+      >>> from nncompress_jax.injection import inject
+      >>> from nncompress_jax.methods.prune import prune
+      >>> from nncompress_jax.types import Context
+      >>> weights = prune(sparsity=0.5)({"kernel": jnp.array([[1.0], [3.0]])}, Context())
+      >>> apply = inject(lambda weights, x: (x @ weights["kernel"]).sum())
+      >>> value, gradients = value_and_grad(apply)(weights, jnp.array([[1.0, 2.0]]))
+      >>> value.item(), gradients["kernel"].values.tolist(), gradients["kernel"].positions
+      (6.0, [2.0], None)
+    """
+
+    def differentiated(variables: Any, *args: Any, **kwargs: Any) -> Any:
+        trained, fixed = split(variables)
+        if not jax.tree.leaves(trained):
+            kinds = sorted({type(leaf).__name__ for leaf in jax.tree.leaves(variables, is_leaf=is_compressed)})
+            raise InputError(
+                f"nothing here trains (found {', '.join(kinds)}): integers have no gradient; "
+                "start from nnc.fake_quantize, or leave some weights dense"
+            )
+        return jax.value_and_grad(lambda trained: function(joined(trained, fixed), *args, **kwargs), has_aux=has_aux)(
+            trained
+        )
+
+    return differentiated
+
+
+def _marked(leaf: Any, kind: str, marks: Callable[[Any], bool]) -> Any:
+    """The leaf with marks for its arrays: those of the fields that the type lists, at any depth."""
+    if not is_compressed(leaf):
+        return jax.tree.map(marks, leaf)
+    arrays, structure = jax.tree_util.tree_flatten_with_path(leaf, lambda x: x is not leaf and is_compressed(x))
+    listed = getattr(type(leaf), kind)
+    filled = [
+        _marked(part, kind, marks) if path[0].name in listed else jax.tree.map(lambda _: False, part)
+        for path, part in arrays
+    ]
+    return jax.tree.unflatten(structure, filled)
+
+
+def _is_float(leaf: Any) -> bool:
+    return bool(jnp.issubdtype(jnp.result_type(leaf), jnp.inexact)) if not isinstance(leaf, np.dtype) else False

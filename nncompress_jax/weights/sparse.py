@@ -1,0 +1,98 @@
+"""A weight of which only some entries exist."""
+
+import math
+from collections.abc import Callable
+from typing import ClassVar
+
+import equinox as eqx
+import jax.numpy as jnp
+from jax.core import ShapedArray
+
+from nncompress_jax.types import Array
+from nncompress_jax.weights.base import CompressedWeight, dense
+from nncompress_jax.weights.packed import Packed
+from nncompress_jax.weights.quantized import Quantized
+
+
+class Sparse(CompressedWeight):
+    """Values at positions, zero elsewhere: zeros are not stored and cannot train.
+
+    Products run on the dense array, which is made inside the program: a sparse weight is small, not fast. Values in
+    integers of one scale make it an integer weight.
+
+    Attributes:
+      values: [n] float, in the order of their positions; or `Quantized` or `Clustered`.
+      positions: [n] int32, ascending: places in the flat array.
+      dense_shape: logical shape.
+      dtype_name: logical dtype.
+    """
+
+    TRAINS: ClassVar[tuple[str, ...]] = ("values",)
+    DECAYS: ClassVar[tuple[str, ...]] = ("values",)
+
+    values: Array | CompressedWeight
+    positions: Array
+    dense_shape: tuple[int, ...] = eqx.field(static=True)
+    dtype_name: str = eqx.field(static=True, default="float32")
+
+    def aval(self) -> ShapedArray:
+        return ShapedArray(self.dense_shape, jnp.dtype(self.dtype_name))
+
+    def materialise(self) -> Array:
+        return self._spread(dense(self.values)).astype(self.dtype_name)
+
+    def simpler(self) -> CompressedWeight:
+        return _on_integers(self, self._spread)
+
+    def _spread(self, values: Array) -> Array:
+        flat = jnp.zeros(math.prod(self.dense_shape), values.dtype).at[self.positions]
+        spread = flat.set(values, unique_indices=True, indices_are_sorted=True, mode="promise_in_bounds")
+        return spread.reshape(self.dense_shape)
+
+
+class SparseGroups(CompressedWeight):
+    """N:M sparsity: of every M neighbours along the axis of input channels, N exist.
+
+    Attributes:
+      values: [..., I / M, N, O] float; or `Quantized` or `Clustered`.
+      positions: [..., I / M, N, O] uint8, packed where a byte holds several: places within their group, all different.
+      group: M.
+      dtype_name: logical dtype.
+
+    Source: Mishra et al. 2021, "Accelerating Sparse Deep Neural Networks", section 2 (2:4).
+    """
+
+    TRAINS: ClassVar[tuple[str, ...]] = ("values",)
+    DECAYS: ClassVar[tuple[str, ...]] = ("values",)
+
+    values: Array | CompressedWeight
+    positions: Array | Packed
+    group: int = eqx.field(static=True)
+    dtype_name: str = eqx.field(static=True, default="float32")
+
+    def aval(self) -> ShapedArray:
+        *outer, groups, _, outputs = self.positions.shape
+        return ShapedArray((*outer, groups * self.group, outputs), jnp.dtype(self.dtype_name))
+
+    def materialise(self) -> Array:
+        return self._spread(dense(self.values)).astype(self.dtype_name)
+
+    def simpler(self) -> CompressedWeight:
+        return _on_integers(self, self._spread)
+
+    def _spread(self, values: Array) -> Array:
+        places = jnp.arange(self.group, dtype=jnp.uint8)[:, None]
+        positions, spread = dense(self.positions), jnp.zeros((), values.dtype)
+        for n in range(values.shape[-2]):  # [..., I / M, M, O]
+            there = positions[..., n, None, :] == places
+            spread = spread + jnp.where(there, values[..., n, None, :], jnp.zeros((), values.dtype))
+        return spread.reshape(self.shape)
+
+
+def _on_integers(weight: Sparse | SparseGroups, spread: Callable[[Array], Array]) -> CompressedWeight:
+    """As `Quantized`, where the values are, and their scale varies with the output channel at most."""
+    values = weight.values
+    if not isinstance(values, Quantized) or not values.integer or values.scale.size != values.scale.shape[-1]:
+        return weight
+    scale = values.scale.reshape((1,) * (weight.ndim - 1) + (-1,))
+    return Quantized(spread(dense(values.codes)), scale, values.input_step, dtype_name=weight.dtype_name)
