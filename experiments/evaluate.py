@@ -60,6 +60,7 @@ def main(options: Options) -> None:
     name = options.dataset or (run.dataset if run else "cifar10")
     data_dir = options.data_dir or (run.data_dir if run else None)
     dataset = sources.load(name, data_dir=data_dir, image_size=image_size)
+    variables = nnc.settle(variables)
     classes = variables["params"]["Dense_0"]["bias"].shape[0]
     if classes != len(dataset.class_names):
         raise nnc.InputError(

@@ -10,7 +10,8 @@ from nncompress_jax.methods.factorize import factorize
 from nncompress_jax.methods.fake_quantize import binarize, fake_quantize, settle
 from nncompress_jax.methods.prune import prune
 from nncompress_jax.methods.quantize import quantize
-from nncompress_jax.recipes import chain, compress, decompress
+from nncompress_jax.recipes import chain, compress, decompress, recipe
+from nncompress_jax.report.explain import explain
 from nncompress_jax.report.int8 import int8_report
 from nncompress_jax.weights.parts import value_and_grad
 
@@ -25,6 +26,7 @@ __all__ = [
     "compress",
     "cost",
     "decompress",
+    "explain",
     "factorize",
     "fake_quantize",
     "inject",
@@ -33,6 +35,7 @@ __all__ = [
     "observe",
     "prune",
     "quantize",
+    "recipe",
     "settle",
     "value_and_grad",
 ]

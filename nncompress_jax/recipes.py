@@ -1,11 +1,16 @@
 """Compressing variables, by one method or a chain of them, and undoing it."""
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
 
+from nncompress_jax.errors import InputError
+from nncompress_jax.methods.cluster import cluster
+from nncompress_jax.methods.factorize import factorize
+from nncompress_jax.methods.fake_quantize import binarize, fake_quantize
+from nncompress_jax.methods.prune import prune
 from nncompress_jax.methods.quantize import quantize
 from nncompress_jax.types import Apply, Context, Method
 from nncompress_jax.weights.base import dense, is_compressed
@@ -66,3 +71,53 @@ def chain(*methods: Method) -> Method:
         return functools.reduce(lambda result, step: step(result, context), methods, variables)
 
     return method
+
+
+STEPS: Mapping[str, tuple[str, Callable[[float], Method]]] = {
+    "quantize": ("8", lambda bits: quantize(bits=_whole(bits))),
+    "fake_quantize": ("8", lambda bits: fake_quantize(bits=_whole(bits), learned_steps=bits < 8)),
+    "binarize": ("1", lambda _: binarize()),
+    "fake_binarize": ("1", lambda _: binarize(train=True)),
+    "cluster": ("4", lambda bits: cluster(bits=_whole(bits))),
+    "prune": ("0.9", lambda sparsity: prune(sparsity=sparsity)),
+    "prune_global": ("0.9", lambda sparsity: prune(sparsity=sparsity, scope="global")),
+    "factorize": ("0.5", lambda macs: factorize(macs=macs)),
+    "tucker": ("0.5", lambda macs: factorize(macs=macs, kind="tucker")),
+}
+"""The words of `recipe`: the number that stands for none, and the method with a number."""
+
+
+def recipe(text: str) -> Method:
+    """A chain of methods in words, as commands take it.
+
+    Args:
+      text: steps joined by `+`, each a word of `STEPS` and, after a colon, its number: bits, sparsity, or the share of
+        multiply-accumulates.
+
+    Raises:
+      InputError: for words or numbers that are not there.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> small = compress({"kernel": jnp.arange(64.0).reshape(8, 8)}, recipe("prune:0.5+cluster:2"))
+      >>> small["kernel"].values.codebook.shape
+      (4,)
+    """
+    methods = []
+    for step in text.split("+"):
+        word, _, number = step.strip().partition(":")
+        if word not in STEPS:
+            raise InputError(f"unknown step {word!r} in recipe {text!r}; choose of {', '.join(STEPS)}")
+        default, method = STEPS[word]
+        try:
+            value = float(number or default)
+        except ValueError:
+            raise InputError(f"{step!r} in recipe {text!r}: expected a number, as in {word}:{default}") from None
+        methods.append(method(value))
+    return chain(*methods)
+
+
+def _whole(number: float) -> int:
+    if number != int(number):
+        raise InputError(f"{number}: expected a whole number of bits")
+    return int(number)

@@ -1,17 +1,15 @@
 """What runs on 8-bit integers, layer by layer, and what does not, and why."""
 
 import dataclasses
-import re
 from typing import Any
 
 import jax
 
-from nncompress_jax.injection import visits
-from nncompress_jax.program import Visit
+from nncompress_jax.report.explain import Place, explain
 from nncompress_jax.report.table import Table
 from nncompress_jax.tree import named_leaves
 from nncompress_jax.types import Apply, Array
-from nncompress_jax.weights.base import MATERIALISED, is_compressed
+from nncompress_jax.weights.base import is_compressed
 
 FORMATS = {"path": "", "operation": "", "types": "", "algorithm": "", "why_float": ""}
 
@@ -54,7 +52,7 @@ class Int8Report:
 
 
 def int8_report(apply: Apply, variables: Any, images: Array | jax.ShapeDtypeStruct, *inputs: Any) -> Int8Report:
-    """Reads in the program that is lowered for this platform on which types each layer runs.
+    """On which types each layer runs, in the program that is lowered for this platform: a view of `explain`.
 
     Args:
       apply: of (variables, images, *inputs), as `inject` takes it.
@@ -73,29 +71,16 @@ def int8_report(apply: Apply, variables: Any, images: Array | jax.ShapeDtypeStru
       >>> int8_report(lambda weights, x: x @ weights["kernel"], weights, jnp.ones((2, 3))).rows[0].types
       'int8 x int8 -> int32'
     """
+    explained = explain(apply, variables, images, *inputs)
+    types = {weight.path: weight.type for weight in explained.weights}
     leaves = dict(named_leaves(variables, is_compressed))
-    ran = visits(apply, variables, images, *inputs)
-    reasons: dict[str, list[str]] = {}
-    for visit in ran:
-        scope = str(visit.equation.source_info.name_stack)
-        for reason in re.findall(f"{MATERIALISED}([^/]*)", scope):
-            for path in filter(None, visit.owners):
-                reasons.setdefault(path, []).append(reason)
-    rows = [
-        _row(visit, path, leaves[path], reasons.get(path, []))
-        for visit in ran
-        if visit.product and None in visit.owners
-        for path in filter(None, visit.owners)
-    ]
-    return Int8Report(tuple(rows), jax.default_backend())
+    rows = [_row(place, types[place.path], leaves[place.path].dtype) for place in explained.places]
+    return Int8Report(tuple(rows), explained.platform)
 
 
-def _row(visit: Visit, path: str, leaf: Any, reasons: list[str]) -> Int8Layer:
-    assert visit.product is not None
-    left, right, output = visit.product.types
+def _row(place: Place, kind: str, dtype: Any) -> Int8Layer:
     why = ""
-    if (left, right) != ("int8", "int8"):
-        why = (
-            "; ".join(dict.fromkeys(reasons)) if is_compressed(leaf) else f"the weight is {leaf.dtype}, not compressed"
-        )
-    return Int8Layer(path, visit.product.operation, f"{left} x {right} -> {output}", visit.product.algorithm, why)
+    if not place.types.startswith("int8 x int8"):
+        float_parts = f"the weight is {dtype}, not compressed" if kind == "dense" else f"{kind} holds floats"
+        why = place.materialised or float_parts
+    return Int8Layer(place.path, place.operation, place.types, place.algorithm, why)

@@ -16,6 +16,7 @@ from nncompress_jax.errors import InputError
 from nncompress_jax.training import config as configuration
 from nncompress_jax.training.state import TrainState
 from nncompress_jax.types import Variables
+from nncompress_jax.weights.structure import check_same, structure, with_structure
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,11 +56,12 @@ def manager(workdir: Path, *, writes: bool = False) -> Iterator[ocp.CheckpointMa
     options = ocp.CheckpointManagerOptions(read_only=True)
     if writes:
         options = ocp.CheckpointManagerOptions(max_to_keep=2, cleanup_tmp_directories=True)
-    handlers = {"variables": ocp.StandardCheckpointHandler(), "rest": ocp.StandardCheckpointHandler()}
+    handlers: dict[str, Any] = {"variables": ocp.StandardCheckpointHandler(), "rest": ocp.StandardCheckpointHandler()}
+    handlers |= {"progress": ocp.JsonCheckpointHandler(), "structure": ocp.JsonCheckpointHandler()}
     with ocp.CheckpointManager(
         (workdir / "checkpoints").absolute(),
         options=options,
-        item_handlers={**handlers, "progress": ocp.JsonCheckpointHandler()},
+        item_handlers=handlers,
     ) as checkpoints:
         yield checkpoints
         checkpoints.wait_until_finished()
@@ -72,6 +74,7 @@ def save(checkpoints: ocp.CheckpointManager, state: TrainState, progress: Progre
         variables=ocp.args.StandardSave(state.variables),
         rest=ocp.args.StandardSave(rest),
         progress=ocp.args.JsonSave(dataclasses.asdict(progress)),
+        structure=ocp.args.JsonSave(structure(state.variables)),
     )
     checkpoints.save(progress.steps, args=items)
 
@@ -80,8 +83,9 @@ def load_state(checkpoints: ocp.CheckpointManager, template: TrainState) -> tupl
     """The latest checkpoint, with the template's shapes and shardings.
 
     Raises:
-      InputError: if it cannot be read.
+      InputError: if it cannot be read, or its compressed weights are of other types or static parts.
     """
+    check_same(_structure(checkpoints), structure(template.variables))
     rest = dataclasses.replace(template, variables={})
     items = ocp.args.Composite(
         variables=ocp.args.StandardRestore(template.variables),
@@ -100,7 +104,8 @@ def restore(workdir: str | Path) -> Variables:
       workdir: of a training run, finished or not, on any number of devices.
 
     Returns:
-      The network's collections, as `network(workdir).apply` takes them.
+      The network's collections, as `nnc.inject(network(workdir).apply)` takes them; weights that were trained
+      compressed come back as they were.
 
     Raises:
       InputError: if there is no run, no checkpoint yet, or it cannot be read.
@@ -108,11 +113,12 @@ def restore(workdir: str | Path) -> Variables:
     model, progress = network(workdir), load_progress(workdir)
     images = jax.ShapeDtypeStruct((1, *progress.image_shape), jnp.float32)
     device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    template = jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device),
-        jax.eval_shape(model.init, jax.random.key(0), images),
-    )
+    dense = jax.eval_shape(model.init, jax.random.key(0), images)
     with manager(Path(workdir)) as checkpoints:
+        template = jax.tree.map(
+            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device),
+            with_structure(dense, _structure(checkpoints)),
+        )
         items = ocp.args.Composite(variables=ocp.args.StandardRestore(template))
         return _restore(checkpoints, items)["variables"]
 
@@ -130,6 +136,14 @@ def network(workdir: str | Path) -> nn.Module:
     """The run's network, computing in float32."""
     config = configuration.read(workdir)
     return models.create(config.model, num_classes=load_progress(workdir).num_classes)
+
+
+def _structure(checkpoints: ocp.CheckpointManager) -> dict[str, Any]:
+    """Of the latest checkpoint; one from before weights could be compressed has none."""
+    latest = checkpoints.latest_step()
+    if latest is None or not (checkpoints.directory / str(latest) / "structure").exists():
+        return {}
+    return _restore(checkpoints, ocp.args.Composite(structure=ocp.args.JsonRestore()))["structure"]
 
 
 def _progress(restored: Any) -> Progress:

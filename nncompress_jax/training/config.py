@@ -59,6 +59,10 @@ class Config(Settings):
 
     model: str
     """vgg11, vgg13, vgg16, vgg19, vgg16ds (depthwise separable) or vgg16ds_stride (strides for pooling)."""
+    init: str | None = None
+    """Weights to begin with, by default at random: the workdir of a run, or a .pth file of the original project."""
+    compress: str | None = None
+    """How they are compressed before they train on, as fake_quantize:4 or prune:0.9+cluster:4; see `nnc.recipe`."""
     workdir: str | None = None
     """Folder of checkpoints and metrics; a run found there is resumed. By default it is made up from the flags."""
 
@@ -69,6 +73,10 @@ class Config(Settings):
         own = ("epochs", "batch_size", "learning_rate", "image_size")
         changed = [f"{name}{getattr(self, name)}" for name in own if getattr(self, name) is not None]
         parts = [self.dataset.replace("/", "_").replace(":", "_"), self.model, self.recipe, *changed]
+        if self.init:
+            parts.append(f"from-{Path(self.init).stem}")
+        if self.compress:
+            parts.append(self.compress.replace(":", "").replace("+", "-"))
         return Path("runs", "-".join([*parts, f"seed{self.seed}"] + ["bfloat16"] * bool(self.bfloat16)))
 
 

@@ -11,6 +11,7 @@ from nncompress_jax.training.config import Config, claim
 from nncompress_jax.training.evaluation import Evaluation, evaluate
 from nncompress_jax.training.setup import Setup, prepare
 from nncompress_jax.training.state import TrainState
+from nncompress_jax.types import Variables
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,8 +29,13 @@ class Run:
     evaluation: Evaluation
 
 
-def train(config: Config) -> Run:
+def train(config: Config, variables: Variables | None = None) -> Run:
     """Trains, or goes on with, the run that a configuration describes; a finished run is only tested.
+
+    Args:
+      config: what defines the run.
+      variables: the network's, to begin with instead of weights at random; they may be compressed, and only those of
+        their parts train that their types say. The same must be given to go on with the run.
 
     Raises:
       InputError: for settings that cannot be, a workdir of another run, or a loss that is not finite.
@@ -37,7 +43,7 @@ def train(config: Config) -> Run:
     setup = prepare(config)
     workdir = claim(config)
     epochs, steps = setup.recipe.epochs, setup.steps_per_epoch
-    state = setup.initial_state(config.seed)
+    state = setup.initial_state(config.seed, variables)
     progress = checkpoint.Progress(0, steps * epochs, 0.0, setup.model.num_classes, setup.image_shape)
 
     with checkpoint.manager(workdir, writes=True) as checkpoints:

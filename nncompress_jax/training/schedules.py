@@ -4,11 +4,11 @@ import dataclasses
 from collections.abc import Callable
 from typing import Literal
 
-import jax
 import optax
 
 from nncompress_jax.errors import InputError
-from nncompress_jax.types import Variables
+from nncompress_jax.types import Array
+from nncompress_jax.weights.parts import decaying
 
 WEIGHT_DECAY = 5e-4
 MOMENTUM = 0.9
@@ -24,7 +24,8 @@ class Recipe:
       learning_rate: the highest.
       schedule: (learning rate, steps per epoch, epochs) -> learning rate by step.
       nesterov: look-ahead momentum.
-      decays: which parameters weight decay (L2, added to the gradient) reaches.
+      decays: whether weight decay (L2, added to the gradient) reaches a parameter; compressed weights say it
+        themselves.
       keeps_last_batch: an epoch ends with what is left over, as a smaller batch, instead of leaving it out.
       initialization: of the network.
     """
@@ -34,7 +35,7 @@ class Recipe:
     learning_rate: float
     schedule: Callable[[float, int, int], optax.Schedule]
     nesterov: bool
-    decays: Callable[[Variables], Variables]
+    decays: Callable[[Array], bool]
     keeps_last_batch: bool
     initialization: Literal["he", "seed"]
 
@@ -71,7 +72,7 @@ RECIPES = {
         learning_rate=0.1,
         schedule=divided_after_100_epochs,
         nesterov=False,
-        decays=lambda params: jax.tree.map(lambda _: True, params),
+        decays=lambda parameter: True,
         keeps_last_batch=True,
         initialization="seed",
     ),
@@ -81,7 +82,7 @@ RECIPES = {
         learning_rate=0.1,
         schedule=one_cycle,
         nesterov=True,
-        decays=lambda params: jax.tree.map(lambda leaf: leaf.ndim > 1, params),
+        decays=lambda parameter: parameter.ndim > 1,
         keeps_last_batch=False,
         initialization="he",
     ),
@@ -118,6 +119,6 @@ def optimizer(recipe: Recipe, schedule: optax.Schedule) -> optax.GradientTransfo
       -0.10005
     """
     return optax.chain(
-        optax.add_decayed_weights(WEIGHT_DECAY, mask=recipe.decays),
+        optax.add_decayed_weights(WEIGHT_DECAY, mask=lambda params: decaying(params, recipe.decays)),
         optax.sgd(schedule, momentum=MOMENTUM, nesterov=recipe.nesterov),
     )

@@ -21,7 +21,7 @@ from nncompress_jax.training.mesh import check_batch_size, data_mesh
 from nncompress_jax.training.schedules import Recipe
 from nncompress_jax.training.state import TrainState, create
 from nncompress_jax.training.step import Augment
-from nncompress_jax.types import Array
+from nncompress_jax.types import Array, Variables
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,10 +60,11 @@ class Setup:
         """[H, W, I]."""
         return self.dataset.train.images.shape[1:]
 
-    def initial_state(self, seed: int) -> TrainState:
-        """Before the first step, on every device."""
+    def initial_state(self, seed: int, variables: Variables | None = None) -> TrainState:
+        """Before the first step, on every device; by default with weights at random."""
         init_key, augment_key = jax.random.split(jax.random.key(seed))
-        variables = jax.jit(self.model.init)(init_key, jnp.zeros((1, *self.image_shape)))
+        if variables is None:
+            variables = jax.jit(self.model.init)(init_key, jnp.zeros((1, *self.image_shape)))
         return create(variables, self.optimizer, augment_key, self.mesh)
 
 

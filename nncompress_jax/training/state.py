@@ -8,6 +8,7 @@ from jax.sharding import Mesh
 
 from nncompress_jax.training.mesh import replicated
 from nncompress_jax.types import Array, Variables
+from nncompress_jax.weights.parts import split
 
 
 @flax.struct.dataclass
@@ -16,8 +17,8 @@ class TrainState:
 
     Attributes:
       step: [] int32, steps taken.
-      variables: the network's collections, `params` among them.
-      opt_state: the optimizer's.
+      variables: the network's collections, `params` among them; weights may be compressed.
+      opt_state: the optimizer's, of the parts of `params` that train.
       key: [] PRNG key; step n draws from `fold_in(key, n)`, so that a resumed run repeats its draws.
     """
 
@@ -36,6 +37,6 @@ def create(variables: Variables, optimizer: optax.GradientTransformation, key: A
       key: PRNG key of the augmentation.
       mesh: of `mesh.data_mesh`.
     """
-    opt_state = optimizer.init(variables["params"])
+    opt_state = optimizer.init(split(variables["params"])[0])
     state = TrainState(jnp.zeros((), jnp.int32), variables, opt_state, key)
     return jax.device_put(jax.tree.map(jnp.copy, state), replicated(mesh))

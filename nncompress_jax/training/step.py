@@ -1,6 +1,7 @@
 """One step of training: a pure function of state, images and labels."""
 
 from collections.abc import Callable
+from typing import Any
 
 import chex
 import flax.struct
@@ -10,10 +11,12 @@ import optax
 from jax import lax
 from jax.sharding import Mesh
 
-from nncompress_jax.injection import inject
+from nncompress_jax.injection import observe
 from nncompress_jax.training.mesh import batches_by_example, replicated
 from nncompress_jax.training.state import TrainState
 from nncompress_jax.types import Apply, Array
+from nncompress_jax.weights.fake_quantized import largest_magnitude, moved_ranges
+from nncompress_jax.weights.parts import joined, projected, split, value_and_grad
 
 Augment = Callable[[Array, Array], Array]
 """(key, images [B, H, W, I] uint8) -> [B, H, W, I] float32."""
@@ -46,7 +49,7 @@ def train_step(
     """One step of gradient descent on the mean cross entropy.
 
     Args:
-      apply: a linen module's, with `train=` and `mutable=`.
+      apply: `observe` of a linen module's, with `train=` and `mutable=`, for the largest magnitudes.
       optimizer: the one that made the state.
       augment: from stored pixels to the network's input, at random.
       state: before the step.
@@ -62,17 +65,20 @@ def train_step(
     inputs = augment(jax.random.fold_in(state.key, state.step), images)
     others = {name: tree for name, tree in state.variables.items() if name != "params"}
 
-    def loss_of(params: Array) -> tuple[Array, tuple[Array, dict]]:
-        logits, updated = apply({"params": params, **others}, inputs, train=True, mutable=list(others))
+    def loss_of(params: Any) -> tuple[Array, Any]:
+        variables = {"params": params, **others}
+        (logits, updated), observed = apply(variables, inputs, train=True, mutable=list(others))
         chex.assert_rank(logits, 2)
         logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
         losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
-        return losses.mean(), (logits, updated)
+        return losses.mean(), (logits, updated, observed)
 
     params = state.variables["params"]
-    (loss, (logits, updated)), gradients = jax.value_and_grad(loss_of, has_aux=True)(params)
-    updates, opt_state = optimizer.update(gradients, state.opt_state, params)
-    variables = {"params": optax.apply_updates(params, updates), **updated}
+    (loss, (logits, updated, observed)), gradients = value_and_grad(loss_of, has_aux=True)(params)
+    trained, fixed = split(params)
+    updates, opt_state = optimizer.update(gradients, state.opt_state, trained)
+    params = projected(joined(optax.apply_updates(trained, updates), fixed))
+    variables = moved_ranges({"params": params, **updated}, observed)
     correct = jnp.sum(logits.argmax(-1) == labels, dtype=jnp.int32)
     return TrainState(state.step + 1, variables, opt_state, state.key), Metrics(loss, correct)
 
@@ -86,7 +92,7 @@ def compile_train_steps(
     statistics are those of the whole batch on any number of devices. Several steps are one loop in the program: an
     accelerator then waits for the host once, while XLA on the CPU runs convolutions in loops on slow paths.
     """
-    apply = inject(apply, fast=True)
+    apply = observe(apply, largest_magnitude)  # XLA drops what no weight tracks
 
     def steps(state: TrainState, images: Array, labels: Array, rows: Array) -> tuple[TrainState, Metrics]:
         def step(state: TrainState, rows: Array) -> tuple[TrainState, Metrics]:

@@ -50,6 +50,10 @@ class CompressedWeight(quax.ArrayValue):
         """The same array as another type that has more rules; itself, where there is none."""
         return self
 
+    def projected(self) -> Any:
+        """After an update in training: back within the bounds of its values, where it has any."""
+        return self
+
     def cast(self, dtype: Any) -> Any:
         """The same parts, standing for an array of another float type."""
         logical: dict[str, Any] = {"dtype_name": jnp.dtype(dtype).name}

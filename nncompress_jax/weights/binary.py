@@ -96,7 +96,7 @@ class FakeBinary(_Signs):
         return Binary(signs, self._scale(), self.inputs, self.dtype_name)
 
     def projected(self) -> "FakeBinary":
-        """What training goes on with after an update: weights outside of [-1, 1] would not flip back."""
+        """BinaryConnect's weights stay in [-1, 1]: outside, no gradient would bring them back."""
         return self if self.scaled else dataclasses.replace(self, weight=jnp.clip(self.weight, -1, 1))
 
     def _scale(self) -> Array:

@@ -1,16 +1,21 @@
 """A float weight that trains through its own quantization."""
 
-from typing import ClassVar
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.core import ShapedArray
 
 from nncompress_jax.ops import quantizer
 from nncompress_jax.ops.ste import learned_step, straight_through
+from nncompress_jax.tree import named_leaves
 from nncompress_jax.types import Array
-from nncompress_jax.weights.base import CompressedWeight
+from nncompress_jax.weights.base import CompressedWeight, is_compressed
+from nncompress_jax.weights.low_rank import LowRank
 from nncompress_jax.weights.packed import packed
 from nncompress_jax.weights.quantized import Quantized, shared_axes
 
@@ -74,3 +79,35 @@ class FakeQuantized(CompressedWeight):
 
     def _quantized(self, codes: Array | CompressedWeight, step: Array, straight: Array | None) -> Quantized:
         return Quantized(codes, step, self.input_step, straight=straight, dtype_name=self.dtype_name)
+
+
+MOMENTUM = 0.99
+"""Of the running mean that a tracked range is."""
+
+
+def largest_magnitude(path: str, inputs: Array) -> Array:
+    """What is observed of a weight's inputs, for `moved_ranges`."""
+    return jnp.abs(inputs).max().astype(jnp.float32)
+
+
+def moved_ranges(variables: Any, observed: Mapping[str, Any]) -> Any:
+    """Weights that track the range of their inputs, with that range moved by what one batch showed.
+
+    Args:
+      variables: any tree; other leaves stay.
+      observed: of `nnc.observe(apply, largest_magnitude)`.
+    """
+
+    def moved(path: str, leaf: Any) -> Any:
+        if isinstance(leaf, LowRank):  # the inputs meet the first factor
+            first, *others = leaf.factors
+            return LowRank((moved(path, first), *others), leaf.dtype_name)
+        if not isinstance(leaf, FakeQuantized) or leaf.input_step is None or not leaf.tracked or path not in observed:
+            return leaf
+        largest = jnp.stack([jnp.max(seen.value) for seen in observed[path]]).max()
+        step = MOMENTUM * leaf.input_step + (1 - MOMENTUM) * quantizer.step_of_range(largest)
+        return dataclasses.replace(leaf, input_step=step)
+
+    leaves = named_leaves(variables, is_compressed)
+    structure = jax.tree.structure(variables, is_leaf=is_compressed)
+    return jax.tree.unflatten(structure, [moved(path, leaf) for path, leaf in leaves])

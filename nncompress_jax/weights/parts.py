@@ -55,6 +55,15 @@ def joined(trained: Any, fixed: Any) -> Any:
     return eqx.combine(trained, fixed)
 
 
+def projected(tree: Any) -> Any:
+    """What training goes on with after an update: weights that have bounds are brought back into them."""
+    return jax.tree.map(
+        lambda leaf: leaf.projected() if is_compressed(leaf) else leaf,
+        tree,
+        is_leaf=is_compressed,
+    )
+
+
 def value_and_grad(function: Callable[..., Any], *, has_aux: bool = False) -> Callable[..., Any]:
     """As `jax.value_and_grad`, with respect to the parts of the first argument that train.
 

@@ -83,7 +83,7 @@ def _described(part: Any) -> Any:
         return [_described(each) for each in part]
     if not is_compressed(part):
         return {"shape": list(part.shape), "dtype": jnp.dtype(part.dtype).name}
-    fields = dataclasses.fields(part)  # type: ignore[arg-type]
+    fields = dataclasses.fields(part)
     static = {field.name: getattr(part, field.name) for field in fields if field.metadata.get("static")}
     parts = {field.name: _described(getattr(part, field.name)) for field in fields if field.name not in static}
     listed = {name: list(value) if isinstance(value, tuple) else value for name, value in static.items()}
@@ -106,7 +106,11 @@ def _built(path: str, described: Any) -> Any:
 
 
 def _in_words(described: Any) -> str:
-    if described is None:
+    """A type with its static parts, and the types inside."""
+    if not isinstance(described, dict):
         return "a dense array"
-    static = ", ".join(f"{name}={value}" for name, value in described["static"].items())
-    return f"{described['type']}({static})"
+    static = [f"{name}={value}" for name, value in described["static"].items()]
+    parts = [each for part in described["parts"].values() for each in (part if isinstance(part, list) else [part])]
+    inner = [_in_words(part) for part in parts if part and "type" in part]
+    shapes = [f"{tuple(part['shape'])} {part['dtype']}" for part in parts if part and "type" not in part]
+    return f"{described['type']}({', '.join([*inner, *shapes, *static])})"

@@ -1,0 +1,207 @@
+"""Weight by weight: how each is stored, where it runs, on what, and what kept it from running compressed."""
+
+import dataclasses
+import math
+import re
+from typing import Any
+
+import jax
+
+from nncompress_jax.injection import visits
+from nncompress_jax.program import Visit
+from nncompress_jax.report.table import Table
+from nncompress_jax.tree import named_leaves, stored_bytes
+from nncompress_jax.types import Apply, Array
+from nncompress_jax.weights.base import MATERIALISED, is_compressed
+from nncompress_jax.weights.low_rank import LowRank
+from nncompress_jax.weights.sparse import Sparse, SparseGroups
+
+FORMATS = {
+    "path": "",
+    "type": "",
+    "shape": "",
+    "bits": ".2f",
+    "stored_bytes": ",",
+    "density": ".3f",
+    "rank": "",
+    "operations": "",
+    "types": "",
+    "macs": ",",
+    "runs": "",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Place:
+    """Where a weight multiplies data.
+
+    Attributes:
+      path: of the weight.
+      operation: "convolution", "depthwise convolution", "grouped convolution" or "dot".
+      types: element types of the operands and the result, as `int8 x int8 -> int32`.
+      algorithm: what runs it on this platform: "native", or one of `ops.algorithms`.
+      macs: multiply-accumulates for one example.
+      materialised: what forced the weight into its dense form, one reason after the other; empty where nothing did.
+    """
+
+    path: str
+    operation: str
+    types: str
+    algorithm: str
+    macs: int
+    materialised: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Weight:
+    """How a leaf of the variables is stored, and where it runs.
+
+    Attributes:
+      path: of the leaf.
+      type: "dense", a type, or types inside one another (`LowRank of Quantized`).
+      shape: logical.
+      bits: stored, for each entry of the logical shape; scales, positions and codebooks included.
+      stored_bytes: of all its parts.
+      density: share of the entries that exist; None unless some do not.
+      rank: of a chain: the channels between its factors, as `32` or `32 x 48`; None for others.
+      places: in the order of the program.
+      materialised: what forced it into its dense form anywhere; empty where nothing did.
+    """
+
+    path: str
+    type: str
+    shape: tuple[int, ...]
+    bits: float
+    stored_bytes: int
+    density: float | None
+    rank: str | None
+    places: tuple[Place, ...]
+    materialised: str
+
+    @property
+    def runs(self) -> str:
+        """In one word, or with the reason: compressed, dense, materialised, or not at all."""
+        if not self.places and not self.materialised:
+            return "no product"
+        if self.type == "dense":
+            return "dense"
+        return f"materialised: {self.materialised}" if self.materialised else "compressed"
+
+
+@dataclasses.dataclass(frozen=True)
+class Explanation:
+    """Of all leaves that are compressed or multiply data, in the order of the variables; as lowered for `platform`."""
+
+    weights: tuple[Weight, ...]
+    places: tuple[Place, ...]
+    platform: str
+
+    def rows(self) -> list[dict[str, Any]]:
+        """A row for each weight, under the columns of `FORMATS`."""
+        return [
+            {
+                **{name: getattr(weight, name) for name in ("path", "type", "bits", "stored_bytes", "density", "runs")},
+                "shape": " x ".join(map(str, weight.shape)),
+                "rank": weight.rank or "",
+                "operations": ", ".join(dict.fromkeys(place.operation for place in weight.places)),
+                "types": ", ".join(dict.fromkeys(place.types for place in weight.places)),
+                "macs": sum(place.macs for place in weight.places),
+            }
+            for weight in self.weights
+        ]
+
+    def print(self) -> None:
+        """As a table on the terminal."""
+        size = sum(weight.stored_bytes for weight in self.weights)
+        Table(f"{len(self.weights)} weights, {size:,} bytes, on {self.platform}", FORMATS, self.rows()).print()
+
+
+def explain(apply: Apply, variables: Any, images: Array | jax.ShapeDtypeStruct, *inputs: Any) -> Explanation:
+    """Reads in the program that is lowered for this platform how each weight is stored and where it runs.
+
+    Args:
+      apply: of (variables, images, *inputs), as `inject` takes it.
+      variables: compressed or not.
+      images: [B, ...], or its `jax.ShapeDtypeStruct`; multiply-accumulates are divided by B.
+      *inputs: apply's further arguments.
+
+    Returns:
+      Weights, and the places where they multiply data. Products of data with data, as in attention, are in neither.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from nncompress_jax.recipes import compress, recipe
+      >>> weights = compress({"kernel": jnp.arange(64.0).reshape(8, 8)}, recipe("prune:0.75"))
+      >>> row = explain(lambda w, x: x @ w["kernel"], weights, jnp.ones((2, 8))).weights[0]
+      >>> row.type, row.density, row.runs
+      ('Sparse', 0.25, 'materialised: no rule for dot_general')
+    """
+    leaves = dict(named_leaves(variables, is_compressed))
+    ran = visits(apply, variables, images, *inputs)
+    reasons: dict[str, list[str]] = {}
+    for visit in ran:
+        scope = str(visit.equation.source_info.name_stack)
+        for reason in re.findall(f"{MATERIALISED}([^/]*)", scope):
+            for path in filter(None, visit.owners):
+                if is_compressed(leaves[path]) and reason not in reasons.setdefault(path, []):
+                    reasons[path].append(reason)
+    why = {path: "; ".join(each) for path, each in reasons.items()}
+    places = [
+        _place(visit, path, why.get(path, ""), images.shape[0])
+        for visit in ran
+        if visit.product and None in visit.owners
+        for path in filter(None, visit.owners)
+    ]
+    by_path: dict[str, list[Place]] = {}
+    for place in places:
+        by_path.setdefault(place.path, []).append(place)
+    weights = [
+        _weight(path, leaf, tuple(by_path.get(path, ())), why.get(path, ""))
+        for path, leaf in leaves.items()
+        if is_compressed(leaf) or path in by_path
+    ]
+    return Explanation(tuple(weights), tuple(places), jax.default_backend())
+
+
+def _place(visit: Visit, path: str, materialised: str, examples: int) -> Place:
+    assert visit.product is not None
+    left, right, output = visit.product.types
+    macs = visit.product.macs * visit.repeats // examples
+    return Place(
+        path, visit.product.operation, f"{left} x {right} -> {output}", visit.product.algorithm, macs, materialised
+    )
+
+
+def _weight(path: str, leaf: Any, places: tuple[Place, ...], materialised: str) -> Weight:
+    size, stored = math.prod(leaf.shape), stored_bytes(leaf)
+    ranks = [str(factor.shape[-1]) for factor in leaf.factors[:-1]] if isinstance(leaf, LowRank) else []
+    return Weight(
+        path,
+        _nesting(leaf),
+        tuple(leaf.shape),
+        8 * stored / max(size, 1),
+        stored,
+        _density(leaf),
+        " x ".join(ranks) or None,
+        places,
+        materialised,
+    )
+
+
+def _nesting(leaf: Any) -> str:
+    if not is_compressed(leaf):
+        return "dense"
+    held: Any = leaf.factors if isinstance(leaf, LowRank) else getattr(leaf, "values", None)
+    inner = sorted({_nesting(part) for part in (held if isinstance(held, tuple) else (held,)) if is_compressed(part)})
+    return " of ".join([type(leaf).__name__, *([", ".join(inner)] if inner else [])])
+
+
+def _density(leaf: Any) -> float | None:
+    """Entries that exist over all; of a chain, those of its factors."""
+    if isinstance(leaf, Sparse | SparseGroups):
+        return math.prod(leaf.positions.shape) / math.prod(leaf.shape)
+    if isinstance(leaf, LowRank) and any(_density(factor) is not None for factor in leaf.factors):
+        sizes = [math.prod(factor.shape) for factor in leaf.factors]
+        there = sum((_density(factor) or 1) * size for factor, size in zip(leaf.factors, sizes, strict=True))
+        return there / sum(sizes)
+    return None
