@@ -25,9 +25,7 @@ RECIPES = {
 
 @pytest.fixture(scope="module")
 def start(tiny_data, tmp_path_factory):
-    config = Config(
-        model="vgg16ds_stride", dataset="tiny", data_dir=tiny_data, epochs=1, batch_size=16, learning_rate=0.01
-    )
+    config = Config(model="vgg11", dataset="tiny", data_dir=tiny_data, epochs=1, batch_size=16, learning_rate=0.01)
     return loop.train(dataclasses.replace(config, workdir=str(tmp_path_factory.mktemp("start") / "run"))), config
 
 
@@ -80,7 +78,7 @@ def test_goes_on_where_it_stopped(start, tmp_path):
 
 def test_tracked_ranges_move(start, tmp_path):
     _, config = start
-    network, variables = nnc.models.create("vgg16ds_stride", num_classes=4), checkpoint.restore(start[0].workdir)
+    network, variables = nnc.models.create("vgg11", num_classes=4), checkpoint.restore(start[0].workdir)
     method = nnc.fake_quantize(ranges=nnc.calibration.abs_max, tracked=True)
     batches = [jnp.ones((4, 32, 32, 3)), -jnp.ones((4, 32, 32, 3))]
     before = nnc.compress(variables, method, apply=network.apply, batches=batches)
