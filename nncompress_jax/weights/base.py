@@ -41,8 +41,8 @@ class CompressedWeight(quax.ArrayValue):
     @staticmethod
     def default(primitive: Any, values: Sequence[Any], params: dict[str, Any]) -> Any:
         """What happens where there is no rule: operands take a simpler form, at last the dense one."""
-        simpler = [value.simpler() if is_compressed(value) else value for value in values]
-        if any(new is not old for new, old in zip(simpler, values, strict=True)):
+        simpler = [value.simpler() if is_compressed(value) else value for value in after_inputs(values)]
+        if any(type(new) is not type(old) for new, old in zip(simpler, values, strict=True)):
             return bind(primitive, simpler, params)
         return on_dense(primitive, values, params, reason=f"no rule for {primitive}")
 
@@ -102,6 +102,26 @@ def run(primitive: Any, values: Sequence[Any], params: dict[str, Any]) -> Any:
     return bind(primitive, values, params)
 
 
+def after_inputs(values: Sequence[Any]) -> list[Any]:
+    """The operands, such that XLA on the CPU makes no weight larger before the weight's inputs are there.
+
+    It would do so for all layers at once, and hold them all: what depends on no input is computed first, and
+    `lax.optimization_barrier` does not outlive the compiler there. So the integers of each weight are combined with
+    a bit that is never set, and that only the inputs tell. Where several devices share the inputs it would have to be
+    sent around, and is left out.
+    """
+    floats = (x for x in values if not is_compressed(x) and jnp.issubdtype(jnp.result_type(x), jnp.floating))
+    inputs = next((x for x in floats if jnp.ndim(x) and jnp.size(x)), None)
+    if inputs is None or jax.default_backend() != "cpu" or jax.device_count() > 1:
+        return list(values)
+    never = jnp.ravel(inputs)[0] > jnp.inf
+
+    def held(part: Any) -> Any:
+        return part ^ never.astype(part.dtype) if jnp.issubdtype(part.dtype, jnp.integer) else part
+
+    return [jax.tree.map(held, value) if is_compressed(value) else value for value in values]
+
+
 MATERIALISED = "materialised: "
 """Begins the name of the scope in which operands are materialised for a primitive; the reason follows."""
 
@@ -109,7 +129,7 @@ MATERIALISED = "materialised: "
 def on_dense(primitive: Any, values: Sequence[Any], params: dict[str, Any], *, reason: str) -> Any:
     """Runs a primitive on materialised operands, under a named scope that says in the program why."""
     with jax.named_scope(f"{MATERIALISED}{reason}"):
-        values = [dense(value) for value in values]
+        values = [dense(value) for value in after_inputs(values)]
     return run(primitive, values, params)
 
 

@@ -15,7 +15,7 @@ from jax.typing import ArrayLike
 from nncompress_jax.ops import int8, quantizer
 from nncompress_jax.ops.integer import LONGEST_SUM
 from nncompress_jax.types import Array
-from nncompress_jax.weights.base import CompressedWeight, dense, on_dense
+from nncompress_jax.weights.base import CompressedWeight, after_inputs, dense, on_dense
 
 
 class Quantized(CompressedWeight):
@@ -115,7 +115,8 @@ def _operands(
         return f"the inputs are {inputs.dtype}"
     if math.prod(weight.shape[axis] for axis in pairs) > LONGEST_SUM:
         return f"int32 holds sums of {LONGEST_SUM} products"
-    codes, straight = dense(weight.codes), weight.straight
+    held, straight = after_inputs((weight.codes, inputs))[0], weight.straight
+    codes = dense(held)
     varying = [axis for axis, size in enumerate(weight.scale.shape) if size > 1]
     inner = [axis for axis in varying if axis in pairs]
     if not inner:

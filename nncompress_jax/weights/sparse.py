@@ -45,7 +45,8 @@ class Sparse(CompressedWeight):
         return _on_integers(self, self._spread)
 
     def _spread(self, values: Array) -> Array:
-        flat = jnp.zeros(math.prod(self.dense_shape), values.dtype).at[self.positions]
+        zero = (self.positions[0] < 0).astype(values.dtype)  # no constant: XLA would fill all weights' zeros at once
+        flat = jnp.full(math.prod(self.dense_shape), zero).at[self.positions]
         spread = flat.set(values, unique_indices=True, indices_are_sorted=True, mode="promise_in_bounds")
         return spread.reshape(self.dense_shape)
 
