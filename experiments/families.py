@@ -15,11 +15,11 @@ from typing import Any
 
 import jax
 import numpy as np
-from train import initial
 
 import nncompress_jax as nnc
 from nncompress_jax import command, models
 from nncompress_jax.data import sources
+from nncompress_jax.initial import initial_variables
 from nncompress_jax.methods.selection import LeftAlone
 from nncompress_jax.report.table import Table
 from nncompress_jax.training.config import Config
@@ -92,7 +92,7 @@ def compared(options: Options, dataset: sources.Dataset, init: str, recipe: str)
         name = f"{Path(init).stem}-{stage.replace(':', '').replace('.', '')}"
         own = {"init": init, "compress": None if stage == "none" else stage, "workdir": str(options.out / name)}
         config = Config(**{field.name: getattr(options, field.name) for field in dataclasses.fields(Config)} | own)
-        variables = initial(config)
+        variables = initial_variables(config)
         assert variables is not None
         settled = nnc.settle(variables)
         result = evaluate(network.apply, settled, dataset.test, preprocessing(dataset), description=f"testing {recipe}")

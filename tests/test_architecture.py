@@ -70,6 +70,7 @@ ORDER = [
     "training.loop",
     "importers",
     "importers.torch",
+    "initial",
     "report",
     "report.table",
     "report.explain",

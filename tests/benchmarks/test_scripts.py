@@ -50,8 +50,8 @@ def test_profile(tmp_path):
 
 
 def test_compile(tmp_path):
-    written, _ = figures(tmp_path, "compile.py", *SMALL[:2], "--tasks", "inference", "--contenders", "ours", "linen")
-    assert [row["contender"] for row in written["compile"]] == ["ours", "linen"]
+    written, _ = figures(tmp_path, "compile.py", *SMALL[:2], "--tasks", "inference", "--contenders", "linen")
+    assert [row["contender"] for row in written["compile"]] == ["linen"]
     assert all(row["cold_s"] > 0 and row["warm_s"] > 0 for row in written["compile"])
 
 
@@ -61,6 +61,13 @@ def test_accelerator(tmp_path):
     assert written["inference"][0]["contender"] == "ours bfloat16"
     assert written["inference"][0]["share_of_peak"] > 0
     assert written["int8"][0]["difference"] == 0  # the CPU beside itself
+
+
+def test_weights(tmp_path):
+    recipes = ("--recipes", "quantize:4", "--leaves", "4", "--layers", "2", "--rounds", "1")
+    written, _ = figures(tmp_path, "weights.py", *recipes)
+    assert written["overhead"][0]["arrays"] == 8
+    assert all(row["peak_above_stored_mib"] < 2 * row["layer_mib"] for row in written["memory"])
 
 
 @pytest.mark.parametrize("script", ["cpu.py", "compile.py", "accelerator.py"])

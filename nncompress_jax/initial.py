@@ -1,0 +1,33 @@
+"""The weights that a training run begins with: of another run, or of a file; compressed, if it says so."""
+
+from pathlib import Path
+
+from nncompress_jax.errors import InputError
+from nncompress_jax.importers import torch
+from nncompress_jax.recipes import compress, recipe
+from nncompress_jax.training import checkpoint
+from nncompress_jax.training.config import Config
+from nncompress_jax.types import Variables
+
+
+def initial_variables(config: Config) -> Variables | None:
+    """What `loop.train` takes beside the configuration.
+
+    Args:
+      config: its `init` and `compress` are followed.
+
+    Returns:
+      The network's variables; None: the run begins at random.
+
+    Raises:
+      InputError: for a recipe without weights to compress, and where either cannot be read.
+    """
+    if config.init is None:
+        if config.compress:
+            raise InputError(f"--compress={config.compress} needs --init, the weights that are compressed")
+        return None
+    if Path(config.init).suffix == ".pth":
+        variables = torch.load(config.init, model=config.model)
+    else:
+        variables = checkpoint.restore(config.init)
+    return compress(variables, recipe(config.compress)) if config.compress else variables
