@@ -67,7 +67,8 @@ def check(leaves: Sequence[tuple[str, Any]], nests: Nests) -> None:
             raise InputError(f"{', '.join(bad)}: {problem}; {advice}")
 
     others = f" other than {', '.join(sorted(t.__name__ for t in nests))} of floats" if nests else ""
-    refuse(f"compressed already{others}", "start from nnc.decompress(variables), or choose with where=", is_compressed)
+    advice = "start from nnc.decompress(variables), choose with where=, or chain: factorize, prune, then what encodes"
+    refuse(f"compressed already{others}", advice, is_compressed)
     refuse("not floating point", "choose other leaves with where=", lambda leaf: not _is_float(leaf))
     refuse("no entries", "choose other leaves with where=", lambda leaf: not np.size(leaf))
     refuse("NaN or infinite values", "restore an earlier checkpoint", lambda leaf: not _is_finite(leaf))

@@ -41,7 +41,7 @@ class Place:
       types: element types of the operands and the result, as `int8 x int8 -> int32`.
       algorithm: what runs it on this platform: "native", or one of `ops.algorithms`.
       macs: multiply-accumulates for one example.
-      materialised: what forced the weight into its dense form, one reason after the other; empty where nothing did.
+      why_float: what keeps it from 8-bit integers; empty where it runs on them.
     """
 
     path: str
@@ -49,7 +49,7 @@ class Place:
     types: str
     algorithm: str
     macs: int
-    materialised: str = ""
+    why_float: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -147,7 +147,7 @@ def explain(apply: Apply, variables: Any, images: Array | jax.ShapeDtypeStruct, 
                     reasons[path].append(reason)
     why = {path: "; ".join(each) for path, each in reasons.items()}
     places = [
-        _place(visit, path, why.get(path, ""), images.shape[0])
+        _place(visit, path, leaves[path], why.get(path, ""), images.shape[0])
         for visit in ran
         if visit.product and None in visit.owners
         for path in filter(None, visit.owners)
@@ -163,13 +163,15 @@ def explain(apply: Apply, variables: Any, images: Array | jax.ShapeDtypeStruct, 
     return Explanation(tuple(weights), tuple(places), jax.default_backend())
 
 
-def _place(visit: Visit, path: str, materialised: str, examples: int) -> Place:
+def _place(visit: Visit, path: str, leaf: Any, materialised: str, examples: int) -> Place:
     assert visit.product is not None
-    left, right, output = visit.product.types
-    macs = visit.product.macs * visit.repeats // examples
-    return Place(
-        path, visit.product.operation, f"{left} x {right} -> {output}", visit.product.algorithm, macs, materialised
-    )
+    product, (left, right, output) = visit.product, visit.product.types
+    why = ""
+    if (left, right) != ("int8", "int8"):
+        kind = _nesting(leaf)
+        why = materialised or (f"the weight is {leaf.dtype}, not compressed" if kind == "dense" else f"{kind}: floats")
+    macs = product.macs * visit.repeats // examples
+    return Place(path, product.operation, f"{left} x {right} -> {output}", product.algorithm, macs, why)
 
 
 def _weight(path: str, leaf: Any, places: tuple[Place, ...], materialised: str) -> Weight:

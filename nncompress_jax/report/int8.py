@@ -7,41 +7,20 @@ import jax
 
 from nncompress_jax.report.explain import Place, explain
 from nncompress_jax.report.table import Table
-from nncompress_jax.tree import named_leaves
 from nncompress_jax.types import Apply, Array
-from nncompress_jax.weights.base import is_compressed
 
 FORMATS = {"path": "", "operation": "", "types": "", "algorithm": "", "why_float": ""}
-
-
-@dataclasses.dataclass(frozen=True)
-class Int8Layer:
-    """A place where a weight multiplies data.
-
-    Attributes:
-      path: of the weight.
-      operation: "convolution", "depthwise convolution", "grouped convolution" or "dot".
-      types: element types of the operands and the result, as `int8 x int8 -> int32`.
-      algorithm: what runs it on this platform: "native", or one of `ops.integer`.
-      why_float: what keeps it from integers; empty where it runs on them.
-    """
-
-    path: str
-    operation: str
-    types: str
-    algorithm: str
-    why_float: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
 class Int8Report:
     """Rows in the order of the program, as lowered for `platform`."""
 
-    rows: tuple[Int8Layer, ...]
+    rows: tuple[Place, ...]
     platform: str
 
     @property
-    def floats(self) -> tuple[Int8Layer, ...]:
+    def floats(self) -> tuple[Place, ...]:
         """The rows that do not run on integers."""
         return tuple(row for row in self.rows if row.why_float)
 
@@ -72,15 +51,4 @@ def int8_report(apply: Apply, variables: Any, images: Array | jax.ShapeDtypeStru
       'int8 x int8 -> int32'
     """
     explained = explain(apply, variables, images, *inputs)
-    types = {weight.path: weight.type for weight in explained.weights}
-    leaves = dict(named_leaves(variables, is_compressed))
-    rows = [_row(place, types[place.path], leaves[place.path].dtype) for place in explained.places]
-    return Int8Report(tuple(rows), explained.platform)
-
-
-def _row(place: Place, kind: str, dtype: Any) -> Int8Layer:
-    why = ""
-    if not place.types.startswith("int8 x int8"):
-        float_parts = f"the weight is {dtype}, not compressed" if kind == "dense" else f"{kind} holds floats"
-        why = place.materialised or float_parts
-    return Int8Layer(place.path, place.operation, place.types, place.algorithm, why)
+    return Int8Report(explained.places, explained.platform)

@@ -46,6 +46,10 @@ class CompressedWeight(quax.ArrayValue):
             return bind(primitive, simpler, params)
         return on_dense(primitive, values, params, reason=f"no rule for {primitive}")
 
+    def materialise(self) -> Any:
+        """The dense array; a type without a simpler form has its own."""
+        return self.simpler().materialise()
+
     def simpler(self) -> Any:
         """The same array as another type that has more rules; itself, where there is none."""
         return self

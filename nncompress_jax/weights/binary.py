@@ -50,9 +50,6 @@ class Binary(_Signs):
     def aval(self) -> ShapedArray:
         return ShapedArray(self.signs.shape, jnp.dtype(self.dtype_name))
 
-    def materialise(self) -> Array:
-        return self.simpler().materialise()
-
     def simpler(self) -> Quantized:
         return _quantized(self, 2 * dense(self.signs) - 1, self.scale)
 
@@ -81,9 +78,6 @@ class FakeBinary(_Signs):
 
     def aval(self) -> ShapedArray:
         return ShapedArray(self.weight.shape, jnp.dtype(self.dtype_name))
-
-    def materialise(self) -> Array:
-        return self.simpler().materialise()
 
     def simpler(self) -> Quantized:
         signs, scale = ste.sign(self.weight), self._scale()

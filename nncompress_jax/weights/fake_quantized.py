@@ -54,9 +54,6 @@ class FakeQuantized(CompressedWeight):
     def aval(self) -> ShapedArray:
         return ShapedArray(self.weight.shape, jnp.dtype(self.dtype_name))
 
-    def materialise(self) -> Array:
-        return self.simpler().materialise()
-
     def simpler(self) -> Quantized:
         codes = self._codes()
         if self.step is None:

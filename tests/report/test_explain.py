@@ -79,7 +79,7 @@ def test_the_report_of_integers_is_a_view(capsys):
     weights, explanation = explained("factorize:0.5")
     report = nnc.int8_report(network, weights, IMAGES)
     assert [row.path for row in report.rows] == [place.path for place in explanation.places]
-    assert {row.why_float for row in report.rows} == {"LowRank holds floats"}
+    assert {row.why_float for row in report.rows} == {"LowRank: floats"}
     explanation.print()
     printed = capsys.readouterr().out
     assert f"2 weights, {explanation.weights[0].stored_bytes + explanation.weights[1].stored_bytes:,} bytes" in printed
