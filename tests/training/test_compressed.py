@@ -12,80 +12,87 @@ import nncompress_jax as nnc
 from nncompress_jax.training import checkpoint, loop
 from nncompress_jax.training.config import Config
 from nncompress_jax.tree import named_leaves
-from nncompress_jax.weights.base import dense, is_compressed
+from nncompress_jax.weights.base import dense
 from nncompress_jax.weights.structure import check_same, structure, with_structure
 
-RECIPES = {
-    "quantize:4": {"codes", "scale"},
-    "fake_binarize": set(),
-    "prune:0.9+cluster:4": {"positions", "codes"},
-}
-"""What does not move in training, by the name of the part."""
+CONFIG = Config(model="vgg11", dataset="tiny", epochs=2, batch_size=16, learning_rate=0.01)
+IMAGES = jax.random.normal(jax.random.key(1), (4, 32, 32, 3))
 
 
 @pytest.fixture(scope="module")
-def start(tiny_data, tmp_path_factory):
-    config = Config(model="vgg11", dataset="tiny", data_dir=tiny_data, epochs=1, batch_size=16, learning_rate=0.01)
-    return loop.train(dataclasses.replace(config, workdir=str(tmp_path_factory.mktemp("start") / "run"))), config
+def network():
+    return nnc.models.create("vgg11", num_classes=4, initialization="he")
 
 
-def compressed(start, recipe):
-    run, _ = start
-    variables = checkpoint.restore(run.workdir)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("warnings.warn", lambda *_, **__: None)
-        return nnc.compress(variables, nnc.recipe(recipe))
+@pytest.fixture(scope="module")
+def variables(network):
+    return jax.jit(network.init)(jax.random.key(0), IMAGES)
 
 
 def parts(variables):
     return {path: np.asarray(leaf) for path, leaf in named_leaves(variables)}
 
 
-@pytest.mark.parametrize("recipe", RECIPES)
-def test_a_run_on_compressed_weights(start, recipe, tmp_path):
-    _, config = start
-    before = compressed(start, recipe)
-    run = loop.train(dataclasses.replace(config, workdir=str(tmp_path / "run")), before)
+MOVES = {
+    "Conv_0/kernel": (nnc.quantize(bits=4, where="*Conv_0/kernel"), {"codes": False, "scale": False}),
+    "Conv_1/kernel": (
+        nnc.fake_quantize(bits=4, learned_steps=True, where="*Conv_1/kernel"),
+        {"weight": True, "step": True},
+    ),
+    "Conv_2/kernel": (nnc.binarize(train=True, where="*Conv_2/kernel"), {"weight": True}),
+    "Conv_3/kernel": (
+        nnc.chain(nnc.prune(sparsity=0.9, where="*Conv_3/kernel"), nnc.cluster(bits=4, where="*Conv_3/kernel")),
+        {"values/codebook": True, "values/codes": False, "positions": False},
+    ),
+    "Conv_4/kernel": (nnc.prune(pattern=(2, 4), where="*Conv_4/kernel"), {"values": True, "positions": False}),
+    "Conv_5/kernel": (nnc.factorize(macs=0.2, where="*Conv_5/kernel"), {"factors/0": True, "factors/1": True}),
+    "Dense_0/kernel": (lambda variables, context: variables, {"": True}),
+}
+"""Of one network: how each weight is compressed, and which of its parts training moves."""
+
+
+def test_a_run_moves_what_trains_and_holds_the_rest(variables, tiny_data, tmp_path):
+    before = nnc.compress(variables, nnc.chain(*(method for method, _ in MOVES.values())))
+    run = loop.train(dataclasses.replace(CONFIG, data_dir=tiny_data, workdir=str(tmp_path / "run"), epochs=1), before)
     after = checkpoint.restore(run.workdir)
     assert jax.tree.structure(after) == jax.tree.structure(before)
     check_same(structure(after), structure(before))
     old, new = parts(before), parts(after)
     assert old.keys() == new.keys()
-    inside = [path for path, leaf in named_leaves(before, is_compressed) if is_compressed(leaf)]
-    for path in old:
-        within = [weight for weight in inside if path.startswith(f"{weight}/")]
-        name = {part for part in path.split("/") if part in {"codes", "positions", "scale"}}
-        held = bool(within and name & RECIPES[recipe])
-        assert np.array_equal(old[path], new[path]) == held, path
+    for weight, (_, moves) in MOVES.items():
+        for part, moved in moves.items():
+            path = next(path for path in old if path.startswith(f"params/{weight}/{part}".rstrip("/")))
+            assert np.array_equal(old[path], new[path]) != moved, path
 
 
-def test_goes_on_where_it_stopped(start, tmp_path):
-    """One epoch and then the second, or both at once: the same bits."""
-    _, config = start
-    recipe = "factorize:0.5+fake_quantize:4"
-    config = dataclasses.replace(config, epochs=2)
-    whole = loop.train(dataclasses.replace(config, workdir=str(tmp_path / "whole")), compressed(start, recipe))
+def test_goes_on_where_it_stopped(network, variables, tiny_data, tmp_path):
+    """Two epochs at once, or cut after the first: the same bits; ranges that are tracked moved with what was seen."""
+    config = dataclasses.replace(CONFIG, data_dir=tiny_data)
+
+    def compressed(bits):
+        def where(path):
+            return path.endswith(("Conv_0/kernel", "Conv_1/kernel", "Dense_0/kernel"))
+
+        first = nnc.factorize(macs=0.3, where="*Conv_1/kernel")
+        trained = nnc.fake_quantize(bits=bits, ranges=nnc.calibration.abs_max, tracked=True, where=where)
+        return nnc.compress(variables, nnc.chain(first, trained), apply=network.apply, batches=[IMAGES])
+
+    small = compressed(4)
+    whole = loop.train(dataclasses.replace(config, workdir=str(tmp_path / "whole")), small)
     assert whole.progress.is_finished
     shutil.copytree(whole.workdir, tmp_path / "cut")
     shutil.rmtree(tmp_path / "cut" / "checkpoints" / str(whole.progress.steps))
-    cut = loop.train(dataclasses.replace(config, workdir=str(tmp_path / "cut")), compressed(start, recipe))
+    cut = loop.train(dataclasses.replace(config, workdir=str(tmp_path / "cut")), small)
     jax.tree.map(np.testing.assert_array_equal, checkpoint.restore(whole.workdir), checkpoint.restore(cut.workdir))
-    other = compressed(start, "factorize:0.5+fake_quantize:2")
+
+    for path in ("params/Conv_0/kernel/input_step", "params/Conv_1/kernel/factors/0/input_step"):
+        before, after = parts(small)[path], parts(checkpoint.restore(cut.workdir))[path]
+        assert before != after
+        assert 0.5 < after / before < 2
+
     shutil.rmtree(tmp_path / "cut" / "checkpoints" / str(cut.progress.steps))
     with pytest.raises(nnc.InputError, match="Conv_0/kernel: stored as .*bits=4.*expected .*bits=2"):
-        loop.train(dataclasses.replace(config, workdir=str(tmp_path / "cut")), other)
-
-
-def test_tracked_ranges_move(start, tmp_path):
-    _, config = start
-    network, variables = nnc.models.create("vgg11", num_classes=4), checkpoint.restore(start[0].workdir)
-    method = nnc.fake_quantize(ranges=nnc.calibration.abs_max, tracked=True)
-    batches = [jnp.ones((4, 32, 32, 3)), -jnp.ones((4, 32, 32, 3))]
-    before = nnc.compress(variables, method, apply=network.apply, batches=batches)
-    run = loop.train(dataclasses.replace(config, workdir=str(tmp_path / "run")), before)
-    ranges = [parts(tree)["params/Conv_3/kernel/input_step"] for tree in (before, checkpoint.restore(run.workdir))]
-    assert ranges[0] != ranges[1]
-    assert 0.5 < ranges[1] / ranges[0] < 2
+        loop.train(dataclasses.replace(config, workdir=str(tmp_path / "cut")), compressed(2))
 
 
 EVERY = {
