@@ -16,7 +16,7 @@ from nncompress_jax.training.mesh import batches_by_example, replicated
 from nncompress_jax.training.state import TrainState
 from nncompress_jax.types import Apply, Array
 from nncompress_jax.weights.fake_quantized import largest_magnitude, moved_ranges
-from nncompress_jax.weights.parts import joined, projected, split, value_and_grad
+from nncompress_jax.weights.parts import joined, preconditioned, projected, split, value_and_grad
 
 Augment = Callable[[Array, Array], Array]
 """(key, images [B, H, W, I] uint8) -> [B, H, W, I] float32."""
@@ -76,7 +76,7 @@ def train_step(
     params = state.variables["params"]
     (loss, (logits, updated, observed)), gradients = value_and_grad(loss_of, has_aux=True)(params)
     trained, fixed = split(params)
-    updates, opt_state = optimizer.update(gradients, state.opt_state, trained)
+    updates, opt_state = optimizer.update(preconditioned(params, gradients), state.opt_state, trained)
     params = projected(joined(optax.apply_updates(trained, updates), fixed))
     variables = moved_ranges({"params": params, **updated}, observed)
     correct = jnp.sum(logits.argmax(-1) == labels, dtype=jnp.int32)

@@ -54,6 +54,22 @@ class CompressedWeight(quax.ArrayValue):
         """The same array as another type that has more rules; itself, where there is none."""
         return self
 
+    def preconditioned(self, gradient: Any) -> Any:
+        """The gradient as training takes it, of a size that suits the learning rate of dense weights.
+
+        Args:
+          gradient: of this weight, with None in the places of parts that do not train.
+        """
+
+        def of(part: Any, gradient: Any) -> Any:
+            if isinstance(part, tuple):
+                return tuple(map(of, part, gradient))
+            return part.preconditioned(gradient) if is_compressed(part) else gradient
+
+        fields = [field.name for field in dataclasses.fields(self) if not field.metadata.get("static")]
+        parts = {name: of(getattr(self, name), getattr(gradient, name)) for name in fields}
+        return dataclasses.replace(gradient, **parts)
+
     def projected(self) -> Any:
         """After an update in training: back within the bounds of its values, where it has any."""
         return self

@@ -1,9 +1,10 @@
 """A weight whose entries are taken from a small codebook."""
 
 import dataclasses
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 from jax.core import ShapedArray
 
@@ -39,6 +40,15 @@ class Clustered(CompressedWeight):
             return self.codebook[codes].astype(self.dtype_name)
         values = jnp.take_along_axis(self.codebook, codes.reshape(-1, codes.shape[-1]), axis=0)
         return values.reshape(codes.shape).astype(self.dtype_name)
+
+    def preconditioned(self, gradient: Any) -> Any:
+        """The mean over a value's entries, not the sum: so far they would move, on average, if each trained alone."""
+
+        def total(codebook: Array) -> Array:
+            return dataclasses.replace(self, codebook=codebook, dtype_name="float32").materialise().sum()
+
+        members = jax.grad(total)(self.codebook)
+        return dataclasses.replace(gradient, codebook=gradient.codebook / jnp.maximum(members, 1))
 
     def stacked(self, length: int) -> "Clustered":
         """The codebook serves every step."""

@@ -55,6 +55,16 @@ def joined(trained: Any, fixed: Any) -> Any:
     return eqx.combine(trained, fixed)
 
 
+def preconditioned(tree: Any, gradients: Any) -> Any:
+    """Gradients of `value_and_grad` as training takes them: of a size that suits the learning rate of dense weights."""
+    return jax.tree.map(
+        lambda leaf, gradient: leaf.preconditioned(gradient) if is_compressed(leaf) else gradient,
+        tree,
+        gradients,
+        is_leaf=lambda x: x is None or is_compressed(x),
+    )
+
+
 def projected(tree: Any) -> Any:
     """What training goes on with after an update: weights that have bounds are brought back into them."""
     return jax.tree.map(

@@ -9,6 +9,7 @@ import nncompress_jax as nnc
 from nncompress_jax.methods.cluster import k_means
 from nncompress_jax.methods.prune import random
 from nncompress_jax.methods.selection import LeftAlone
+from nncompress_jax.weights import parts
 from nncompress_jax.weights.base import dense
 
 
@@ -47,6 +48,17 @@ def test_a_codebook_by_channel_is_nearer():
         for by in (False, True)
     ]
     assert errors[1] < 0.7 * errors[0]
+
+
+def test_a_value_trains_like_its_entries_on_average():
+    weights = nnc.compress({"kernel": draw(64, 8)}, nnc.recipe("prune:0.5+cluster:2"))
+    target = draw(64, 8, seed=1)
+    _, gradients = nnc.value_and_grad(lambda w: (nnc.inject(lambda w: w["kernel"] * target)(w)).sum())(weights)
+    mean = parts.preconditioned(weights, gradients)["kernel"].values.codebook
+    codes = np.asarray(dense(weights["kernel"].values.codes))
+    entries = np.asarray(target).ravel()[weights["kernel"].positions]
+    np.testing.assert_allclose(mean, [entries[codes == k].mean() for k in range(4)], rtol=1e-5)
+    assert gradients["kernel"].positions is None
 
 
 def test_few_values_and_one():
