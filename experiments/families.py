@@ -49,8 +49,8 @@ class Options(Config):
     """Workdirs of trained networks, or .pth files."""
     recipes: tuple[str, ...] = (
         *("none", "quantize:8", "fake_quantize:8", "quantize:4", "fake_quantize:4", "quantize:2", "fake_quantize:2"),
-        *("fake_binarize", "cluster:4", "prune:0.8", "prune:0.9", "prune:0.95", "factorize:0.5"),
-        "prune:0.9/cluster:4",
+        *("fake_binarize", "cluster:4", "prune_global:0.8", "prune_global:0.9", "prune_global:0.95", "factorize:0.5"),
+        "prune_global:0.9/cluster:4",
     )
     """Of `nnc.recipe`, or none; stages divided by a slash."""
     no_fine_tuning: bool = False
