@@ -33,6 +33,7 @@ bench: $(READY)
 	$(BIN)/python -m pip install --quiet -e '.[bench]'
 	$(BIN)/python benchmarks/cpu.py --json=runs/bench/cpu.json
 	$(BIN)/python benchmarks/compile.py --json=runs/bench/compile.json
+	$(BIN)/python benchmarks/weights.py --json=runs/bench/weights.json
 
 # The optional extra that reads the original project's .pth files.
 torch: $(READY)
