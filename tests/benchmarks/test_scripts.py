@@ -28,10 +28,10 @@ def figures(tmp_path, script, *options):
 
 
 def test_cpu(tmp_path):
-    tasks = ("--tasks", "training", "pipeline", "--batches", "256", "--contenders", "ours", "torch")
+    tasks = ("--tasks", "inference", "pipeline", "--batches", "256", "--contenders", "ours", "torch")
     written, printed = figures(tmp_path, "cpu.py", *SMALL, *tasks)
-    ours, torch = written["training"]
-    assert [row["contender"] for row in written["training"]] == ["ours", "torch"]
+    ours, torch = written["inference"]
+    assert [row["contender"] for row in written["inference"]] == ["ours", "torch"]
     assert ours["ratio"] == 1
     assert ours["peak_mib"] > 10
     if torch["images_per_s"]:
@@ -67,7 +67,7 @@ def test_weights(tmp_path):
     recipes = ("--recipes", "quantize:4", "--leaves", "4", "--layers", "2", "--rounds", "1")
     written, _ = figures(tmp_path, "weights.py", *recipes)
     assert written["overhead"][0]["arrays"] == 8
-    assert all(row["peak_above_stored_mib"] < 2 * row["layer_mib"] for row in written["memory"])
+    assert all(row["temporary_mib"] < 2 * row["layer_mib"] for row in written["memory"])
 
 
 @pytest.mark.parametrize("script", ["cpu.py", "compile.py", "accelerator.py"])
