@@ -5,11 +5,13 @@ from nncompress_jax.costs import Cost, LayerCost, cost
 from nncompress_jax.errors import InputError
 from nncompress_jax.injection import inject, observe
 from nncompress_jax.methods import calibration
+from nncompress_jax.methods.binarize import binarize
 from nncompress_jax.methods.cluster import cluster
 from nncompress_jax.methods.factorize import factorize
-from nncompress_jax.methods.fake_quantize import binarize, fake_quantize, settle
+from nncompress_jax.methods.fake_quantize import fake_quantize
 from nncompress_jax.methods.prune import prune
 from nncompress_jax.methods.quantize import quantize
+from nncompress_jax.methods.settle import settle
 from nncompress_jax.recipes import chain, compress, decompress, recipe
 from nncompress_jax.report.explain import explain
 from nncompress_jax.report.int8 import int8_report

@@ -48,12 +48,14 @@ class Visit:
       owners: of its operands.
       repeats: how often it runs.
       product: what it multiplies, if it does.
+      scope: names of the scopes that it stands in, also of those around the programs that it is inside of.
     """
 
     equation: Any
     owners: tuple[Owner, ...]
     repeats: int
     product: Product | None
+    scope: str
 
 
 def meet(owners: Iterable[Owner]) -> Owner:
@@ -67,7 +69,7 @@ def meet(owners: Iterable[Owner]) -> Owner:
     return None if None in owners else next((owner for owner in owners if owner), "")
 
 
-def walk(jaxpr: Any, owners: Sequence[Owner], repeats: int = 1) -> tuple[list[Visit], list[Owner]]:
+def walk(jaxpr: Any, owners: Sequence[Owner], repeats: int = 1, scope: str = "") -> tuple[list[Visit], list[Owner]]:
     """Equations of a program and of those inside it, in the order in which they run.
 
     The body of a `while` loop counts once, `scan` as often as it runs, `cond` by its dearest branch, or by the
@@ -77,6 +79,7 @@ def walk(jaxpr: Any, owners: Sequence[Owner], repeats: int = 1) -> tuple[list[Vi
       jaxpr: the program.
       owners: of its arguments.
       repeats: how often it runs.
+      scope: around it.
 
     Returns:
       The visits, and the owners of the program's results.
@@ -89,16 +92,19 @@ def walk(jaxpr: Any, owners: Sequence[Owner], repeats: int = 1) -> tuple[list[Vi
 
     for equation in jaxpr.eqns:
         operands = [owner_of(atom) for atom in equation.invars]
+        here = f"{scope}/{equation.source_info.name_stack}"
         inner = _inner(equation)
         if inner:
             branches = [
-                walk(body, _settled(equation, body, operands[len(operands) - len(body.invars) :]), repeats * times)
+                walk(
+                    body, _settled(equation, body, operands[len(operands) - len(body.invars) :]), repeats * times, here
+                )
                 for body, times in inner
             ]
             branch, results = max(branches, key=lambda branch: sum(map(_total_macs, branch[0])))
             visits += branch
         else:
-            visits.append(Visit(equation, tuple(operands), repeats, _product(equation)))
+            visits.append(Visit(equation, tuple(operands), repeats, _product(equation), here))
             results = [meet(operands)] * len(equation.outvars)
         known.update(zip(equation.outvars, results, strict=True))
     return visits, [owner_of(atom) for atom in jaxpr.outvars]

@@ -7,9 +7,10 @@ from typing import Any
 import jax
 
 from nncompress_jax.errors import InputError
+from nncompress_jax.methods.binarize import binarize
 from nncompress_jax.methods.cluster import cluster
 from nncompress_jax.methods.factorize import factorize
-from nncompress_jax.methods.fake_quantize import binarize, fake_quantize
+from nncompress_jax.methods.fake_quantize import fake_quantize
 from nncompress_jax.methods.prune import prune
 from nncompress_jax.methods.quantize import quantize
 from nncompress_jax.types import Apply, Context, Method

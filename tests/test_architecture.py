@@ -44,6 +44,8 @@ ORDER = [
     "methods.selection",
     "methods.quantize",
     "methods.fake_quantize",
+    "methods.binarize",
+    "methods.settle",
     "methods.cluster",
     "methods.prune",
     "methods.factorize",

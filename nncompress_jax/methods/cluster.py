@@ -6,13 +6,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from nncompress_jax.errors import InputError
-from nncompress_jax.methods.selection import replaced
+from nncompress_jax.methods.selection import VALUES_AND_FACTORS, replaced
 from nncompress_jax.tree import Where
 from nncompress_jax.types import Array, Method
 from nncompress_jax.weights.clustered import Clustered
-from nncompress_jax.weights.low_rank import LowRank
 from nncompress_jax.weights.packed import packed
-from nncompress_jax.weights.sparse import Sparse, SparseGroups
 
 Start = Literal["linear", "density", "k-means++"]
 ITERATIONS = 100
@@ -70,8 +68,7 @@ def cluster(
         stored = packed(jnp.asarray(codes.reshape(values.shape)), bits)
         return Clustered(jnp.asarray(codebook), stored, leaf.dtype.name)
 
-    nests = {Sparse: "values", SparseGroups: "values", LowRank: "factors"}
-    return lambda variables, context: replaced(variables, where, make, nests=nests)
+    return lambda variables, context: replaced(variables, where, make, nests=VALUES_AND_FACTORS)
 
 
 def k_means(

@@ -1,22 +1,18 @@
-"""Training through quantization, and through signs."""
+"""Training through quantization."""
 
 from collections.abc import Sequence
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 
 from nncompress_jax.errors import InputError
 from nncompress_jax.methods.calibration import Rule
 from nncompress_jax.methods.quantize import check_bits, static_steps, weight_of
-from nncompress_jax.methods.selection import replaced
+from nncompress_jax.methods.selection import FACTORS, replaced
 from nncompress_jax.ops import quantizer
 from nncompress_jax.tree import Where
 from nncompress_jax.types import Array, Context, Method
-from nncompress_jax.weights.base import is_compressed
-from nncompress_jax.weights.binary import FakeBinary, Inputs
 from nncompress_jax.weights.fake_quantized import FakeQuantized
-from nncompress_jax.weights.low_rank import LowRank
 from nncompress_jax.weights.quantized import shared_axes
 
 
@@ -47,6 +43,7 @@ def fake_quantize(
       InputError: as `quantize` does; for `tracked` without `ranges`.
 
     Example:
+      >>> from nncompress_jax.methods.settle import settle
       >>> weights = fake_quantize(bits=4)({"kernel": jnp.array([[0.5, 2.0], [-1.0, 1.0]])}, Context())
       >>> settle(weights)["kernel"].codes.materialise().tolist()
       [[4, 7], [-7, 4]]
@@ -66,66 +63,12 @@ def fake_quantize(
             follows = tracked and input_step is not None
             return FakeQuantized(weight, step, input_step, bits, tuple(axes), follows, leaf.dtype.name)
 
-        nests = {LowRank: "factors"}
         steps: dict[str, Array] = {}
         if ranges:
-            replaced(variables, where, lambda path, leaf: leaf, nests=nests)  # refuses first
-            steps = static_steps(variables, context, where, ranges)
-        return replaced(variables, where, make, nests=nests)
+            steps = static_steps(variables, context, where, ranges, FACTORS)
+        return replaced(variables, where, make, nests=FACTORS)
 
     return method
-
-
-def binarize(*, where: Where = None, scaled: bool = True, inputs: Inputs = "float", train: bool = False) -> Method:
-    """Weights as signs, with a scale for each output channel.
-
-    Args:
-      where: which leaves, as in `quantize`.
-      scaled: signs times the mean magnitude (XNOR-Net); else signs alone (BinaryConnect).
-      inputs: what they multiply: "float", "int8" (codes of 8 bits), or "sign" (signs, times their mean magnitude).
-      train: float weights that train through their signs (`FakeBinary`), for `settle`; else the signs (`Binary`).
-
-    Returns:
-      A method for `compress` and `chain`.
-
-    Raises:
-      InputError: for other inputs; (when applied) for leaves that are compressed, not float, or not finite.
-
-    Example:
-      >>> small = binarize()({"kernel": jnp.array([[0.5, 2.0], [-1.5, 1.0]])}, Context())
-      >>> small["kernel"].materialise().tolist()
-      [[1.0, 1.5], [-1.0, 1.5]]
-
-    Source: Courbariaux et al. 2015, "BinaryConnect"; Rastegari et al. 2016, "XNOR-Net".
-    """
-    if inputs not in ("float", "int8", "sign"):
-        raise InputError(f"inputs={inputs!r}: expected 'float', 'int8' or 'sign'")
-
-    def make(path: str, leaf: Array) -> Any:
-        weight = FakeBinary(leaf.astype(jnp.float32), scaled, inputs, leaf.dtype.name)
-        return weight if train else weight.settle()
-
-    return lambda variables, context: replaced(variables, where, make)
-
-
-def settle(variables: Any) -> Any:
-    """Weights that train through their own compression, as what they have become; the outputs stay the same bits.
-
-    Example:
-      >>> weights = settle(binarize(train=True)({"kernel": jnp.array([[0.5, -2.0]])}, Context()))
-      >>> type(weights["kernel"]).__name__, weights["kernel"].nbytes
-      ('Binary', 9)
-    """
-    return jax.tree.map(settled, variables, is_leaf=is_compressed)
-
-
-def settled(leaf: Any) -> Any:
-    """A leaf of `settle`."""
-    if hasattr(leaf, "settle"):
-        return leaf.settle()
-    if isinstance(leaf, LowRank):
-        return LowRank(tuple(map(settled, leaf.factors)), leaf.dtype_name)
-    return leaf
 
 
 def _first_step(weight: Array, axes: tuple[int, ...], bits: int) -> Array:

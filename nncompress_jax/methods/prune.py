@@ -9,10 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from nncompress_jax.errors import InputError
-from nncompress_jax.methods.selection import leave_alone, replaced
+from nncompress_jax.methods.selection import FACTORS, leave_alone, replaced
 from nncompress_jax.tree import Where
 from nncompress_jax.types import Array, Method
-from nncompress_jax.weights.low_rank import LowRank
 from nncompress_jax.weights.packed import packed
 from nncompress_jax.weights.sparse import Sparse, SparseGroups
 
@@ -87,13 +86,12 @@ def prune(
                 return _grouped(path, leaf, scores[path], *pattern)
             return _sparse(path, leaf, scores[path], threshold, float(sparsity or 0))
 
-        nests = {LowRank: "factors"}
-        replaced(variables, where, score, nests=nests)
+        replaced(variables, where, score, nests=FACTORS)
         threshold = None
         if scope == "global" and sparsity:
             everything = np.concatenate([each.ravel() for each in scores.values()])
             threshold = np.partition(everything, round(sparsity * everything.size))[round(sparsity * everything.size)]
-        return replaced(variables, where, make, nests=nests)
+        return replaced(variables, where, make, nests=FACTORS)
 
     return method
 

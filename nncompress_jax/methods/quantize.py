@@ -9,15 +9,13 @@ import jax.numpy as jnp
 
 from nncompress_jax.errors import InputError
 from nncompress_jax.methods.calibration import Rule, input_steps
-from nncompress_jax.methods.selection import replaced
+from nncompress_jax.methods.selection import VALUES_AND_FACTORS, Nests, replaced
 from nncompress_jax.ops import quantizer
 from nncompress_jax.tree import Where, named_leaves, selected
 from nncompress_jax.types import Array, Context, Method
 from nncompress_jax.weights.base import is_compressed
-from nncompress_jax.weights.low_rank import LowRank
 from nncompress_jax.weights.packed import packed
 from nncompress_jax.weights.quantized import Quantized, shared_axes
-from nncompress_jax.weights.sparse import Sparse, SparseGroups
 
 BITS = (8, 4, 2)
 
@@ -82,11 +80,9 @@ def quantize(
             )
 
         steps: dict[str, Array] = {}
-        nests = {Sparse: "values", SparseGroups: "values", LowRank: "factors"}
         if ranges and inputs:
-            replaced(variables, where, lambda path, leaf: leaf, nests=nests)  # refuses first
-            steps = static_steps(variables, context, where, ranges)
-        return replaced(variables, where, make, nests=nests)
+            steps = static_steps(variables, context, where, ranges, VALUES_AND_FACTORS)
+        return replaced(variables, where, make, nests=VALUES_AND_FACTORS)
 
     return method
 
@@ -97,8 +93,13 @@ def check_bits(bits: int) -> None:
         raise InputError(f"bits={bits}: expected one of {', '.join(map(str, BITS))}")
 
 
-def static_steps(variables: Any, context: Context, where: Where, ranges: Rule) -> dict[str, Array]:
-    """Steps of what enters each selected weight; Raises InputError where the network or its inputs are missing."""
+def static_steps(variables: Any, context: Context, where: Where, ranges: Rule, nests: Nests) -> dict[str, Array]:
+    """Steps of what enters each weight that `replaced` would take.
+
+    Raises:
+      InputError: as `replaced` does, before anything is computed; where the network or its inputs are missing.
+    """
+    replaced(variables, where, lambda path, leaf: leaf, nests=nests)
     if context.apply is None:
         raise InputError("static ranges need apply= and batches=: compress(variables, method, apply=, batches=)")
     paths = selected(named_leaves(variables, is_compressed), where)

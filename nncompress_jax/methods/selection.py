@@ -13,9 +13,14 @@ from nncompress_jax.errors import InputError
 from nncompress_jax.tree import Where, named_leaves, selected
 from nncompress_jax.types import Array
 from nncompress_jax.weights.base import is_compressed
+from nncompress_jax.weights.low_rank import LowRank
+from nncompress_jax.weights.sparse import Sparse, SparseGroups
 
 Nests = Mapping[Any, str]
 """Types of which a method takes the parts, and the field that holds them: an array or a tuple of arrays."""
+
+FACTORS: Nests = {LowRank: "factors"}
+VALUES_AND_FACTORS: Nests = {Sparse: "values", SparseGroups: "values", LowRank: "factors"}
 
 
 class LeftAlone(UserWarning):

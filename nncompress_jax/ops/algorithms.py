@@ -58,12 +58,15 @@ def is_depthwise(images: Array, window: Window) -> bool:
     return window.groups == images.shape[-1] and window.groups > 1
 
 
+def channels_last(rank: int) -> lax.ConvDimensionNumbers:
+    """lax's name for images [B, H, W, I] and kernels [H, W, I, O], of so many axes."""
+    images = (0, rank - 1, *range(1, rank - 1))
+    return lax.ConvDimensionNumbers(images, (rank - 1, rank - 2, *range(rank - 2)), images)
+
+
 @functools.partial(jax.jit, static_argnames=STATIC)
 def native(images: Array, kernel: Array, window: Window, precision: Any = None, element_type: Any = None) -> Array:
     """The backend's own convolution."""
-    channels = images.ndim - 1
-    space = tuple(range(1, channels))
-    layout, kernel_layout = (0, channels, *space), (channels, channels - 1, *range(channels - 1))
     return lax.conv_general_dilated(
         images,
         kernel,
@@ -71,7 +74,7 @@ def native(images: Array, kernel: Array, window: Window, precision: Any = None, 
         window.padding,
         window.image_dilation,
         window.kernel_dilation,
-        lax.ConvDimensionNumbers(layout, kernel_layout, layout),
+        channels_last(images.ndim),
         window.groups,
         precision=precision,
         preferred_element_type=element_type,

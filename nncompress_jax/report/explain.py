@@ -140,8 +140,7 @@ def explain(apply: Apply, variables: Any, images: Array | jax.ShapeDtypeStruct, 
     ran = visits(apply, variables, images, *inputs)
     reasons: dict[str, list[str]] = {}
     for visit in ran:
-        scope = str(visit.equation.source_info.name_stack)
-        for reason in re.findall(f"{MATERIALISED}([^/]*)", scope):
+        for reason in re.findall(f"{MATERIALISED}([^/]*)", visit.scope):
             for path in filter(None, visit.owners):
                 if is_compressed(leaves[path]) and reason not in reasons.setdefault(path, []):
                     reasons[path].append(reason)

@@ -147,10 +147,9 @@ MATERIALISED = "materialised: "
 
 
 def on_dense(primitive: Any, values: Sequence[Any], params: dict[str, Any], *, reason: str) -> Any:
-    """Runs a primitive on materialised operands, under a named scope that says in the program why."""
+    """Runs a primitive on materialised operands, all under a named scope that says in the program why."""
     with jax.named_scope(f"{MATERIALISED}{reason}"):
-        values = [dense(value) for value in after_inputs(values)]
-    return run(primitive, values, params)
+        return run(primitive, [dense(value) for value in after_inputs(values)], params)
 
 
 @quax.register(lax.convert_element_type_p)

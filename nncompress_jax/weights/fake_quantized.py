@@ -23,8 +23,8 @@ from nncompress_jax.weights.quantized import Quantized, shared_axes
 class FakeQuantized(CompressedWeight):
     """Stands for the quantized values of a float weight: operations are `Quantized`'s, gradients reach the float.
 
-    They pass the rounding straight, and are zero where a learned step clips the weight. Inputs are quantized in the
-    same way, and so are their gradients.
+    They pass the rounding straight, and are zero where a learned step clips the weight. Inputs are quantized as
+    `Quantized` does it, and their gradients pass that rounding, too.
 
     Attributes:
       weight: [..., O] float32; the logical shape is its.
@@ -33,7 +33,7 @@ class FakeQuantized(CompressedWeight):
       input_step: float32, a scalar: of the inputs' codes, static; None: one from each example (row) as it comes.
       bits: 8, 4 or 2.
       axes: along which the step varies.
-      tracked: whether training moves `input_step` with what it sees (`tracking`).
+      tracked: whether training moves `input_step` with what it sees (`moved_ranges`).
       dtype_name: logical dtype.
 
     Source: Jacob et al. 2018, "Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only
@@ -69,10 +69,8 @@ class FakeQuantized(CompressedWeight):
 
     def _codes(self) -> quantizer.Codes:
         axes = shared_axes(self.weight, self.axes)
-        codes, step, _ = quantizer.quantize(
-            lax.stop_gradient(self.weight), axes, lax.stop_gradient(self.step), self.bits
-        )[0]
-        return quantizer.Codes(codes, step)
+        weight, step = lax.stop_gradient((self.weight, self.step))
+        return quantizer.quantize(weight, axes, step, self.bits)[0]
 
     def _quantized(self, codes: Array | CompressedWeight, step: Array, straight: Array | None) -> Quantized:
         return Quantized(codes, step, self.input_step, straight=straight, dtype_name=self.dtype_name)

@@ -11,6 +11,7 @@ from jax import lax
 from jax.core import ShapedArray
 from jax.typing import ArrayLike
 
+from nncompress_jax.ops.algorithms import channels_last
 from nncompress_jax.ops.conv import Layout
 from nncompress_jax.types import Array
 from nncompress_jax.weights.base import CompressedWeight, dense, is_compressed, on_dense, run
@@ -23,8 +24,8 @@ class LowRank(CompressedWeight):
     with the outputs of the one before it as inputs; one with a single input for each output multiplies channel by
     channel (depthwise). So two factors [I, R] [R, O] are a dense weight of rank R; [H, 1, I, R] [1, W, R, O] a spatial
     pair; [1, 1, I, R] [H, W, R, S] [1, 1, S, O] a Tucker-2 decomposition; [1, 1, I, R] [H, 1, 1, R] [1, W, 1, R]
-    [1, 1, R, O] a canonical polyadic one. Error: that of float sums in another order; products with other operands
-    than a convolution's or a dot product's are made of the dense weight.
+    [1, 1, R, O] a canonical polyadic one. Error: that of float sums in another order, and of each factor's own type;
+    where the weight meets anything but an ungrouped convolution or a matrix product it is materialised.
 
     Attributes:
       factors: float, or `Quantized`, `FakeQuantized`, `Sparse` or `Clustered`, each.
@@ -71,10 +72,9 @@ def _(inputs: ArrayLike, kernel: LowRank, **params: Any) -> Any:
         reason = "a grouped convolution" if grouped else "a kernel in another layout than [H, W, I, O]"
         return on_dense(lax.conv_general_dilated_p, (inputs, kernel), params, reason=reason)
     places = [_place([factor.shape[axis] for factor in kernel.factors]) for axis in range(kernel.ndim - 2)]
-    numbers = lax.ConvDimensionNumbers(*(channels_last(kernel.ndim, kind) for kind in ("data", "kernel", "data")))
     outputs = jnp.transpose(inputs, layout.images)
     for place, factor in enumerate(kernel.factors):
-        here: dict[str, Any] = {"dimension_numbers": numbers}
+        here: dict[str, Any] = {"dimension_numbers": channels_last(kernel.ndim)}
         for name, blank in (("window_strides", 1), ("padding", (0, 0)), ("lhs_dilation", 1), ("rhs_dilation", 1)):
             own = zip(params[name], places, strict=True)
             here[name] = tuple(value if spans == place else blank for value, spans in own)
@@ -118,13 +118,6 @@ def transposed(weight: LowRank) -> LowRank:
     """[I, O] -> [O, I]."""
     turned = [run(lax.transpose_p, (factor,), {"permutation": (1, 0)}) for factor in reversed(weight.factors)]
     return LowRank(tuple(turned), weight.dtype_name)
-
-
-def channels_last(rank: int, operand: str) -> tuple[int, ...]:
-    """lax's order of the axes of images [B, H, W, I] ("data") and of kernels [H, W, I, O] ("kernel")."""
-    if operand == "data":
-        return (0, rank - 1, *range(1, rank - 1))
-    return (rank - 1, rank - 2, *range(rank - 2))
 
 
 def _cast(factor: Any, dtype: Any) -> Any:

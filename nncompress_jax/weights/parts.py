@@ -6,7 +6,6 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from nncompress_jax.errors import InputError
 from nncompress_jax.weights.base import is_compressed
@@ -28,7 +27,7 @@ def trainable(tree: Any) -> Any:
       >>> jax.tree.leaves(trainable(weights))
       [True, True, False]
     """
-    return jax.tree.map(lambda leaf: _marked(leaf, "TRAINS", _is_float), tree, is_leaf=is_compressed)
+    return jax.tree.map(lambda leaf: _marked(leaf, "TRAINS"), tree, is_leaf=is_compressed)
 
 
 def decaying(tree: Any, dense: Callable[[Any], bool]) -> Any:
@@ -39,7 +38,7 @@ def decaying(tree: Any, dense: Callable[[Any], bool]) -> Any:
       dense: of an array that is a leaf of its own.
     """
     return jax.tree.map(
-        lambda leaf: _marked(leaf, "DECAYS", _is_float) if is_compressed(leaf) else dense(leaf),
+        lambda leaf: _marked(leaf, "DECAYS") if is_compressed(leaf) else dense(leaf),
         tree,
         is_leaf=is_compressed,
     )
@@ -114,18 +113,13 @@ def value_and_grad(function: Callable[..., Any], *, has_aux: bool = False) -> Ca
     return differentiated
 
 
-def _marked(leaf: Any, kind: str, marks: Callable[[Any], bool]) -> Any:
-    """The leaf with marks for its arrays: those of the fields that the type lists, at any depth."""
+def _marked(leaf: Any, kind: str) -> Any:
+    """The leaf with True for the float arrays in the fields that its type lists, at any depth; and for a dense one."""
     if not is_compressed(leaf):
-        return jax.tree.map(marks, leaf)
-    arrays, structure = jax.tree_util.tree_flatten_with_path(leaf, lambda x: x is not leaf and is_compressed(x))
+        return bool(jnp.issubdtype(jnp.result_type(leaf), jnp.inexact))
+    parts, structure = jax.tree_util.tree_flatten_with_path(leaf, lambda x: x is not leaf and is_compressed(x))
     listed = getattr(type(leaf), kind)
     filled = [
-        _marked(part, kind, marks) if path[0].name in listed else jax.tree.map(lambda _: False, part)
-        for path, part in arrays
+        _marked(part, kind) if path[0].name in listed else jax.tree.map(lambda _: False, part) for path, part in parts
     ]
     return jax.tree.unflatten(structure, filled)
-
-
-def _is_float(leaf: Any) -> bool:
-    return bool(jnp.issubdtype(jnp.result_type(leaf), jnp.inexact)) if not isinstance(leaf, np.dtype) else False

@@ -1,6 +1,7 @@
 """The commands as people call them: what they print, what they leave, and how they refuse."""
 
 import json
+import re
 import runpy
 import sys
 from pathlib import Path
@@ -162,3 +163,27 @@ def test_help_says_what_each_flag_is(command):
     out = " ".join(out.replace("│", "").split())
     for text in ("--model", "--data_dir", "--learning_rate", "vgg16ds (depthwise", "a run found there is resumed"):
         assert text in out
+
+
+def test_train_on_compressed_weights(command, workdir, tiny_data, tmp_path):
+    line = f"train --model=vgg16ds_stride --dataset=tiny --data_dir={tiny_data} --epochs=1 --batch_size=16"
+    code, out, _ = command(f"{line} --init={workdir} --compress=fake_quantize:4 --workdir={tmp_path}/Q")
+    assert code == 0
+    stored, floats = re.search(r"([\d,]+) bytes as stored, ([\d,]+) as floats", out).groups()
+    assert int(stored.replace(",", "")) < 0.16 * int(floats.replace(",", ""))
+    code, out, _ = command(f"evaluate --workdir={tmp_path}/Q --data_dir={tiny_data}")
+    assert code == 0
+    assert f"{stored} bytes as stored" in out
+    code, _, error = command(f"{line} --compress=prune --workdir={tmp_path}/P")
+    assert (code, error) == (2, "error: --compress=prune needs --init, the weights that are compressed\n")
+
+
+def test_families(command, workdir, tiny_data, tmp_path):
+    line = f"families --model=vgg16ds_stride --dataset=tiny --data_dir={tiny_data} --inits {workdir} {workdir}"
+    code, out, _ = command(f"{line} --recipes none quantize:4 --no_fine_tuning --out={tmp_path}")
+    assert code == 0
+    table = json.loads((tmp_path / "vgg16ds_stride-tiny.json").read_text())
+    none, quantized = table["rows"]
+    assert (none["share"], none["spread"], none["fine_tuned"]) == (1, 0, None)
+    assert quantized["share"] == quantized["bytes"] / none["bytes"] < 0.16
+    assert f"| quantize:4 | {quantized['bytes']:,} |" in out

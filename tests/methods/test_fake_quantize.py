@@ -1,0 +1,67 @@
+"""Training through compression: the papers' gradients, learning, and what it settles to."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import nncompress_jax as nnc
+from tests.methods.drawn import draw
+
+TRAINING = {
+    "8 bits": nnc.fake_quantize(),
+    "4 bits": nnc.fake_quantize(bits=4),
+    "2 bits, learned steps": nnc.fake_quantize(bits=2, learned_steps=True),
+    "signs": nnc.binarize(train=True),
+    "signs, 8-bit inputs": nnc.binarize(train=True, scaled=False, inputs="int8"),
+    "factors of 4 bits": nnc.chain(nnc.factorize(rank=4), nnc.fake_quantize(bits=4)),
+}
+
+
+@pytest.mark.parametrize("name", TRAINING)
+def test_settled_weights_have_the_same_outputs(name):
+    weights = nnc.compress({"kernel": draw(16, 24)}, TRAINING[name])
+    apply, x = nnc.inject(lambda w, x: x @ w["kernel"]), draw(4, 16, seed=1)
+    settled = nnc.settle(weights)
+    assert settled["kernel"].nbytes < weights["kernel"].nbytes / 2
+    np.testing.assert_array_equal(apply(settled, x), apply(weights, x))
+
+
+@pytest.mark.parametrize("name", TRAINING)
+def test_training_through_compression_learns(name):
+    """A few steps of gradient descent on a regression bring the loss down, in the compressed form."""
+    weights = nnc.compress({"kernel": 0.1 * draw(16, 24)}, TRAINING[name])
+    x = draw(64, 16, seed=1)
+    target = x @ draw(16, 24, seed=2)
+
+    def loss(weights, x):
+        return jnp.square(nnc.inject(lambda w, x: x @ w["kernel"])(weights, x) - target).mean()
+
+    @jax.jit
+    def step(weights):
+        value, gradients = nnc.value_and_grad(loss)(weights, x)
+        moved = jax.tree.map(
+            lambda leaf, gradient: leaf if gradient is None else leaf - 0.5 * gradient,
+            weights,
+            gradients,
+            is_leaf=lambda leaf: leaf is None,
+        )
+        return moved, value
+
+    losses = []
+    for _ in range(30):
+        weights, value = step(weights)
+        losses.append(float(value))
+    assert losses[-1] < 0.8 * losses[0]
+
+
+def test_learned_steps_have_the_papers_gradient():
+    """Esser et al. 2020, equation 3, times 1 / sqrt(N Q), by hand for one step."""
+    weight = jnp.array([[0.1], [0.4], [-1.4], [9.0]])
+    fake = nnc.compress({"kernel": weight}, nnc.fake_quantize(bits=4, learned_steps=True))["kernel"]
+    fake = type(fake)(weight, jnp.full((1, 1), 0.5), bits=4)
+    gradients = jax.grad(lambda fake: fake.materialise().sum())(fake)
+    ratio = np.array([0.2, 0.8, -2.8, 18.0])
+    by_weight = np.where(np.abs(ratio) <= 7.5, np.round(ratio) - ratio, 7 * np.sign(ratio))
+    np.testing.assert_allclose(gradients.step.item(), by_weight.sum() / np.sqrt(4 * 7), rtol=1e-5)
+    np.testing.assert_array_equal(gradients.weight.ravel(), [1, 1, 1, 0])

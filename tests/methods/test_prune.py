@@ -1,0 +1,49 @@
+"""Pruning: what stays, and how much of it."""
+
+import jax
+import numpy as np
+import pytest
+
+import nncompress_jax as nnc
+from nncompress_jax.methods.prune import random
+from nncompress_jax.methods.selection import LeftAlone
+from tests.methods.drawn import compressed, draw
+
+
+@pytest.mark.parametrize("sparsity", [0.0, 0.5, 0.9])
+def test_magnitude_pruning_keeps_the_largest(sparsity):
+    kernel = draw(3, 3, 16, 16)
+    weight = compressed(kernel, nnc.prune(sparsity=sparsity))
+    kept = np.asarray(weight.materialise()) != 0
+    assert kept.sum() == weight.values.size == kernel.size - round(sparsity * kernel.size)
+    np.testing.assert_array_equal(weight.materialise()[kept], kernel[kept])
+    if sparsity:
+        assert np.abs(kernel[kept]).min() >= np.abs(kernel[~kept]).max()
+
+
+def test_global_pruning_takes_from_the_weakest_layer():
+    tree = {"strong": {"kernel": 10 * draw(32, 32)}, "weak": {"kernel": draw(32, 32, seed=1)}}
+    small = nnc.compress(tree, nnc.prune(sparsity=0.4, scope="global"))
+    sizes = {name: small[name]["kernel"].values.size for name in tree}
+    assert sum(sizes.values()) == 2048 - round(0.4 * 2048)
+    assert sizes["strong"] > 2 * sizes["weak"]
+
+
+def test_a_pattern_keeps_so_many_of_each_group():
+    kernel = draw(3, 3, 16, 8)
+    weight = compressed(kernel, nnc.prune(pattern=(2, 4)))
+    groups = np.asarray(weight.materialise()).reshape(3, 3, 4, 4, 8)
+    assert ((groups != 0).sum(3) == 2).all()
+    largest = np.sort(np.abs(np.asarray(kernel)).reshape(3, 3, 4, 4, 8), axis=3)[:, :, :, 2:]
+    np.testing.assert_array_equal(np.sort(np.abs(groups), axis=3)[:, :, :, 2:], largest)
+    assert weight.nbytes == kernel.nbytes // 2 + kernel.size // 2 // 4
+    with pytest.warns(LeftAlone, match="kernel: left as it is: 3 input channels, expected a multiple of 4"):
+        assert compressed(draw(3, 3, 3, 8), nnc.prune(pattern=(2, 4))).shape == (3, 3, 3, 8)
+
+
+def test_random_pruning_is_the_seeds():
+    first, again, other = (
+        compressed(draw(16, 16), nnc.prune(sparsity=0.5, criterion=random(jax.random.key(k)))) for k in (0, 0, 1)
+    )
+    np.testing.assert_array_equal(first.positions, again.positions)
+    assert (first.positions != other.positions).any()
