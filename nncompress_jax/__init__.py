@@ -2,13 +2,15 @@
 
 from nncompress_jax import models
 from nncompress_jax.costs import Cost, LayerCost, cost
+from nncompress_jax.coupling import coupling
 from nncompress_jax.errors import InputError
 from nncompress_jax.injection import inject, observe
-from nncompress_jax.methods import calibration
+from nncompress_jax.methods import calibration, criteria
 from nncompress_jax.methods.binarize import binarize
 from nncompress_jax.methods.cluster import cluster
 from nncompress_jax.methods.factorize import factorize
 from nncompress_jax.methods.fake_quantize import fake_quantize
+from nncompress_jax.methods.filters import prune_filters
 from nncompress_jax.methods.prune import prune
 from nncompress_jax.methods.quantize import quantize
 from nncompress_jax.methods.settle import settle
@@ -27,6 +29,8 @@ __all__ = [
     "cluster",
     "compress",
     "cost",
+    "coupling",
+    "criteria",
     "decompress",
     "explain",
     "factorize",
@@ -36,6 +40,7 @@ __all__ = [
     "models",
     "observe",
     "prune",
+    "prune_filters",
     "quantize",
     "recipe",
     "settle",

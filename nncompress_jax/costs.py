@@ -99,7 +99,8 @@ def cost(apply: Apply, variables: Any, images: Array | jax.ShapeDtypeStruct, *in
         layer.macs //= images.shape[0]
     for owner, (path, leaf) in zip(owners, leaves, strict=True):
         layer = layers.setdefault(*_row(owner))
-        layer.parameters += math.prod(leaf.shape) * (not has_collections or path.startswith("params/"))
+        parameters = leaf.parameters if is_compressed(leaf) else math.prod(leaf.shape)
+        layer.parameters += parameters * (not has_collections or path.startswith("params/"))
         layer.resident_bytes += stored_bytes(leaf)
     return Cost(tuple(layers.values()))
 

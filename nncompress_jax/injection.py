@@ -4,6 +4,7 @@ The function is traced on stand-ins of the logical shapes, as `jax.jit` would tr
 its program on the compressed weights themselves.
 """
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Any
@@ -16,7 +17,9 @@ from nncompress_jax.interpreter import Interpreter, Observations, Statistic
 from nncompress_jax.program import Owner, Visit, walk
 from nncompress_jax.tree import named_leaves
 from nncompress_jax.types import Apply, Array
-from nncompress_jax.weights.base import OUTSIDE, CompressedWeight, is_compressed
+from nncompress_jax.weights import kept_elementwise, kept_products, kept_shapes  # noqa: F401, they register rules
+from nncompress_jax.weights.base import OUTSIDE, CompressedWeight, dense, is_compressed
+from nncompress_jax.weights.kept import Kept
 
 
 def inject(apply: Apply, *, fast: bool = False) -> Apply:
@@ -130,5 +133,7 @@ def _run(apply: Apply, args: Any, kwargs: Any, interpreter: Interpreter) -> tupl
     if interpreter.statistic:
         paths = [path for path, _ in named_leaves(args[0], is_compressed)]
         owners[: len(paths)] = paths
+    interpreter = dataclasses.replace(interpreter, channels=any(isinstance(x, Kept) for x in values))
     outputs, _, seen = interpreter.run(program, values, [owners[place] for place in places])
+    outputs = [dense(x) if isinstance(x, Kept) and x.is_uniform else x for x in outputs]
     return jax.tree.unflatten(jax.tree.structure(shapes), outputs), seen

@@ -20,6 +20,7 @@ from nncompress_jax.ops.fast import FAST, has_fast_form
 from nncompress_jax.program import PRODUCTS, Owner, holds, meet, settled_owners
 from nncompress_jax.types import Array
 from nncompress_jax.weights.base import bind, dense, is_compressed
+from nncompress_jax.weights.kept import Kept, conforming
 
 Statistic = Callable[[str, Array], Any]
 
@@ -51,10 +52,13 @@ class Interpreter:
     Attributes:
       statistic: of what enters each weight; None: nothing is observed.
       fast: float operations run in the forms of `FAST`.
+      channels: arrays of one value are `Kept` without any channel, so that they do not bring those back that others
+        lack.
     """
 
     statistic: Statistic | None = None
     fast: bool = False
+    channels: bool = False
 
     def run(self, program: Any, values: Sequence[Any], owners: Sequence[Owner]) -> Results:
         jaxpr = program.jaxpr
@@ -80,7 +84,9 @@ class Interpreter:
         inside = _WITH_PROGRAMS.get(equation.primitive.name)
         if inside and (compressed or watched or (self.fast and holds(equation, FAST))):
             return inside(self, equation, values, owners)
-        if self.fast and not compressed and has_fast_form(equation.primitive, values, equation.params):
+        if self.channels and equation.primitive is lax.broadcast_in_dim_p and not jnp.ndim(values[0]):
+            results: list[Any] = [Kept.uniform(values[0], equation.params["shape"])]
+        elif self.fast and not compressed and has_fast_form(equation.primitive, values, equation.params):
             results = [FAST[equation.primitive](*values, **equation.params)]
         else:
             results = _bound(equation, values)
@@ -92,7 +98,7 @@ class Interpreter:
             return {}
         data = owners.index(None)
         path = owners[1 - data]
-        return {path: [Observation(self.statistic(path, values[data]), jnp.array(True))]} if path else {}
+        return {path: [Observation(self.statistic(path, dense(values[data])), jnp.array(True))]} if path else {}
 
     def traceable(self, program: Any, owners: Sequence[Owner]) -> tuple[Callable[..., Any], list[Owner]]:
         """The program as a function of its values, to (results, observations); once it ran, the list holds owners."""
@@ -137,7 +143,7 @@ class Interpreter:
         first, last = params["cond_nconsts"], params["cond_nconsts"] + params["body_nconsts"]
         inner = params["body_jaxpr"].jaxpr
         owners[first:] = settled_owners(inner, owners[first:], params["body_nconsts"], len(inner.outvars))
-        blind = Interpreter(fast=self.fast)
+        blind = dataclasses.replace(self, statistic=None)
         test, _ = blind.traceable(params["cond_jaxpr"], [*owners[:first], *owners[last:]])
         body, result_owners = blind.traceable(params["body_jaxpr"], owners[first:])
 
@@ -181,22 +187,37 @@ class Interpreter:
         every_owner = zip(*(result_owners for _, result_owners in programs), strict=True)
         return results, [meet(each) for each in every_owner], seen
 
+    def tangents(self, equation: Any, primals: Sequence[Any], tangents: Sequence[Any], results: Sequence[Any]) -> Any:
+        """By the derivative that a function brings along, of results that may lack channels."""
+
+        def own(primals: Sequence[Any], tangents: Sequence[Any]) -> list[Any]:
+            return jax.jvp(lambda *values: _bound(equation, values), primals, tangents)[1]
+
+        if not any(isinstance(result, Kept) for result in results):
+            return jax.jvp(lambda *values: _bound(equation, [*map(dense, values)]), tuple(primals), tuple(tangents))[1]
+        primals, tangents = ([x if isinstance(x, Kept) else dense(x) for x in each] for each in (primals, tangents))
+        flat = [*primals, *tangents]
+        stand_ins = [jax.ShapeDtypeStruct(x.shape, x.dtype) if is_compressed(x) else x for x in flat]
+        program = jax.make_jaxpr(lambda *flat: own(flat[: len(primals)], flat[len(primals) :]))(*stand_ins)
+        found = dataclasses.replace(self, statistic=None).run(program, flat, [""] * len(flat))[0]
+        return [conforming(tangent, result) for tangent, result in zip(found, results, strict=True)]
+
     def custom_derivative(self, equation: Any, values: list[Any], owners: list[Owner]) -> Results:
         """Forward by the rules; the derivative is the function's own, at the materialised operands."""
         body, result_owners = self.traceable(_closed(equation.params["call_jaxpr"]), owners)
         results, seen = jax.eval_shape(body, *values)
-        if any(map(is_compressed, results)):  # it hands a weight on: there is no dense result to differentiate
-            results, seen = body(*values)
+        if any(is_compressed(result) and not isinstance(result, Kept) for result in results):
+            results, seen = body(*values)  # it hands a weight on: there is no dense result to differentiate
             return results, result_owners, seen
         called = jax.custom_jvp(body)
 
         @called.defjvp
         def _(primals: tuple[Any, ...], tangents: tuple[Any, ...]) -> Any:
-            def own(*values: Any) -> list[Any]:
-                return _bound(equation, [dense(value) for value in values])
-
             results, seen = called(*primals)
-            return (results, seen), (jax.jvp(own, primals, tangents)[1], jax.tree.map(_no_tangent, seen))
+            return (results, seen), (
+                self.tangents(equation, primals, tangents, results),
+                jax.tree.map(_no_tangent, seen),
+            )
 
         results, seen = called(*values)
         return results, result_owners, seen

@@ -104,7 +104,7 @@ def walk(jaxpr: Any, owners: Sequence[Owner], repeats: int = 1, scope: str = "")
             branch, results = max(branches, key=lambda branch: sum(map(_total_macs, branch[0])))
             visits += branch
         else:
-            visits.append(Visit(equation, tuple(operands), repeats, _product(equation), here))
+            visits.append(Visit(equation, tuple(operands), repeats, product_of(equation), here))
             results = [meet(operands)] * len(equation.outvars)
         known.update(zip(equation.outvars, results, strict=True))
     return visits, [owner_of(atom) for atom in jaxpr.outvars]
@@ -182,7 +182,8 @@ def _branches(equation: Any) -> list[Any]:
     return taken[:1]
 
 
-def _product(equation: Any) -> Product | None:
+def product_of(equation: Any) -> Product | None:
+    """What an equation multiplies, if it does."""
     if _is_named(equation):
         return _named_product(equation)
     if equation.primitive not in PRODUCTS:
@@ -205,6 +206,6 @@ def _named_product(equation: Any) -> Product:
     choice = next(inner for inner in equation.params["jaxpr"].jaxpr.eqns if inner.primitive.name == "cond")
     (chosen,) = _branches(choice)
     (native,) = (step for step in choice.params["branches"][-1].jaxpr.eqns if step.primitive.name == "jit")
-    (product,) = (p for p in map(_product, native.params["jaxpr"].jaxpr.eqns) if p)
+    (product,) = (p for p in map(product_of, native.params["jaxpr"].jaxpr.eqns) if p)
     (algorithm,) = (step.params["name"] for step in chosen.jaxpr.eqns if step.primitive.name == "jit")
     return dataclasses.replace(product, algorithm=algorithm.removesuffix("_dot"))

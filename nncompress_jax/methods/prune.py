@@ -12,6 +12,7 @@ from nncompress_jax.errors import InputError
 from nncompress_jax.methods.selection import FACTORS, leave_alone, replaced
 from nncompress_jax.tree import Where
 from nncompress_jax.types import Array, Method
+from nncompress_jax.weights.base import dense, is_compressed
 from nncompress_jax.weights.packed import packed
 from nncompress_jax.weights.sparse import Sparse, SparseGroups
 
@@ -46,8 +47,10 @@ def prune(
 ) -> Method:
     """Takes the least important weights away; the others train on, these do not exist.
 
+    `Sparse` weights of floats can be pruned further: pruning and training in turns loses less than all at once.
+
     Args:
-      sparsity: share of the weights that goes, from 0 to less than 1.
+      sparsity: share of all weights that goes, from 0 to less than 1.
       pattern: instead, (N, M): N of every M neighbours along the axis of input channels stay, as (2, 4). A weight whose
         input channels are no multiple of M is left as it is, with a warning.
       where: which leaves, as in `quantize`; of `LowRank` weights the factors.
@@ -76,6 +79,7 @@ def prune(
 
     def method(variables: Any, context: Any) -> Any:
         scores: dict[str, np.ndarray] = {}
+        variables = jax.tree.map(_further, variables, is_leaf=is_compressed)
 
         def score(path: str, leaf: Array) -> Array:
             scores[path] = np.asarray(criterion(path, leaf), np.float32)
@@ -94,6 +98,11 @@ def prune(
         return replaced(variables, where, make, nests=FACTORS)
 
     return method
+
+
+def _further(leaf: Any) -> Any:
+    """Zeros are what goes first."""
+    return dense(leaf) if isinstance(leaf, Sparse) and not is_compressed(leaf.values) else leaf
 
 
 def _sparse(path: str, leaf: Array, scores: np.ndarray, threshold: Any, sparsity: float) -> Sparse:

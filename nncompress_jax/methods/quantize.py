@@ -108,7 +108,7 @@ def static_steps(variables: Any, context: Context, where: Where, ranges: Rule, n
 
 def weight_of(path: str) -> str:
     """The weight whose inputs meet this part of it first."""
-    return path.removesuffix("/values").removesuffix("/factors/0")
+    return path.removesuffix("/values").removesuffix("/factors/0").removesuffix("/value")
 
 
 def _groups(path: str, leaf: Array, group: int | None) -> int:

@@ -13,21 +13,23 @@ from nncompress_jax.errors import InputError
 from nncompress_jax.tree import Where, named_leaves, selected
 from nncompress_jax.types import Array
 from nncompress_jax.weights.base import is_compressed
+from nncompress_jax.weights.kept import Kept
 from nncompress_jax.weights.low_rank import LowRank
 from nncompress_jax.weights.sparse import Sparse, SparseGroups
 
 Nests = Mapping[Any, str]
 """Types of which a method takes the parts, and the field that holds them: an array or a tuple of arrays."""
 
-FACTORS: Nests = {LowRank: "factors"}
-VALUES_AND_FACTORS: Nests = {Sparse: "values", SparseGroups: "values", LowRank: "factors"}
+CHANNELS: Nests = {Kept: "value"}
+FACTORS: Nests = {**CHANNELS, LowRank: "factors"}
+VALUES_AND_FACTORS: Nests = {**FACTORS, Sparse: "values", SparseGroups: "values"}
 
 
 class LeftAlone(UserWarning):
     """A weight that a method left as it was, and why."""
 
 
-def replaced(variables: Any, where: Where, make: Callable[[str, Array], Any], *, nests: Nests | None = None) -> Any:
+def replaced(variables: Any, where: Where, make: Callable[[str, Array], Any], *, nests: Nests = CHANNELS) -> Any:
     """The tree with something else in the places of the selected leaves.
 
     Args:
@@ -41,12 +43,12 @@ def replaced(variables: Any, where: Where, make: Callable[[str, Array], Any], *,
     """
     leaves = named_leaves(variables, is_compressed)
     chosen = set(selected(leaves, where))
-    check([(path, leaf) for path, leaf in leaves if path in chosen], nests or {})
+    check([(path, leaf) for path, leaf in leaves if path in chosen], nests)
 
     def new(path: str, leaf: Any) -> Any:
         if not is_compressed(leaf):
             return make(path, jnp.asarray(leaf))
-        field = _field(leaf, nests or {})
+        field = _field(leaf, nests)
         parts = getattr(leaf, field)
         if isinstance(parts, tuple):
             inner: Any = tuple(new(f"{path}/{field}/{i}", part) for i, part in enumerate(parts))
@@ -71,9 +73,10 @@ def check(leaves: Sequence[tuple[str, Any]], nests: Nests) -> None:
         if bad:
             raise InputError(f"{', '.join(bad)}: {problem}; {advice}")
 
-    others = f" other than {', '.join(sorted(t.__name__ for t in nests))} of floats" if nests else ""
-    advice = "start from nnc.decompress(variables), choose with where=, or chain: factorize, prune, then what encodes"
-    refuse(f"compressed already{others}", advice, is_compressed)
+    others = ", ".join(sorted(kind.__name__ for kind in nests))
+    order = "prune_filters, factorize, prune, then what encodes"
+    advice = f"start from nnc.decompress(variables), choose with where=, or chain: {order}"
+    refuse(f"compressed already other than {others} of floats", advice, is_compressed)
     refuse("not floating point", "choose other leaves with where=", lambda leaf: not _is_float(leaf))
     refuse("no entries", "choose other leaves with where=", lambda leaf: not np.size(leaf))
     refuse("NaN or infinite values", "restore an earlier checkpoint", lambda leaf: not _is_finite(leaf))

@@ -5,7 +5,6 @@ from typing import Any
 import jax
 
 from nncompress_jax.weights.base import is_compressed
-from nncompress_jax.weights.low_rank import LowRank
 
 
 def settle(variables: Any) -> Any:
@@ -25,6 +24,4 @@ def settle(variables: Any) -> Any:
 def _settled(leaf: Any) -> Any:
     if hasattr(leaf, "settle"):
         return leaf.settle()
-    if isinstance(leaf, LowRank):
-        return LowRank(tuple(map(_settled, leaf.factors)), leaf.dtype_name)
-    return leaf
+    return jax.tree.map(_settled, leaf, is_leaf=lambda part: part is not leaf and is_compressed(part))

@@ -13,6 +13,7 @@ from nncompress_jax.report.table import Table
 from nncompress_jax.tree import named_leaves, stored_bytes
 from nncompress_jax.types import Apply, Array
 from nncompress_jax.weights.base import MATERIALISED, is_compressed
+from nncompress_jax.weights.kept import Kept
 from nncompress_jax.weights.low_rank import LowRank
 from nncompress_jax.weights.sparse import Sparse, SparseGroups
 
@@ -60,6 +61,7 @@ class Weight:
       path: of the leaf.
       type: "dense", a type, or types inside one another (`LowRank of Quantized`).
       shape: logical.
+      kept: the same, but for channels that are not there.
       bits: stored, for each entry of the logical shape; scales, positions and codebooks included.
       stored_bytes: of all its parts.
       density: share of the entries that exist; None unless some do not.
@@ -71,6 +73,7 @@ class Weight:
     path: str
     type: str
     shape: tuple[int, ...]
+    kept: tuple[int, ...]
     bits: float
     stored_bytes: int
     density: float | None
@@ -101,7 +104,7 @@ class Explanation:
         return [
             {
                 **{name: getattr(weight, name) for name in ("path", "type", "bits", "stored_bytes", "density", "runs")},
-                "shape": " x ".join(map(str, weight.shape)),
+                "shape": " x ".join(map(str, weight.kept)),
                 "rank": weight.rank or "",
                 "operations": ", ".join(dict.fromkeys(place.operation for place in weight.places)),
                 "types": ", ".join(dict.fromkeys(place.types for place in weight.places)),
@@ -175,11 +178,13 @@ def _place(visit: Visit, path: str, leaf: Any, materialised: str, examples: int)
 
 def _weight(path: str, leaf: Any, places: tuple[Place, ...], materialised: str) -> Weight:
     size, stored = math.prod(leaf.shape), stored_bytes(leaf)
-    ranks = [str(factor.shape[-1]) for factor in leaf.factors[:-1]] if isinstance(leaf, LowRank) else []
+    inner = leaf.value if isinstance(leaf, Kept) else leaf
+    ranks = [str(factor.shape[-1]) for factor in inner.factors[:-1]] if isinstance(inner, LowRank) else []
     return Weight(
         path,
         _nesting(leaf),
         tuple(leaf.shape),
+        tuple(inner.shape),
         8 * stored / max(size, 1),
         stored,
         _density(leaf),
@@ -192,13 +197,15 @@ def _weight(path: str, leaf: Any, places: tuple[Place, ...], materialised: str) 
 def _nesting(leaf: Any) -> str:
     if not is_compressed(leaf):
         return "dense"
-    held: Any = leaf.factors if isinstance(leaf, LowRank) else getattr(leaf, "values", None)
+    held: Any = next((getattr(leaf, name) for name in ("factors", "values", "value") if hasattr(leaf, name)), None)
     inner = sorted({_nesting(part) for part in (held if isinstance(held, tuple) else (held,)) if is_compressed(part)})
     return " of ".join([type(leaf).__name__, *([", ".join(inner)] if inner else [])])
 
 
 def _density(leaf: Any) -> float | None:
     """Entries that exist over all; of a chain, those of its factors."""
+    if isinstance(leaf, Kept):
+        return math.prod(leaf.value.shape) / math.prod(leaf.shape) * (_density(leaf.value) or 1)
     if isinstance(leaf, Sparse | SparseGroups):
         return math.prod(leaf.positions.shape) / math.prod(leaf.shape)
     if isinstance(leaf, LowRank) and any(_density(factor) is not None for factor in leaf.factors):

@@ -1,6 +1,7 @@
 """What every compressed weight is: an array that knows how to multiply, stored in compressed parts."""
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from typing import Any, ClassVar, NoReturn, TypeGuard
 
@@ -72,7 +73,11 @@ class CompressedWeight(quax.ArrayValue):
 
     def projected(self) -> Any:
         """After an update in training: back within the bounds of its values, where it has any."""
-        return self
+
+        def of(part: Any) -> Any:
+            return part.projected() if is_compressed(part) else part
+
+        return jax.tree.map(of, self, is_leaf=lambda part: part is not self and is_compressed(part))
 
     def cast(self, dtype: Any) -> Any:
         """The same parts, standing for an array of another float type."""
@@ -83,6 +88,11 @@ class CompressedWeight(quax.ArrayValue):
         """The same array in parts with a first axis of `length` each, so that `scan` can walk along it."""
         simpler = self.simpler()
         return self.materialise() if simpler is self else simpler.stacked(length)
+
+    @property
+    def parameters(self) -> int:
+        """Weights that it has: entries of the dense array, but for channels that are not there."""
+        return math.prod(self.shape)
 
     @property
     def nbytes(self) -> int:

@@ -15,6 +15,7 @@ from nncompress_jax.ops.ste import learned_step, straight_through
 from nncompress_jax.tree import named_leaves
 from nncompress_jax.types import Array
 from nncompress_jax.weights.base import CompressedWeight, is_compressed
+from nncompress_jax.weights.kept import Kept
 from nncompress_jax.weights.low_rank import LowRank
 from nncompress_jax.weights.packed import packed
 from nncompress_jax.weights.quantized import Quantized, shared_axes
@@ -94,6 +95,8 @@ def moved_ranges(variables: Any, observed: Mapping[str, Any]) -> Any:
     """
 
     def moved(path: str, leaf: Any) -> Any:
+        if isinstance(leaf, Kept):
+            return dataclasses.replace(leaf, value=moved(path, leaf.value))
         if isinstance(leaf, LowRank):  # the inputs meet the first factor
             first, *others = leaf.factors
             return LowRank((moved(path, first), *others), leaf.dtype_name)

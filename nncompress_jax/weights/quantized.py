@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import equinox as eqx
@@ -12,6 +12,7 @@ from jax import lax
 from jax.core import ShapedArray
 from jax.typing import ArrayLike
 
+from nncompress_jax.marks import runs
 from nncompress_jax.ops import int8, quantizer
 from nncompress_jax.ops.integer import LONGEST_SUM
 from nncompress_jax.types import Array
@@ -222,7 +223,7 @@ def _(weight: Quantized, *, new_sizes: tuple[int, ...], dimensions: Any, **param
 
     def reshape(part: Array) -> Array:
         part, shape = _spread(part, weight.shape), []
-        for old, new in _runs(weight.shape, new_sizes):
+        for old, new in runs(weight.shape, new_sizes):
             shared = math.prod(part.shape[axis] for axis in old) == 1
             shape += [1 if shared else new_sizes[axis] for axis in new]
             if not shared:
@@ -250,17 +251,3 @@ def _changed(weight: Quantized, whole: Callable[[Array], Array], shared: Callabl
         zero_point=maybe(shared, weight.zero_point),
         straight=maybe(whole, weight.straight),
     )
-
-
-def _runs(old: tuple[int, ...], new: tuple[int, ...]) -> Iterator[tuple[list[int], list[int]]]:
-    """Shortest runs of axes of two shapes that hold the same entries, front to back."""
-    i = j = 0
-    while i < len(old) or j < len(new):
-        first_i, first_j = i, j
-        i, j = min(i + 1, len(old)), min(j + 1, len(new))
-        while (left := math.prod(old[first_i:i])) != (right := math.prod(new[first_j:j])):
-            if left < right:
-                i += 1
-            else:
-                j += 1
-        yield list(range(first_i, i)), list(range(first_j, j))

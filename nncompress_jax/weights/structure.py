@@ -11,8 +11,10 @@ from nncompress_jax.errors import InputError
 from nncompress_jax.tree import named_leaves
 from nncompress_jax.weights.base import CompressedWeight, is_compressed
 from nncompress_jax.weights.binary import Binary, FakeBinary
+from nncompress_jax.weights.channels import Channels
 from nncompress_jax.weights.clustered import Clustered
 from nncompress_jax.weights.fake_quantized import FakeQuantized
+from nncompress_jax.weights.kept import Kept
 from nncompress_jax.weights.low_rank import LowRank
 from nncompress_jax.weights.packed import Packed
 from nncompress_jax.weights.quantized import Quantized
@@ -20,7 +22,7 @@ from nncompress_jax.weights.sparse import Sparse, SparseGroups
 
 TYPES: Mapping[str, Any] = {
     kind.__name__: kind
-    for kind in (Binary, Clustered, FakeBinary, FakeQuantized, LowRank, Packed, Quantized, Sparse, SparseGroups)
+    for kind in (Binary, Clustered, FakeBinary, FakeQuantized, Kept, LowRank, Packed, Quantized, Sparse, SparseGroups)
 }
 """What can be built from data; nothing else is."""
 
@@ -86,7 +88,7 @@ def _described(part: Any) -> Any:
     fields = dataclasses.fields(part)
     static = {field.name: getattr(part, field.name) for field in fields if field.metadata.get("static")}
     parts = {field.name: _described(getattr(part, field.name)) for field in fields if field.name not in static}
-    listed = {name: list(value) if isinstance(value, tuple) else value for name, value in static.items()}
+    listed = {name: [*map(_listed, value)] if isinstance(value, tuple) else value for name, value in static.items()}
     return {"type": type(part).__name__, "static": listed, "parts": parts}
 
 
@@ -100,9 +102,17 @@ def _built(path: str, described: Any) -> Any:
     if described["type"] not in TYPES:
         raise InputError(f"{path}: {described['type']!r} is no compressed weight; expected one of {', '.join(TYPES)}")
     kind: type[CompressedWeight] = TYPES[described["type"]]
-    static = {name: tuple(x) if isinstance(x, list) else x for name, x in described["static"].items()}
+    static = {name: tuple(map(_static, x)) if isinstance(x, list) else x for name, x in described["static"].items()}
     parts = {name: _built(path, part) for name, part in described["parts"].items()}
     return kind(**parts, **static)
+
+
+def _listed(part: Any) -> Any:
+    return part.described() if isinstance(part, Channels) else part
+
+
+def _static(part: Any) -> Any:
+    return Channels.built(part) if isinstance(part, dict) else part
 
 
 def _in_words(described: Any) -> str:

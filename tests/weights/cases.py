@@ -12,6 +12,8 @@ from jax import lax
 
 import nncompress_jax as nnc
 from nncompress_jax.methods.selection import LeftAlone
+from nncompress_jax.weights.channels import Channels
+from nncompress_jax.weights.kept import Kept
 from nncompress_jax.weights.low_rank import LowRank
 
 
@@ -77,6 +79,19 @@ def by_255(stages=1):
     return lambda largest: stages * largest / 255
 
 
+def half_of_the_channels(make=lambda kernel: kernel, fill=None):
+    """Every second input and output channel; what is there may be compressed."""
+
+    def made(kernel):
+        cuts = [None] * (kernel.ndim - 2)
+        cuts += [Channels.of(size, range(0, size, 2)) if size > 1 else None for size in kernel.shape[-2:]]
+        for axis, cut in enumerate(cuts):
+            kernel = kernel if cut is None else jnp.take(kernel, cut.indices, axis)
+        return Kept(make(kernel), fill, tuple(cuts))
+
+    return made
+
+
 WEIGHTS = {
     "Quantized": Compression(by(nnc.quantize()), by_255()),
     "Quantized, one scale": Compression(by(nnc.quantize(axes=())), by_255()),
@@ -108,6 +123,16 @@ WEIGHTS = {
     "LowRank of FakeQuantized": Compression(low_rank(nnc.fake_quantize()), by_255(3)),
     "LowRank of Sparse": Compression(low_rank(nnc.prune(sparsity=0.3))),
     "LowRank of Clustered": Compression(low_rank(nnc.cluster(bits=2))),
+    "Kept": Compression(half_of_the_channels()),
+    "Kept, filled": Compression(half_of_the_channels(fill=jnp.float32(0.5))),
+}
+INSIDE = (
+    *("Quantized", "FakeQuantized", "Binary", "FakeBinary", "Clustered", "Sparse", "SparseGroups", "LowRank"),
+    *("Sparse of Quantized", "LowRank of Quantized"),
+)
+WEIGHTS |= {
+    f"Kept of {name}": Compression(half_of_the_channels(WEIGHTS[name].make), WEIGHTS[name].input_error)
+    for name in INSIDE
 }
 
 

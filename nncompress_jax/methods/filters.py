@@ -1,0 +1,187 @@
+"""Pruning of whole channels, in all weights that share them."""
+
+import fnmatch
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from nncompress_jax.coupling import Coupling, Group, coupling
+from nncompress_jax.errors import InputError
+from nncompress_jax.methods.criteria import Criterion, contributions, l1
+from nncompress_jax.methods.selection import LeftAlone
+from nncompress_jax.tree import Where, named_leaves
+from nncompress_jax.types import Context, Method
+
+TOLERANCE = 0.02
+"""How far from what was asked a result may be, relative to it, without a warning."""
+
+
+def prune_filters(
+    *,
+    macs: float | None = None,
+    parameters: float | None = None,
+    keep: float | None = None,
+    where: Where = None,
+    criterion: Criterion = l1,
+    scope: Literal["layer", "global"] = "layer",
+    round_to: int = 1,
+    at_least: int = 1,
+    reconstruct: bool = False,
+) -> Method:
+    """Takes the least important channels out of a network, in every weight where they stand.
+
+    Args:
+      macs: share of the multiply-accumulates that stays, from 0 to 1.
+      parameters: instead, the share of the parameters.
+      keep: instead, the share of the channels.
+      where: groups to cut, by a pattern or predicate on their names; by default all that can be.
+      criterion: which channels are important: of `nnc.criteria`, or a function of (groups, weights, context).
+      scope: the same share of each group ("layer"), or channels of all groups compete ("global"), with scores divided
+        by the root mean square of their group's.
+      round_to: what stays of a group is a multiple of this, where the group has as many.
+      at_least: channels that stay of each group.
+      reconstruct: scale what stays, where it is summed over, so that sums come nearest to those with all channels, by
+        least squares on `batches`: after Luo et al. 2017, "ThiNet", section 3.3. Of dense layers and convolutions of
+        one group, all at once, with the inputs of the uncut network.
+
+    Returns:
+      A method for `compress(variables, method, apply=, batches=)`: weights that lose channels become `Kept`.
+
+    Raises:
+      InputError: for shares that cannot be; (when applied) for a missing apply or example, compressed weights, a
+        pattern without a match, and a budget below what `at_least` leaves.
+
+    Example:
+      >>> from nncompress_jax.recipes import compress
+      >>> weights = {"a": jnp.arange(32.0).reshape(4, 8), "b": jnp.ones((8, 3))}
+      >>> apply, x = lambda w, x: jax.nn.relu(x @ w["a"]) @ w["b"], jnp.ones((2, 4))
+      >>> small = compress(weights, prune_filters(macs=0.5), apply=apply, batches=[x])
+      >>> small["a"].value.shape, small["b"].value.shape, small["a"].channels[1].indices.tolist()
+      ((4, 4), (4, 3), [4, 5, 6, 7])
+
+    Source: Li et al. 2017, "Pruning Filters for Efficient ConvNets".
+    """
+    budgets = {"macs": macs, "parameters": parameters, "keep": keep}
+    asked = {name: share for name, share in budgets.items() if share is not None}
+    if len(asked) != 1:
+        raise InputError("prune_filters takes one of macs=, parameters= and keep=")
+    ((budget, share),) = asked.items()
+    if not 0 < share <= 1:
+        raise InputError(f"{budget}={share}: expected more than 0 and at most 1, the share that stays")
+    if min(round_to, at_least) < 1:
+        raise InputError(f"round_to={round_to}, at_least={at_least}: expected 1 or more")
+
+    def method(variables: Any, context: Context) -> Any:
+        if context.apply is None or not context.batches:
+            raise InputError("prune_filters needs apply= and batches=: compress(variables, method, apply=, batches=)")
+        apply = context.apply
+        inputs = [batch if isinstance(batch, tuple) else (batch,) for batch in context.batches]
+        coupled = coupling(apply, variables, *inputs[0])
+        groups = _chosen(coupled, where)
+        structure = jax.tree.structure(variables)
+        weights = dict(named_leaves(variables))
+
+        def by_path(weights: Mapping[str, Any], *inputs: Any) -> Any:
+            return apply(jax.tree.unflatten(structure, [weights[path] for path in paths]), *inputs)
+
+        paths = [*weights]
+        own = Context(by_path, context.batches)
+        scores = dict(zip([group.name for group in groups], criterion(groups, weights, own), strict=True))
+        if scope == "global":
+            scores = {name: each / (np.sqrt(np.mean(np.square(each))) or 1) for name, each in scores.items()}
+        kept = _within(coupled, groups, scores, budget, share, scope, round_to, at_least)
+        if reconstruct:
+            weights = _reconstructed(groups, weights, kept, own)
+            variables = jax.tree.unflatten(structure, [weights[path] for path in paths])
+        return coupled.cut(variables, kept)
+
+    return method
+
+
+def _chosen(coupled: Coupling, where: Where) -> list[Group]:
+    groups = [
+        group
+        for group in coupled.groups
+        if where is None or (where(group.name) if callable(where) else fnmatch.fnmatchcase(group.name, where))
+    ]
+    if not groups:
+        there = ", ".join(group.name for group in coupled.groups) or "none"
+        raise InputError(f"where={where!r} matches no group of channels; there are: {there}")
+    return groups
+
+
+def _within(
+    coupled: Coupling,
+    groups: Sequence[Group],
+    scores: Mapping[str, np.ndarray],
+    budget: str,
+    share: float,
+    scope: str,
+    round_to: int,
+    at_least: int,
+) -> dict[str, np.ndarray]:
+    """Which channels stay, so that the budget is met as nearly as it can be."""
+    everything = np.sort(np.concatenate([*scores.values()]))
+
+    def at(rate: float) -> dict[str, np.ndarray]:
+        """With this share of the channels cut, before rounding."""
+        masks = {}
+        for group in groups:
+            own = scores[group.name]
+            if scope == "global":
+                count = int((own >= everything[min(int(rate * len(everything)), len(everything) - 1)]).sum())
+            else:
+                count = round((1 - rate) * group.size)
+            count = min(max(-(-count // round_to) * round_to, at_least), group.size)
+            masks[group.name] = np.zeros(group.size, bool)
+            masks[group.name][np.argsort(-own, kind="stable")[:count]] = True
+        return masks
+
+    def measure(masks: Mapping[str, np.ndarray]) -> float:
+        if budget == "keep":
+            return sum(int(mask.sum()) for mask in masks.values()) / sum(group.size for group in groups)
+        whole = {"macs": coupled.macs, "parameters": coupled.parameters}[budget]
+        return whole(masks) / whole({})
+
+    low, high = 0.0, 1.0
+    least = measure(at(1.0))
+    if share < least * (1 - TOLERANCE):
+        raise InputError(
+            f"{budget}={share}: {least:.4f} is the least that can be reached with at_least={at_least}, "
+            f"round_to={round_to} and the groups that can be cut"
+        )
+    for _ in range(40):
+        middle = (low + high) / 2
+        low, high = (middle, high) if measure(at(middle)) > share else (low, middle)
+    nearest = min((at(low), at(high)), key=lambda masks: abs(measure(masks) - share))
+    if abs(measure(nearest) - share) > TOLERANCE * share:
+        warnings.warn(
+            f"{budget}={share}: the nearest that can be reached is {measure(nearest):.4f}", LeftAlone, stacklevel=4
+        )
+    return nearest
+
+
+def _reconstructed(
+    groups: Sequence[Group], weights: Mapping[str, Any], kept: Mapping[str, np.ndarray], context: Context
+) -> dict[str, Any]:
+    """Weights whose input channels that stay are scaled, each by one number."""
+    found = contributions(groups, weights, context, context.batches, samples=1024, seed=0)
+    weights = dict(weights)
+    for group in groups:
+        there = kept[group.name]
+        for path, each in found[group.name].items():
+            member = next(member for member in group.members if member.path == path and member.role == "input")
+            inside = each[:, there]
+            ridge = 1e-3 * (inside**2).mean(0).sum() / max(inside.shape[1], 1) * len(inside) * np.eye(inside.shape[1])
+            # Towards scales of one, where the samples say nothing.
+            more = np.linalg.solve(inside.T @ inside + ridge, inside.T @ each[:, ~there].sum(1))
+            scales = np.ones(group.size)
+            scales[there] += more
+            spread = np.where(member.channels < 0, 1, scales[member.channels])
+            shape = [-1 if axis == member.axis else 1 for axis in range(weights[path].ndim)]
+            weights[path] = weights[path] * jnp.asarray(spread.reshape(shape), weights[path].dtype)
+    return weights
