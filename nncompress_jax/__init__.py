@@ -2,7 +2,7 @@
 
 from nncompress_jax import models
 from nncompress_jax.costs import Cost, LayerCost, cost
-from nncompress_jax.coupling import coupling
+from nncompress_jax.couplings import coupling
 from nncompress_jax.errors import InputError
 from nncompress_jax.injection import inject, observe
 from nncompress_jax.methods import calibration, criteria
@@ -14,6 +14,7 @@ from nncompress_jax.methods.filters import prune_filters
 from nncompress_jax.methods.prune import prune
 from nncompress_jax.methods.quantize import quantize
 from nncompress_jax.methods.settle import settle
+from nncompress_jax.methods.shrink import shrink
 from nncompress_jax.recipes import chain, compress, decompress, recipe
 from nncompress_jax.report.explain import explain
 from nncompress_jax.report.int8 import int8_report
@@ -44,5 +45,6 @@ __all__ = [
     "quantize",
     "recipe",
     "settle",
+    "shrink",
     "value_and_grad",
 ]

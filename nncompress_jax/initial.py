@@ -2,6 +2,10 @@
 
 from pathlib import Path
 
+import jax.numpy as jnp
+
+from nncompress_jax import models
+from nncompress_jax.data import sources
 from nncompress_jax.errors import InputError
 from nncompress_jax.importers import torch
 from nncompress_jax.recipes import compress, recipe
@@ -30,4 +34,9 @@ def initial_variables(config: Config) -> Variables | None:
         variables = torch.load(config.init, model=config.model)
     else:
         variables = checkpoint.restore(config.init)
-    return compress(variables, recipe(config.compress)) if config.compress else variables
+    if not config.compress:
+        return variables
+    network = models.fitting(models.create(config.model), variables)
+    images = sources.load(config.dataset, data_dir=config.data_dir, image_size=config.image_size).train.images
+    image = jnp.zeros((1, *images.shape[1:]))
+    return compress(variables, recipe(config.compress), apply=network.apply, batches=[image])

@@ -11,6 +11,7 @@ from nncompress_jax.methods.binarize import binarize
 from nncompress_jax.methods.cluster import cluster
 from nncompress_jax.methods.factorize import factorize
 from nncompress_jax.methods.fake_quantize import fake_quantize
+from nncompress_jax.methods.filters import prune_filters
 from nncompress_jax.methods.prune import prune
 from nncompress_jax.methods.quantize import quantize
 from nncompress_jax.types import Apply, Context, Method
@@ -82,6 +83,7 @@ STEPS: Mapping[str, tuple[str, Callable[[float], Method]]] = {
     "cluster": ("4", lambda bits: cluster(bits=_whole(bits))),
     "prune": ("0.9", lambda sparsity: prune(sparsity=sparsity)),
     "prune_global": ("0.9", lambda sparsity: prune(sparsity=sparsity, scope="global")),
+    "filters": ("0.5", lambda macs: prune_filters(macs=macs)),
     "factorize": ("0.5", lambda macs: factorize(macs=macs)),
     "tucker": ("0.5", lambda macs: factorize(macs=macs, kind="tucker")),
 }

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from nncompress_jax.coupling import Group, Member, Role
+from nncompress_jax.couplings import Group, Member, Role
 from nncompress_jax.errors import InputError
 from nncompress_jax.injection import observe
 from nncompress_jax.types import Array, Context

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nncompress_jax.coupling import Coupling, Group, coupling
+from nncompress_jax.couplings import Coupling, Group, coupling
 from nncompress_jax.errors import InputError
 from nncompress_jax.methods.criteria import Criterion, contributions, l1
 from nncompress_jax.methods.selection import LeftAlone
@@ -60,7 +60,7 @@ def prune_filters(
       >>> weights = {"a": jnp.arange(32.0).reshape(4, 8), "b": jnp.ones((8, 3))}
       >>> apply, x = lambda w, x: jax.nn.relu(x @ w["a"]) @ w["b"], jnp.ones((2, 4))
       >>> small = compress(weights, prune_filters(macs=0.5), apply=apply, batches=[x])
-      >>> small["a"].value.shape, small["b"].value.shape, small["a"].channels[1].indices.tolist()
+      >>> small["a"].values.shape, small["b"].values.shape, small["a"].channels[1].indices.tolist()
       ((4, 4), (4, 3), [4, 5, 6, 7])
 
     Source: Li et al. 2017, "Pruning Filters for Efficient ConvNets".
@@ -157,11 +157,14 @@ def _within(
     for _ in range(40):
         middle = (low + high) / 2
         low, high = (middle, high) if measure(at(middle)) > share else (low, middle)
-    nearest = min((at(low), at(high)), key=lambda masks: abs(measure(masks) - share))
+    # Between the two, group by group: those of one size would all lose a channel at once.
+    more, less = at(low), at(high)
+    names = [group.name for group in groups]
+    between = [more | {name: less[name] for name in names[:count]} for count in range(len(names) + 1)]
+    nearest = min(between, key=lambda masks: abs(measure(masks) - share))
     if abs(measure(nearest) - share) > TOLERANCE * share:
-        warnings.warn(
-            f"{budget}={share}: the nearest that can be reached is {measure(nearest):.4f}", LeftAlone, stacklevel=4
-        )
+        message = f"{budget}={share}: the nearest that can be reached is {measure(nearest):.4f}"
+        warnings.warn(message, LeftAlone, stacklevel=4)
     return nearest
 
 
@@ -176,7 +179,7 @@ def _reconstructed(
         for path, each in found[group.name].items():
             member = next(member for member in group.members if member.path == path and member.role == "input")
             inside = each[:, there]
-            ridge = 1e-3 * (inside**2).mean(0).sum() / max(inside.shape[1], 1) * len(inside) * np.eye(inside.shape[1])
+            ridge = 1e-4 * (inside**2).mean(0).sum() / max(inside.shape[1], 1) * len(inside) * np.eye(inside.shape[1])
             # Towards scales of one, where the samples say nothing.
             more = np.linalg.solve(inside.T @ inside + ridge, inside.T @ each[:, ~there].sum(1))
             scales = np.ones(group.size)

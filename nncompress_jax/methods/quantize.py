@@ -1,6 +1,7 @@
 """Quantization to true integers."""
 
 import functools
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -108,7 +109,7 @@ def static_steps(variables: Any, context: Context, where: Where, ranges: Rule, n
 
 def weight_of(path: str) -> str:
     """The weight whose inputs meet this part of it first."""
-    return path.removesuffix("/values").removesuffix("/factors/0").removesuffix("/value")
+    return re.sub("(/values|/factors/0)+$", "", path)
 
 
 def _groups(path: str, leaf: Array, group: int | None) -> int:

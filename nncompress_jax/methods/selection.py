@@ -20,7 +20,7 @@ from nncompress_jax.weights.sparse import Sparse, SparseGroups
 Nests = Mapping[Any, str]
 """Types of which a method takes the parts, and the field that holds them: an array or a tuple of arrays."""
 
-CHANNELS: Nests = {Kept: "value"}
+CHANNELS: Nests = {Kept: "values"}
 FACTORS: Nests = {**CHANNELS, LowRank: "factors"}
 VALUES_AND_FACTORS: Nests = {**FACTORS, Sparse: "values", SparseGroups: "values"}
 

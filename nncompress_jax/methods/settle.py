@@ -24,4 +24,6 @@ def settle(variables: Any) -> Any:
 def _settled(leaf: Any) -> Any:
     if hasattr(leaf, "settle"):
         return leaf.settle()
+    if not is_compressed(leaf):
+        return leaf
     return jax.tree.map(_settled, leaf, is_leaf=lambda part: part is not leaf and is_compressed(part))

@@ -3,7 +3,9 @@
 from typing import Any
 
 from nncompress_jax.errors import InputError
-from nncompress_jax.models.vgg import CONFIGURATIONS, VGG
+from nncompress_jax.models.vgg import CONFIGURATIONS, VGG, fitting
+
+__all__ = ["NAMES", "create", "fitting"]
 
 NAMES = {
     "vgg11": "A",

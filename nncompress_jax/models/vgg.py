@@ -58,6 +58,38 @@ CONFIGURATIONS = {
 """DSM keeps the pooling of D; DS replaces it by stride 2 in the depthwise convolutions."""
 
 
+def fitting(network: "VGG", variables: Any) -> "VGG":
+    """The network with the widths and the number of classes of these variables.
+
+    Args:
+      network: of the same number of layers.
+      variables: with a kernel for each layer, of any type that has a shape.
+
+    Raises:
+      InputError: for variables of other layers.
+
+    Example:
+      >>> import jax
+      >>> network = VGG(configuration("64 M 128 M M M M"))
+      >>> narrow = network.copy(blocks=configuration("8 M 16 M M M M"), num_classes=3)
+      >>> variables = jax.eval_shape(narrow.init, jax.random.key(0), jnp.ones((1, 32, 32, 3)))
+      >>> fitting(network, variables) == narrow
+      True
+    """
+    count = sum(1 + block.separable for block in network.blocks if block.features)
+    names = [*(f"Conv_{i}" for i in range(count)), "Dense_0"]
+    params = variables.get("params", {})
+    if missing := sorted(params.keys() ^ {*names, *(f"BatchNorm_{i}" for i in range(count))}):
+        raise InputError(f"{missing[0]}: in one of the network and the variables, expected in both")
+    widths = iter([params[name]["kernel"].shape[-1] for name in names])
+    blocks = []
+    for block in network.blocks:
+        for _ in range(block.separable):
+            next(widths)  # depthwise: as wide as what comes in
+        blocks.append(dataclasses.replace(block, features=next(widths)) if block.features else block)
+    return network.copy(blocks=tuple(blocks), num_classes=next(widths))
+
+
 class VGG(nn.Module):
     """3x3 convolutions with batch norm and ReLU, then one dense layer.
 

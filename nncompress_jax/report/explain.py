@@ -178,7 +178,7 @@ def _place(visit: Visit, path: str, leaf: Any, materialised: str, examples: int)
 
 def _weight(path: str, leaf: Any, places: tuple[Place, ...], materialised: str) -> Weight:
     size, stored = math.prod(leaf.shape), stored_bytes(leaf)
-    inner = leaf.value if isinstance(leaf, Kept) else leaf
+    inner = leaf.values if isinstance(leaf, Kept) else leaf
     ranks = [str(factor.shape[-1]) for factor in inner.factors[:-1]] if isinstance(inner, LowRank) else []
     return Weight(
         path,
@@ -197,7 +197,7 @@ def _weight(path: str, leaf: Any, places: tuple[Place, ...], materialised: str) 
 def _nesting(leaf: Any) -> str:
     if not is_compressed(leaf):
         return "dense"
-    held: Any = next((getattr(leaf, name) for name in ("factors", "values", "value") if hasattr(leaf, name)), None)
+    held: Any = next((getattr(leaf, name) for name in ("factors", "values") if hasattr(leaf, name)), None)
     inner = sorted({_nesting(part) for part in (held if isinstance(held, tuple) else (held,)) if is_compressed(part)})
     return " of ".join([type(leaf).__name__, *([", ".join(inner)] if inner else [])])
 
@@ -205,7 +205,7 @@ def _nesting(leaf: Any) -> str:
 def _density(leaf: Any) -> float | None:
     """Entries that exist over all; of a chain, those of its factors."""
     if isinstance(leaf, Kept):
-        return math.prod(leaf.value.shape) / math.prod(leaf.shape) * (_density(leaf.value) or 1)
+        return math.prod(leaf.values.shape) / math.prod(leaf.shape) * (_density(leaf.values) or 1)
     if isinstance(leaf, Sparse | SparseGroups):
         return math.prod(leaf.positions.shape) / math.prod(leaf.shape)
     if isinstance(leaf, LowRank) and any(_density(factor) is not None for factor in leaf.factors):

@@ -1,7 +1,8 @@
 """Pictures of results and networks, as PNG files."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import matplotlib.patches
@@ -124,3 +125,24 @@ def _box(axes: Axes, left: float, height: float, width: float, layer: LayerCost)
 def _save(figure: Figure, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=150)
+
+
+def sensitivity(rows: Sequence[Mapping[str, Any]], title: str, path: Path) -> None:
+    """Accuracy against the share of channels that is cut, a curve for each group.
+
+    Args:
+      rows: of `report.sensitivity`.
+      title: network and data set.
+      path: of the picture.
+    """
+    figure = Figure(figsize=(8, 4.5), layout="constrained")
+    axes = figure.add_subplot(title=title, xlabel="share of the group's channels cut", ylabel="accuracy")
+    groups = list(dict.fromkeys(row["group"] for row in rows))
+    colours = matplotlib.colormaps["viridis"](np.linspace(0, 0.95, len(groups)))
+    for group, colour in zip(groups, colours, strict=True):
+        own = [row for row in rows if row["group"] == group]
+        label = f"{group.removeprefix('params/').removesuffix('/kernel')} ({own[0]['channels']})"
+        axes.plot([row["rate"] for row in own], [row["accuracy"] for row in own], "o-", color=colour, label=label)
+    axes.set_ylim(bottom=0)
+    figure.legend(loc="outside right upper", fontsize=8, title="from front to back")
+    _save(figure, path)

@@ -96,7 +96,7 @@ def moved_ranges(variables: Any, observed: Mapping[str, Any]) -> Any:
 
     def moved(path: str, leaf: Any) -> Any:
         if isinstance(leaf, Kept):
-            return dataclasses.replace(leaf, value=moved(path, leaf.value))
+            return dataclasses.replace(leaf, values=moved(path, leaf.values))
         if isinstance(leaf, LowRank):  # the inputs meet the first factor
             first, *others = leaf.factors
             return LowRank((moved(path, first), *others), leaf.dtype_name)

@@ -24,17 +24,17 @@ class Kept(CompressedWeight):
     makes it dense. Error: none but that of float sums in another order; missing zeros that meet infinities stay zeros.
 
     Attributes:
-      value: what is there, smaller along the cut axes; or any other compressed weight.
+      values: what is there, smaller along the cut axes; or any other compressed weight.
       fill: a scalar of the same dtype; None: zero, which is known before the program runs.
       channels: of the last axes, what each keeps; None: everything. Axes in front of them are whole.
 
     Source: Li et al. 2017, "Pruning Filters for Efficient ConvNets", for what is cut.
     """
 
-    TRAINS: ClassVar[tuple[str, ...]] = ("value",)
-    DECAYS: ClassVar[tuple[str, ...]] = ("value",)
+    TRAINS: ClassVar[tuple[str, ...]] = ("values",)
+    DECAYS: ClassVar[tuple[str, ...]] = ("values",)
 
-    value: Array | CompressedWeight
+    values: Array | CompressedWeight
     fill: Array | None = None
     channels: Cuts = eqx.field(static=True, default=())
 
@@ -45,13 +45,13 @@ class Kept(CompressedWeight):
         return kept(nothing, fill, tuple(Channels.of(size, ()) for size in shape))
 
     def aval(self) -> ShapedArray:
-        sizes = zip(self.value.shape, self.cuts, strict=True)
-        return ShapedArray(tuple(size if cut is None else cut.size for size, cut in sizes), self.value.dtype)
+        sizes = zip(self.values.shape, self.cuts, strict=True)
+        return ShapedArray(tuple(size if cut is None else cut.size for size, cut in sizes), self.values.dtype)
 
     @property
     def cuts(self) -> Cuts:
         """What each axis keeps."""
-        rank = self.value.ndim
+        rank = self.values.ndim
         return ((None,) * rank + self.channels)[len(self.channels) :] if rank else ()
 
     @property
@@ -61,21 +61,21 @@ class Kept(CompressedWeight):
 
     @property
     def parameters(self) -> int:
-        return self.value.parameters if is_compressed(self.value) else math.prod(self.value.shape)
+        return self.values.parameters if is_compressed(self.values) else math.prod(self.values.shape)
 
     def materialise(self) -> Array:
         return dense(self.read((None,) * self.ndim))
 
     def read(self, wanted: Cuts) -> Any:
         """The array at these channels, with `fill` for those that are not there; compressed where nothing changes."""
-        value = self.value
+        value = self.values
         for axis, (own, want) in enumerate(zip(self.cuts, wanted, strict=True)):
             if own is not want:
                 value = _read(dense(value), axis, own, want, self.fill)
         return value
 
     def cast(self, dtype: Any) -> "Kept":
-        value: Any = self.value
+        value: Any = self.values
         value = value.cast(dtype) if is_compressed(value) else value.astype(dtype)
         return Kept(value, None if self.fill is None else self.fill.astype(dtype), self.channels)
 

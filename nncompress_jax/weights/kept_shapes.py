@@ -40,7 +40,7 @@ def moved(primitive: Any, values: Sequence[Any], params: dict[str, Any]) -> Any:
     if sizes:
         whole = zip(params[sizes], cuts, strict=True)
         params = params | {sizes: tuple(size if cut is None else len(cut) for size, cut in whole)}
-    return kept(run(primitive, (x.value,), params), x.fill, cuts)
+    return kept(run(primitive, (x.values,), params), x.fill, cuts)
 
 
 def _product(masks: Sequence[Mark]) -> Cuts | None:
@@ -82,7 +82,7 @@ def split(primitive: Any, values: Sequence[Any], params: dict[str, Any]) -> Any:
 
 
 def _picked(x: Kept, picks: Sequence[slice]) -> Any:
-    value, cuts = dense(x.value), list(x.cuts)
+    value, cuts = dense(x.values), list(x.cuts)
     for axis, (cut, pick) in enumerate(zip(x.cuts, picks, strict=True)):
         if cut is None:
             value = value[(slice(None),) * axis + (pick,)]
@@ -97,12 +97,12 @@ def reduced(primitive: Any, values: Sequence[Any], params: dict[str, Any]) -> An
     """Over whole axes channel by channel; sums, and largest and smallest entries, over cut axes as well."""
     (x,) = values
     name, axes, fill = primitive.name, params["axes"], x.fill
-    whole, there = (math.prod(shape[axis] for axis in axes) for shape in (x.shape, x.value.shape))
+    whole, there = (math.prod(shape[axis] for axis in axes) for shape in (x.shape, x.values.shape))
     if whole != there and name not in ("reduce_sum", "reduce_max", "reduce_min"):
         return f"{primitive} over channels of which some are missing"
     if name == "reduce_prod" and fill is not None:
         return "a product of missing channels that are not zero"
-    value = run(primitive, (x.value,), params)
+    value = run(primitive, (x.values,), params)
     if name == "reduce_sum" and fill is not None:
         if whole != there:
             value = value + fill * jnp.asarray(whole - there, value.dtype)
@@ -122,7 +122,7 @@ def windowed(primitive: Any, values: Sequence[Any], params: dict[str, Any]) -> A
     apart = all(followed(primitive.name, params, mask, x.shape) for mask in masks) and not x.is_uniform
     if not apart or not (extreme or has_zeros(x)):
         return f"{primitive} along channels of which some are missing"
-    return kept(run(primitive, (x.value,), params), x.fill, x.cuts)
+    return kept(run(primitive, (x.values,), params), x.fill, x.cuts)
 
 
 def concatenated(primitive: Any, values: Sequence[Any], params: dict[str, Any]) -> Any:
@@ -144,7 +144,7 @@ def padded(primitive: Any, values: Sequence[Any], params: dict[str, Any]) -> Any
     x, padding = values
     if not has_zeros(x) or not is_known_zero(padding):
         return "padded with another value than that of what is missing"
-    value, cuts, config = dense(x.value), list(x.cuts), list(params["padding_config"])
+    value, cuts, config = dense(x.values), list(x.cuts), list(params["padding_config"])
     for axis, (cut, (low, high, inner)) in enumerate(zip(x.cuts, config, strict=True)):
         if cut is not None and cut.size:
             size = low + high + cut.size + inner * (cut.size - 1)

@@ -178,6 +178,41 @@ def test_train_on_compressed_weights(command, workdir, tiny_data, tmp_path):
     assert (code, error) == (2, "error: --compress=prune needs --init, the weights that are compressed\n")
 
 
+def test_filters(command, workdir, tiny_data, tmp_path):
+    data = f"--model=vgg16ds_stride --dataset=tiny --data_dir={tiny_data}"
+    some = "--criteria l1 random --macs 0.5 --no_fine_tuning"
+    code, out, _ = command(f"filters {data} --inits {workdir} {workdir} {some} --out={tmp_path}")
+    assert code == 0
+    none, l1, random = json.loads((tmp_path / "vgg16ds_stride-tiny.json").read_text())["rows"]
+    assert [none["criterion"], l1["criterion"], random["criterion"]] == ["none", "l1", "random"]
+    assert none["macs"] == 10_835_456
+    assert l1["macs"] == pytest.approx(0.5 * none["macs"], rel=0.02)
+    assert (l1["spread"], l1["fine_tuned"]) == (0, None)
+    assert f"| l1 | {l1['macs']:,} |" in out
+
+
+def test_sensitivity(command, workdir, tiny_data, tmp_path):
+    data = f"--model=vgg16ds_stride --dataset=tiny --data_dir={tiny_data}"
+    line = f"sensitivity {data} --init={workdir} --rates 0.5 --images=16 --out={tmp_path}"
+    code, out, _ = command(line)
+    assert code == 0
+    (name,) = (path.stem for path in tmp_path.glob("*.png"))
+    rows = json.loads((tmp_path / f"{name}.json").read_text())["rows"]
+    assert [(row["rate"], row["kept"]) for row in rows[:2]] == [(0, 64), (0.5, 32)]
+    assert len(rows) == 26
+    measured = (tmp_path / f"{name}.jsonl").read_text()
+    (tmp_path / f"{name}.jsonl").write_text("".join(measured.splitlines(keepends=True)[:-1]))  # as if stopped
+    code, again, _ = command(line)
+    assert (code, again.split()) == (0, out.split())
+    assert (tmp_path / f"{name}.jsonl").read_text() == measured
+    (tmp_path / f"{name}.jsonl").write_text(measured.replace('"channels": 64', '"channels": 65'))
+    code, _, err = command(line)
+    assert code == 2
+    assert "with 65 channels, expected 64, so it is another network's; remove it" in err
+    code, _, err = command(f"sensitivity {data}")
+    assert (code, err) == (2, "error: --init is missing: the trained network, a workdir or a .pth file\n")
+
+
 def test_families(command, workdir, tiny_data, tmp_path):
     line = f"families --model=vgg16ds_stride --dataset=tiny --data_dir={tiny_data} --inits {workdir} {workdir}"
     code, out, _ = command(f"{line} --recipes none quantize:4 --no_fine_tuning --out={tmp_path}")

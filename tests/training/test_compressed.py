@@ -51,6 +51,22 @@ MOVES = {
 """Of one network: how each weight is compressed, and which of its parts training moves."""
 
 
+def test_channels_that_are_cut_stay_cut(network, variables, tiny_data, tmp_path):
+    method = nnc.chain(nnc.prune_filters(macs=0.2), nnc.fake_quantize(bits=4, where="*Conv_1/kernel"))
+    before = nnc.compress(variables, method, apply=network.apply, batches=[IMAGES])
+    config = dataclasses.replace(CONFIG, data_dir=tiny_data, workdir=str(tmp_path / "run"), epochs=1)
+    after = checkpoint.restore(loop.train(config, before).workdir)
+    assert jax.tree.structure(after) == jax.tree.structure(before)
+    check_same(structure(after), structure(before))
+    old, new = parts(before), parts(after)
+    moved = {path for path in old if not np.array_equal(old[path], new[path])}
+    assert {"params/Conv_2/kernel/values", "params/Conv_1/kernel/values/weight"} < moved
+    assert {"params/BatchNorm_2/scale/values", "batch_stats/BatchNorm_2/mean/values"} < moved
+    last = before["params"]["Conv_7"]["kernel"].channels
+    assert after["params"]["Conv_7"]["kernel"].channels == last
+    assert last[-1] is not None
+
+
 def test_a_run_moves_what_trains_and_holds_the_rest(variables, tiny_data, tmp_path):
     before = nnc.compress(variables, nnc.chain(*(method for method, _ in MOVES.values())))
     run = loop.train(dataclasses.replace(CONFIG, data_dir=tiny_data, workdir=str(tmp_path / "run"), epochs=1), before)

@@ -33,7 +33,7 @@ QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes
 def magnitudes(weight):
     """An upper bound of the dense array's, such that errors inside a chain stay below it, too."""
     if isinstance(weight, Kept):
-        return dense(dataclasses.replace(weight, value=magnitudes(weight.value)))
+        return dense(dataclasses.replace(weight, values=magnitudes(weight.values)))
     if isinstance(weight, LowRank):
         return dense(LowRank(tuple(jnp.abs(dense(factor)) for factor in weight.factors)))
     return jnp.abs(dense(weight))
@@ -41,7 +41,7 @@ def magnitudes(weight):
 
 def spread(weight):
     """How much further a scale that moves into the inputs stretches their error."""
-    weight = weight.value if isinstance(weight, Kept) else weight
+    weight = weight.values if isinstance(weight, Kept) else weight
     if isinstance(weight, LowRank):
         return math.prod(spread(factor) for factor in weight.factors)
     weight = weight.simpler() if is_compressed(weight) else weight
@@ -198,7 +198,7 @@ def test_programs_inside_and_gradients(compression):
 
 def tolerance_of(made, weight, name):
     """Of the largest entry: float sums in another order; bfloat16, and inputs in 8 bits, rounded at each factor."""
-    weight = weight.value if isinstance(weight, Kept) else weight
+    weight = weight.values if isinstance(weight, Kept) else weight
     factors = len(weight.factors) if isinstance(weight, LowRank) else 1
     if made.input_error(1.0):
         return 0.05 * factors

@@ -1,0 +1,72 @@
+"""How much each group of channels can lose: accuracy against the share that is cut, as a table and a picture.
+
+python experiments/sensitivity.py --model=vgg16ds --init=runs/digits --dataset=digits
+
+What is measured is written at once; the same command goes on where it stopped.
+"""
+
+import dataclasses
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+
+import nncompress_jax as nnc
+from nncompress_jax import command, models
+from nncompress_jax.data import sources
+from nncompress_jax.errors import InputError
+from nncompress_jax.initial import initial_variables
+from nncompress_jax.methods.criteria import l1
+from nncompress_jax.report import plots
+from nncompress_jax.report.sensitivity import sensitivity
+from nncompress_jax.training.config import Config
+from nncompress_jax.training.evaluation import evaluate
+from nncompress_jax.training.setup import preprocessing
+from nncompress_jax.tree import named_leaves
+from nncompress_jax.types import Context
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Options(Config):
+    """A trained network, named by --init, and what is cut of it."""
+
+    rates: tuple[float, ...] = (0.25, 0.5, 0.75, 0.9)
+    """Shares of a group's channels that go, those of the smallest norm first."""
+    images: int = 1000
+    """Test images to measure on, the first ones."""
+    out: Path = Path("runs/sensitivity")
+    """Folder for the measurements, the table (Markdown, CSV, JSON) and the picture."""
+
+
+def main(options: Options) -> None:
+    """Measures what is not measured yet."""
+    variables = initial_variables(options)
+    if variables is None or options.init is None:
+        raise InputError("--init is missing: the trained network, a workdir or a .pth file")
+    network = models.fitting(models.create(options.model), variables)
+    dataset = sources.load(options.dataset, data_dir=options.data_dir, image_size=options.image_size)
+    preprocess, split = (
+        preprocessing(dataset),
+        sources.Split(dataset.test.images[: options.images], dataset.test.labels[: options.images]),
+    )
+    image = jax.ShapeDtypeStruct((1, *split.images.shape[1:]), jnp.float32)
+    coupled = nnc.coupling(network.apply, variables, image)
+    scores = l1(coupled.groups, dict(named_leaves(variables)), Context())
+    name = f"{options.model}-{options.dataset}-{Path(options.init).stem}"
+    title = f"{options.model}, {len(split)} test images of {options.dataset}"
+    table = sensitivity(
+        coupled,
+        variables,
+        scores,
+        lambda cut: evaluate(network.apply, cut, split, preprocess).accuracy,
+        rates=options.rates,
+        file=options.out / f"{name}.jsonl",
+        title=title,
+    )
+    table.print()
+    table.write(options.out, name)
+    plots.sensitivity(table.rows, title, options.out / f"{name}.png")
+
+
+if __name__ == "__main__":
+    command.run(main, Options)
