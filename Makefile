@@ -34,6 +34,7 @@ bench: $(READY)
 	$(BIN)/python benchmarks/cpu.py --json=runs/bench/cpu.json
 	$(BIN)/python benchmarks/compile.py --json=runs/bench/compile.json
 	$(BIN)/python benchmarks/weights.py --json=runs/bench/weights.json
+	$(BIN)/python benchmarks/channels.py --json=runs/bench/channels.json
 
 # The optional extra that reads the original project's .pth files.
 torch: $(READY)

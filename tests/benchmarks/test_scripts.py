@@ -70,6 +70,13 @@ def test_weights(tmp_path):
     assert all(row["temporary_mib"] < 2 * row["layer_mib"] for row in written["memory"])
 
 
+def test_channels(tmp_path):
+    written, _ = figures(tmp_path, "channels.py", *SMALL, "--batches", "2", "--macs", "0.3")
+    dense, _, kept, _, shrunken = written["inference"]
+    assert (dense["ratio"], dense["weights"], kept["weights"], shrunken["weights"]) == (1, "dense", "Kept", "shrunken")
+    assert kept["macs"] == pytest.approx(0.3, rel=0.02)
+
+
 @pytest.mark.parametrize("script", ["cpu.py", "compile.py", "accelerator.py"])
 def test_an_unknown_task_is_one_line(script):
     done = run(script, "--tasks", "speed", check=False)

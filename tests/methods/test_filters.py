@@ -174,7 +174,7 @@ def test_compressed_weights_are_cut_before(weights):
 
 
 def test_a_shrunken_network_is_the_same_to_the_last_bit():
-    blocks = configuration("32 48 M 64/2 64 M M", separable=True)
+    blocks = configuration("16 24 M 32/2 M", separable=True)
     network, images = models.create("vgg16ds").copy(blocks=blocks), draw(4, 32, 32, 3)
     variables = jax.tree.map(lambda x: x + 0.1, jax.jit(network.init)(jax.random.key(0), images))
     cut_down = cut(variables, network.apply, [images], macs=0.25)

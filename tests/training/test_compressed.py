@@ -15,13 +15,13 @@ from nncompress_jax.tree import named_leaves
 from nncompress_jax.weights.base import dense
 from nncompress_jax.weights.structure import check_same, structure, with_structure
 
-CONFIG = Config(model="vgg11", dataset="tiny", epochs=2, batch_size=16, learning_rate=0.01)
+CONFIG = Config(model="narrow_deep", dataset="tiny", epochs=2, batch_size=16, learning_rate=0.01)
 IMAGES = jax.random.normal(jax.random.key(1), (4, 32, 32, 3))
 
 
 @pytest.fixture(scope="module")
 def network():
-    return nnc.models.create("vgg11", num_classes=4, initialization="he")
+    return nnc.models.create("narrow_deep", num_classes=4, initialization="he")
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ from nncompress_jax.training.chunks import Chunks
 from nncompress_jax.training.config import Config
 from nncompress_jax.training.setup import prepare
 
-CONFIG = Config(model="vgg11", dataset="tiny", epochs=3, batch_size=16, learning_rate=0.01)
+CONFIG = Config(model="narrow", dataset="tiny", epochs=3, batch_size=16, learning_rate=0.01)
 
 
 class InterruptionError(Exception):
@@ -200,7 +200,7 @@ def test_default_folders_tell_runs_apart():
 
 
 def test_a_chunk_of_steps_is_the_same_steps(configured):
-    run = prepare(configured("chunk", model="vgg11"))
+    run = prepare(configured("chunk", model="narrow"))
     state = run.initial_state(0)
     results = []
     for steps in (1, 3):

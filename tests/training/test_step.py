@@ -53,7 +53,7 @@ def check_devices_agree(model, tolerance, **options):
 
 def test_one_and_eight_devices_agree():
     assert jax.device_count() == 8
-    before, after = check_devices_agree("vgg16", 1e-4, batch_size=64)
+    before, after = check_devices_agree("narrow", 1e-4, batch_size=64)
     # The caller's variables stay usable, though steps donate their state.
     assert not any(leaf.is_deleted() for leaf in jax.tree.leaves(before))
     assert jax.tree.structure(before) == jax.tree.structure(after)
@@ -65,7 +65,7 @@ def test_one_and_eight_devices_agree():
 def test_one_and_eight_devices_agree_in_double_precision():
     """In float32 a rounding that tips a ReLU grows a hundredfold a step here; in float64 none can hide a defect."""
     with jax.enable_x64(True):
-        check_devices_agree("vgg16ds_stride", 1e-9, batch_size=16, dtype=jnp.float64)
+        check_devices_agree("narrow_stride", 1e-9, batch_size=16, dtype=jnp.float64)
 
 
 def test_seed_optimizer_is_the_originals():
