@@ -1,4 +1,4 @@
-"""What cut channels give: images/s of networks with fewer multiply-accumulates, beside the whole network in the same run.
+"""What cut channels give: images/s with fewer multiply-accumulates, beside the whole network in the same run.
 
 python benchmarks/channels.py --json=channels.json
 """
