@@ -15,7 +15,7 @@ from jax import lax
 from nncompress_jax.contraction import of_convolution, of_dot, placed
 from nncompress_jax.marked import Marked, filled, only, read
 from nncompress_jax.marks import MIXED_AXES, Mark, along, axes_of, followed
-from nncompress_jax.program import PRODUCTS, Owner, meet, product_of
+from nncompress_jax.program import ELEMENT_PROGRAMS, PRODUCTS, Owner, meet, product_of
 from nncompress_jax.weights.kept_elementwise import ELEMENTWISE
 
 WINDOW = "a window slides along them"
@@ -80,11 +80,10 @@ class Flow:
         return [read(known, atom) for atom in jaxpr.outvars]
 
     def step(self, equation: Any, values: list[Marked], repeats: int) -> list[Marked]:
+        """Through one equation."""
         name, marked = equation.primitive.name, any(value.marks for value in values)
         owner = meet(value.owner for value in values)
-        inner = next(
-            (equation.params[key] for key in ("jaxpr", "call_jaxpr", "fun_jaxpr") if key in equation.params), None
-        )
+        inside = [equation.params[key] for key in ("jaxpr", "call_jaxpr", "fun_jaxpr") if key in equation.params]
         if equation.primitive in PRODUCTS:
             return [self.product(equation, values, repeats)]
         if name == "scan":
@@ -92,8 +91,8 @@ class Flow:
         if name == "cond":
             branches = [self.run(branch.jaxpr, values[1:], repeats) for branch in equation.params["branches"]]
             return [self.joined(results, meet(r.owner for r in results)) for results in zip(*branches, strict=True)]
-        if inner is not None and name not in ("reduce", "reduce_window", "pallas_call", "while"):
-            return self.run(getattr(inner, "jaxpr", inner), values, repeats)
+        if inside and name not in ELEMENT_PROGRAMS:
+            return self.run(getattr(inside[0], "jaxpr", inside[0]), values, repeats)
         if equation.primitive in ELEMENTWISE or name == "convert_element_type":
             return [dataclasses.replace(self.joined(values, owner), fill=filled(equation, values))]
         if not marked:
@@ -145,6 +144,7 @@ class Flow:
         return [Marked(tuple(result), owner, fill) for result in results]
 
     def concatenated(self, equation: Any, values: Sequence[Marked], owner: Owner) -> Marked:
+        """Along one axis, labels one after the other; operands without any there cannot be cut."""
         axis = equation.params["dimension"]
         rank = equation.outvars[0].aval.ndim
         pieces, others = [], []
@@ -161,6 +161,7 @@ class Flow:
         return Marked((*rest, *([along(axis, rank, own)] if own.any() else [])), owner, 0.0 if zero else None)
 
     def padded(self, equation: Any, values: Sequence[Marked], owner: Owner) -> Marked:
+        """What is padded along marked axes has new labels."""
         marks = []
         for mark in values[0].marks:
             config = [
@@ -173,6 +174,7 @@ class Flow:
         return Marked(tuple(marks), owner, values[0].fill if values[0].fill == values[1].fill else None)
 
     def scan(self, equation: Any, values: list[Marked], repeats: int) -> list[Marked]:
+        """The body, until what it hands on has the marks that it takes."""
         params = equation.params
         first, last = params["num_consts"], params["num_consts"] + params["num_carry"]
         rows = []

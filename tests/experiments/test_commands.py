@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 
 from nncompress_jax.importers import torch as importer
+from nncompress_jax.initial import initial_variables
 from nncompress_jax.training import checkpoint
+from nncompress_jax.training.config import Config
 from nncompress_jax.tree import named_leaves
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
@@ -36,7 +38,6 @@ def command(monkeypatch, capsys):
 @pytest.fixture(scope="module")
 def workdir(tiny_data, tmp_path_factory):
     """A finished run on `tiny`."""
-    from nncompress_jax.training.config import Config
     from nncompress_jax.training.loop import train
 
     folder = str(tmp_path_factory.mktemp("runs") / "W")
@@ -195,6 +196,13 @@ def test_filters(command, workdir, tiny_data, tmp_path):
     assert cut["macs"] == pytest.approx(0.5 * none["macs"], rel=0.02)
     assert (cut["spread"], cut["fine_tuned"]) == (0, None)
     assert f"| taylor | {cut['macs']:,} |" in out
+
+
+def test_channels_are_cut_by_a_recipe(workdir, tiny_data):
+    config = Config(model="narrow_stride", dataset="tiny", data_dir=tiny_data, init=workdir, compress="filters:0.5")
+    kernel = initial_variables(config)["params"]["Conv_0"]["kernel"]
+    assert kernel.shape == (3, 3, 3, 32)
+    assert kernel.values.shape[-1] < 28
 
 
 def test_sensitivity(command, workdir, tiny_data, tmp_path):

@@ -21,6 +21,14 @@ def test_magnitude_pruning_keeps_the_largest(sparsity):
         assert np.abs(kernel[kept]).min() >= np.abs(kernel[~kept]).max()
 
 
+@pytest.mark.parametrize("scope", ["layer", "global"])
+def test_pruning_goes_on_where_it_stopped(scope):
+    tree = {"a": {"kernel": draw(32, 32)}, "b": {"kernel": draw(32, 32, seed=1)}}
+    at_once = nnc.compress(tree, nnc.prune(sparsity=0.8, scope=scope))
+    in_steps = nnc.compress(tree, nnc.chain(*(nnc.prune(sparsity=share, scope=scope) for share in (0.5, 0.8))))
+    jax.tree.map(np.testing.assert_array_equal, in_steps, at_once)
+
+
 def test_global_pruning_takes_from_the_weakest_layer():
     tree = {"strong": {"kernel": 10 * draw(32, 32)}, "weak": {"kernel": draw(32, 32, seed=1)}}
     small = nnc.compress(tree, nnc.prune(sparsity=0.4, scope="global"))
