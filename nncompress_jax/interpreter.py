@@ -190,16 +190,18 @@ class Interpreter:
     def tangents(self, equation: Any, primals: Sequence[Any], tangents: Sequence[Any], results: Sequence[Any]) -> Any:
         """By the derivative that a function brings along, of results that may lack channels."""
 
-        def own(primals: Sequence[Any], tangents: Sequence[Any]) -> list[Any]:
-            return jax.jvp(lambda *values: _bound(equation, values), primals, tangents)[1]
+        def own(*values: Any) -> list[Any]:
+            return _bound(equation, [*map(dense, values)])
 
-        if not any(isinstance(result, Kept) for result in results):
-            return jax.jvp(lambda *values: _bound(equation, [*map(dense, values)]), tuple(primals), tuple(tangents))[1]
-        primals, tangents = ([x if isinstance(x, Kept) else dense(x) for x in each] for each in (primals, tangents))
-        flat = [*primals, *tangents]
-        stand_ins = [jax.ShapeDtypeStruct(x.shape, x.dtype) if is_compressed(x) else x for x in flat]
-        program = jax.make_jaxpr(lambda *flat: own(flat[: len(primals)], flat[len(primals) :]))(*stand_ins)
-        found = dataclasses.replace(self, statistic=None).run(program, flat, [""] * len(flat))[0]
+        if any(isinstance(result, Kept) for result in results) and not holds(equation, FAST):
+            pairs = jax.jvp(lambda *values: [*map(_dense_inside, values)], tuple(primals), tuple(tangents))
+            flat = [x for each in pairs for x in each]
+            stand_ins = [jax.ShapeDtypeStruct(x.shape, x.dtype) if is_compressed(x) else x for x in flat]
+            half = len(primals)
+            program = jax.make_jaxpr(lambda *flat: jax.jvp(own, flat[:half], flat[half:])[1])(*stand_ins)
+            found = dataclasses.replace(self, statistic=None).run(program, flat, [""] * len(flat))[0]
+        else:  # what is fast has no derivative of its derivative
+            found = jax.jvp(own, tuple(primals), tuple(tangents))[1]
         return [conforming(tangent, result) for tangent, result in zip(found, results, strict=True)]
 
     def custom_derivative(self, equation: Any, values: list[Any], owners: list[Owner]) -> Results:
@@ -239,6 +241,10 @@ def _bound(equation: Any, values: Sequence[Any]) -> list[Any]:
     primitive, params = equation.primitive, equation.primitive.get_bind_params(equation.params)
     results = bind(primitive, values, params)
     return list(results) if primitive.multiple_results else [results]
+
+
+def _dense_inside(x: Any) -> Any:
+    return dataclasses.replace(x, values=dense(x.values)) if isinstance(x, Kept) else dense(x)
 
 
 def _settled(iteration: Callable[..., Any], carry: list[Any], row: Any) -> tuple[list[Any], Callable[..., Any]]:

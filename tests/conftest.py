@@ -31,8 +31,13 @@ NARROW = {
     "narrow": vgg.configuration("16 16 M 32 M 64 M M M"),
     "narrow_stride": vgg.configuration("32/2 32/2 64/2 64 M M", separable=True),
 }
-vgg.CONFIGURATIONS |= NARROW
-models.NAMES |= {name: name for name in NARROW}
+
+
+@pytest.fixture(autouse=True, scope="session")
+def narrow_networks():
+    """Known by name once tests run."""
+    vgg.CONFIGURATIONS |= NARROW
+    models.NAMES |= {name: name for name in NARROW}
 
 
 @pytest.fixture(autouse=True)

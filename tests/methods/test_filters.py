@@ -177,7 +177,7 @@ def test_a_shrunken_network_is_the_same_to_the_last_bit():
     blocks = configuration("16 24 M 32/2 M", separable=True)
     network, images = models.create("vgg16ds").copy(blocks=blocks), draw(4, 32, 32, 3)
     variables = jax.tree.map(lambda x: x + 0.1, jax.jit(network.init)(jax.random.key(0), images))
-    cut_down = cut(variables, network.apply, [images], macs=0.25)
+    cut_down = cut(variables, network.apply, [images], keep=0.5)
     small = nnc.shrink(cut_down)
     narrow = models.fitting(network, small)
     assert not any(map(is_compressed, jax.tree.leaves(small, is_leaf=is_compressed)))
