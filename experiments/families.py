@@ -4,7 +4,7 @@ python experiments/families.py --model=vgg16ds --inits runs/seed0 runs/seed1 --d
 python experiments/families.py --model=vgg16 --inits vgg16.pth --dataset=cifar10 --no_fine_tuning
 
 Networks that were trained from the same data with several seeds make the spread. Stages of a recipe that are divided by
-a slash are fine-tuned one after the other, as Deep Compression is.
+a slash are fine-tuned one after the other, as Deep Compression is; without fine-tuning they are one chain.
 """
 
 import dataclasses
@@ -88,7 +88,8 @@ def compared(options: Options, dataset: sources.Dataset, init: str, recipe: str)
     """Accuracy before and after fine-tuning, and what is stored in the end."""
     network = models.create(options.model, num_classes=len(dataset.class_names))
     tuned: float | None = None
-    for stage in recipe.split("/"):
+    stages = [recipe.replace("/", "+")] if options.no_fine_tuning else recipe.split("/")
+    for stage in stages:
         name = f"{Path(init).stem}-{stage.replace(':', '').replace('.', '')}"
         own = {"init": init, "compress": None if stage == "none" else stage, "workdir": str(options.out / name)}
         config = Config(**{field.name: getattr(options, field.name) for field in dataclasses.fields(Config)} | own)

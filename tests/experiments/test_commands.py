@@ -229,10 +229,12 @@ def test_sensitivity(command, workdir, tiny_data, tmp_path):
 
 def test_families(command, workdir, tiny_data, tmp_path):
     line = f"families --model=narrow_stride --dataset=tiny --data_dir={tiny_data} --inits {workdir} {workdir}"
-    code, out, _ = command(f"{line} --recipes none quantize:4 --no_fine_tuning --out={tmp_path}")
+    recipes = "none quantize:4 prune:0.5/cluster:2 prune:0.5+cluster:2"
+    code, out, _ = command(f"{line} --recipes {recipes} --no_fine_tuning --out={tmp_path}")
     assert code == 0
     table = json.loads((tmp_path / "narrow_stride-tiny.json").read_text())
-    none, quantized = table["rows"]
+    none, quantized, in_steps, chained = table["rows"]
+    assert in_steps["bytes"] == chained["bytes"] < none["bytes"]
     assert (none["share"], none["spread"], none["fine_tuned"]) == (1, 0, None)
     assert quantized["share"] == quantized["bytes"] / none["bytes"] < 0.3
     assert f"| quantize:4 | {quantized['bytes']:,} |" in out
