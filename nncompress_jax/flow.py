@@ -28,14 +28,12 @@ class Reach:
     Attributes:
       macs: multiply-accumulates, over the whole batch, with all channels.
       marks: each of labels; the share of those that stay is the share of the multiply-accumulates that does.
-      weight: that multiplies, by path; empty where data meets data.
-      inputs: labels of the weight that are summed over.
+      inputs: labels of the weight that are summed over; none where data meets data.
       outputs: labels of the weight that are not.
     """
 
     macs: int
     marks: tuple[np.ndarray, ...]
-    weight: str
     inputs: np.ndarray
     outputs: np.ndarray
 
@@ -235,7 +233,6 @@ class Flow:
             Reach(
                 found.macs * repeats,
                 tuple(everything),
-                (values[weight].owner or "") if weight is not None else "",
                 _labels(inputs),
                 _labels(outputs),
             )

@@ -16,6 +16,7 @@ from jax import lax
 from nncompress_jax.couplings import Group, Member, Role
 from nncompress_jax.errors import InputError
 from nncompress_jax.injection import observe
+from nncompress_jax.ops.algorithms import channels_last
 from nncompress_jax.types import Array, Context
 
 Weights = Mapping[str, Array]
@@ -180,23 +181,18 @@ def _by_place(kernel: Array, inputs: Array, samples: int, key: Array) -> Array:
     few, channels = min(4, kernel.shape[-1]), kernel.shape[-2]
     filters = jnp.take(kernel, jax.random.choice(which, kernel.shape[-1], (few,), replace=False), -1)
     filters = filters.reshape(*kernel.shape[:-2], 1, channels * few)
-    layout = lax.conv_dimension_numbers(inputs.shape, filters.shape, _channels_last(kernel.ndim))
+    layout, strides = channels_last(kernel.ndim), (1,) * (kernel.ndim - 2)
     each = lax.conv_general_dilated(
-        inputs, filters, (1,) * (kernel.ndim - 2), "SAME", dimension_numbers=layout, feature_group_count=channels
+        inputs, filters, strides, "SAME", dimension_numbers=layout, feature_group_count=channels
     )
     rows = jnp.moveaxis(each.reshape(-1, channels, few), 1, 2).reshape(-1, channels)
     return rows[jax.random.randint(where, (samples,), 0, rows.shape[0])]
 
 
-def _channels_last(rank: int) -> tuple[str, str, str]:
-    space = "DHW"[5 - rank :]
-    return f"N{space}C", f"{space}IO", f"N{space}C"
-
-
 def _is_simple(kernel: Array, inputs: Array, member: Member) -> bool:
     if member.axis != kernel.ndim - 2 or inputs.shape[-1] != kernel.shape[-2]:
         return False
-    return kernel.ndim == 2 or (kernel.ndim == inputs.ndim and 3 <= kernel.ndim <= 5)
+    return kernel.ndim == 2 or kernel.ndim == inputs.ndim > 2
 
 
 def _greedy(contributions: np.ndarray) -> np.ndarray:

@@ -1,6 +1,5 @@
 """Pruning of whole channels, in all weights that share them."""
 
-import fnmatch
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
@@ -13,7 +12,7 @@ from nncompress_jax.couplings import Coupling, Group, coupling
 from nncompress_jax.errors import InputError
 from nncompress_jax.methods.criteria import Criterion, contributions, l1
 from nncompress_jax.methods.selection import LeftAlone
-from nncompress_jax.tree import Where, named_leaves
+from nncompress_jax.tree import Where, named_leaves, selected
 from nncompress_jax.types import Context, Method
 
 TOLERANCE = 0.02
@@ -103,15 +102,10 @@ def prune_filters(
 
 
 def _chosen(coupled: Coupling, where: Where) -> list[Group]:
-    groups = [
-        group
-        for group in coupled.groups
-        if where is None or (where(group.name) if callable(where) else fnmatch.fnmatchcase(group.name, where))
-    ]
-    if not groups:
-        there = ", ".join(group.name for group in coupled.groups) or "none"
-        raise InputError(f"where={where!r} matches no group of channels; there are: {there}")
-    return groups
+    if not coupled.groups:
+        raise InputError("no group of channels can be cut; nnc.coupling(apply, variables, example).print() says why")
+    chosen = selected([(group.name, group) for group in coupled.groups], where or (lambda _: True))
+    return [group for group in coupled.groups if group.name in chosen]
 
 
 def _within(
