@@ -5,6 +5,7 @@ python experiments/filters.py --model=vgg16 --inits vgg16.pth --dataset=cifar10 
 """
 
 import dataclasses
+import json
 import statistics
 from collections.abc import Mapping
 from pathlib import Path
@@ -55,8 +56,9 @@ class Options(Config):
 
 
 def main(options: Options) -> None:
-    """Cuts, tests, fine-tunes and tests again; finished runs are not repeated."""
+    """Cuts, tests, fine-tunes and tests again; what is measured is written at once and not repeated."""
     dataset = sources.load(options.dataset, data_dir=options.data_dir, image_size=options.image_size)
+    options.out.mkdir(parents=True, exist_ok=True)
     rows: list[dict[str, Any]] = []
     for criterion, macs in [("none", 1.0), *((each, share) for share in options.macs for each in options.criteria)]:
         results = [compared(options, dataset, init, criterion, macs) for init in options.inits]
@@ -74,7 +76,7 @@ def main(options: Options) -> None:
     table.write(options.out, f"{options.model}-{options.dataset}")
 
 
-def methods(dataset: sources.Dataset, images: list[jax.Array]) -> Mapping[str, dict[str, Any]]:
+def methods(dataset: sources.Dataset, images: list[jax.Array], seed: int) -> Mapping[str, dict[str, Any]]:
     """What `nnc.prune_filters` is given for each criterion."""
     size = len(images[0])
     examples = [(batch, jnp.asarray(dataset.train.labels[i * size : (i + 1) * size])) for i, batch in enumerate(images)]
@@ -85,7 +87,7 @@ def methods(dataset: sources.Dataset, images: list[jax.Array]) -> Mapping[str, d
         "median": {"criterion": criteria.geometric_median},
         "taylor": {"criterion": criteria.taylor(cross_entropy, examples)},
         "reconstruction": {"criterion": criteria.reconstruction(images), "reconstruct": True},
-        "random": {"criterion": criteria.random(jax.random.key(0))},
+        "random": {"criterion": criteria.random(jax.random.key(seed))},
     }
 
 
@@ -94,9 +96,12 @@ def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
     return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
 
 
-def compared(options: Options, dataset: sources.Dataset, init: str, criterion: str, macs: float) -> dict[str, Any]:
+def compared(options: Options, dataset: sources.Dataset, init: str, criterion: str, macs: float) -> Mapping[str, Any]:
     """Accuracy before and after fine-tuning, and of the end in int8."""
-    name = f"{Path(init).stem}-{criterion}-{macs:g}"
+    name = f"{Path(init).stem}-{criterion}-{macs:g}-{options.seed}"
+    file = options.out / f"{name}{'-cut' if options.no_fine_tuning else ''}.json"
+    if file.exists():
+        return json.loads(file.read_text())
     own = {"init": init, "compress": None, "workdir": str(options.out / name)}
     config = Config(**{field.name: getattr(options, field.name) for field in dataclasses.fields(Config)} | own)
     variables = initial_variables(config)
@@ -104,7 +109,7 @@ def compared(options: Options, dataset: sources.Dataset, init: str, criterion: s
     network, preprocess = models.fitting(models.create(options.model), variables), preprocessing(dataset)
     images = calibration_batches(dataset, BATCHES, min(BATCH_SIZE, len(dataset.train) // BATCHES))
     if criterion != "none":
-        method = nnc.prune_filters(macs=macs, **methods(dataset, images)[criterion])
+        method = nnc.prune_filters(macs=macs, **methods(dataset, images, options.seed)[criterion])
         variables = nnc.compress(variables, method, apply=network.apply, batches=images)
     result = evaluate(network.apply, variables, dataset.test, preprocess, description=f"testing {name}")
     tuned: float | None = None
@@ -116,7 +121,9 @@ def compared(options: Options, dataset: sources.Dataset, init: str, criterion: s
     int8 = evaluate(network.apply, small, dataset.test, preprocess, description=f"testing {name} int8")
     cost = nnc.cost(network.apply, variables, jax.ShapeDtypeStruct((1, *dataset.test.images.shape[1:]), np.float32))
     figures = {"accuracy": result.accuracy, "fine_tuned": tuned, "int8": int8.accuracy}
-    return figures | {"macs": cost.macs, "parameters": cost.parameters}
+    figures |= {"macs": cost.macs, "parameters": cost.parameters}
+    file.write_text(json.dumps(figures))
+    return figures
 
 
 if __name__ == "__main__":
