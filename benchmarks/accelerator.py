@@ -15,7 +15,7 @@ import numpy as np
 import peers
 
 import nncompress_jax as nnc
-from nncompress_jax import command
+from nncompress_jax.commands import door
 from nncompress_jax.report.table import Table
 
 CONTENDERS = {
@@ -144,4 +144,4 @@ def accuracy(options: Options) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    command.run(main, Options)
+    door.run(main, Options)

@@ -15,7 +15,8 @@ import jax.numpy as jnp
 import measure
 
 import nncompress_jax as nnc
-from nncompress_jax import command, models
+from nncompress_jax import models
+from nncompress_jax.commands import door
 from nncompress_jax.report.table import Table
 
 FORMATS = {"network": "", "batch": "", "macs": ".3f", "weights": "", "images_per_s": ",.0f", "ratio": ".2f"}
@@ -104,4 +105,4 @@ def program(network: Any, variables: Any, images: jax.Array) -> Any:
 
 
 if __name__ == "__main__":
-    command.run(main, Options)
+    door.run(main, Options)

@@ -11,7 +11,7 @@ from pathlib import Path
 import measure
 
 import nncompress_jax as nnc
-from nncompress_jax import command
+from nncompress_jax.commands import door
 from nncompress_jax.report.table import Table
 
 CONTENDERS = {
@@ -70,4 +70,4 @@ def first_results(task: str, network: str, batch: int, contender: str) -> tuple[
 
 
 if __name__ == "__main__":
-    command.run(main, Options)
+    door.run(main, Options)

@@ -20,7 +20,7 @@ import measure
 import peers
 
 import nncompress_jax as nnc
-from nncompress_jax import command
+from nncompress_jax.commands import door
 from nncompress_jax.report.table import Table
 from nncompress_jax.training.chunks import Chunks
 from nncompress_jax.training.config import Config
@@ -139,4 +139,4 @@ def profile(options: Options, folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    command.run(main, Options)
+    door.run(main, Options)

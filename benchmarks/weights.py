@@ -19,7 +19,7 @@ import measure
 import numpy as np
 
 import nncompress_jax as nnc
-from nncompress_jax import command
+from nncompress_jax.commands import door
 from nncompress_jax.report.table import Table
 from nncompress_jax.tree import stored_bytes
 
@@ -129,4 +129,4 @@ def _status(name: str) -> float:
 
 
 if __name__ == "__main__":
-    command.run(main, Options)
+    door.run(main, Options)

@@ -17,7 +17,8 @@ import jax
 import numpy as np
 
 import nncompress_jax as nnc
-from nncompress_jax import command, models
+from nncompress_jax import models
+from nncompress_jax.commands import door
 from nncompress_jax.data import sources
 from nncompress_jax.initial import initial_variables
 from nncompress_jax.methods.selection import LeftAlone
@@ -106,4 +107,4 @@ def compared(options: Options, dataset: sources.Dataset, init: str, recipe: str)
 
 
 if __name__ == "__main__":
-    command.run(main, Options)
+    door.run(main, Options)

@@ -17,7 +17,8 @@ import numpy as np
 import optax
 
 import nncompress_jax as nnc
-from nncompress_jax import command, criteria, models
+from nncompress_jax import criteria, models
+from nncompress_jax.commands import door
 from nncompress_jax.data import sources
 from nncompress_jax.initial import initial_variables
 from nncompress_jax.report.table import Table
@@ -127,4 +128,4 @@ def compared(options: Options, dataset: sources.Dataset, init: str, criterion: s
 
 
 if __name__ == "__main__":
-    command.run(main, Options)
+    door.run(main, Options)

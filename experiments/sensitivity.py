@@ -12,7 +12,8 @@ import jax
 import jax.numpy as jnp
 
 import nncompress_jax as nnc
-from nncompress_jax import command, models
+from nncompress_jax import models
+from nncompress_jax.commands import door
 from nncompress_jax.data import sources
 from nncompress_jax.errors import InputError
 from nncompress_jax.initial import initial_variables
@@ -69,4 +70,4 @@ def main(options: Options) -> None:
 
 
 if __name__ == "__main__":
-    command.run(main, Options)
+    door.run(main, Options)

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 import nncompress_jax as nnc
-from nncompress_jax import command
+from nncompress_jax.commands import door
 from nncompress_jax.report import plots
 from nncompress_jax.report.table import Table
 
@@ -56,4 +56,4 @@ def main(options: Options) -> None:
 
 
 if __name__ == "__main__":
-    command.run(main, Options)
+    door.run(main, Options)

@@ -1,9 +1,13 @@
 """Compress trained JAX and Flax networks."""
 
 from nncompress_jax import models
+from nncompress_jax.artifact.info import Info
+from nncompress_jax.artifact.reader import Loaded, load
+from nncompress_jax.artifact.writer import save
 from nncompress_jax.costs import Cost, LayerCost, cost
 from nncompress_jax.couplings import coupling
-from nncompress_jax.errors import InputError
+from nncompress_jax.errors import ArtifactError, InputError
+from nncompress_jax.importers.safetensors import load_safetensors, save_safetensors
 from nncompress_jax.injection import inject, observe
 from nncompress_jax.methods import calibration, criteria
 from nncompress_jax.methods.binarize import binarize
@@ -21,9 +25,12 @@ from nncompress_jax.report.int8 import int8_report
 from nncompress_jax.weights.parts import value_and_grad
 
 __all__ = [
+    "ArtifactError",
     "Cost",
+    "Info",
     "InputError",
     "LayerCost",
+    "Loaded",
     "binarize",
     "calibration",
     "chain",
@@ -38,12 +45,16 @@ __all__ = [
     "fake_quantize",
     "inject",
     "int8_report",
+    "load",
+    "load_safetensors",
     "models",
     "observe",
     "prune",
     "prune_filters",
     "quantize",
     "recipe",
+    "save",
+    "save_safetensors",
     "settle",
     "shrink",
     "value_and_grad",

@@ -7,3 +7,10 @@ class InputError(ValueError):
     Its message is one line that names what was found, what was expected and what to do. The commands
     print that line and exit with code 2; every other exception is a defect of ours and keeps its traceback.
     """
+
+
+class ArtifactError(InputError):
+    """A file of a compressed network that is damaged, of another format, or of a newer version.
+
+    Its message names the file and the section; nothing of the file is used.
+    """

@@ -8,10 +8,28 @@ from nncompress_jax import models
 from nncompress_jax.data import sources
 from nncompress_jax.errors import InputError
 from nncompress_jax.importers import torch
+from nncompress_jax.importers.safetensors import load_safetensors
 from nncompress_jax.recipes import compress, recipe
 from nncompress_jax.training import checkpoint
 from nncompress_jax.training.config import Config
 from nncompress_jax.types import Variables
+
+
+def trained_variables(init: str, model: str | None) -> Variables:
+    """What was trained before.
+
+    Args:
+      init: the workdir of a run, a .pth file of the original project, or a .safetensors file.
+      model: name of the network.
+
+    Raises:
+      InputError: where it cannot be read.
+    """
+    if Path(init).suffix == ".pth":
+        return torch.load(init, model=model)
+    if Path(init).suffix == ".safetensors":
+        return load_safetensors(init, model=model)
+    return checkpoint.restore(init)
 
 
 def initial_variables(config: Config) -> Variables | None:
@@ -30,10 +48,7 @@ def initial_variables(config: Config) -> Variables | None:
         if config.compress:
             raise InputError(f"--compress={config.compress} needs --init, the weights that are compressed")
         return None
-    if Path(config.init).suffix == ".pth":
-        variables = torch.load(config.init, model=config.model)
-    else:
-        variables = checkpoint.restore(config.init)
+    variables = trained_variables(config.init, config.model)
     if not config.compress:
         return variables
     network = models.fitting(models.create(config.model), variables)

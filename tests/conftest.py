@@ -23,6 +23,8 @@ from tensorflow_datasets.proto import tf_example_pb2
 from nncompress_jax import models
 from nncompress_jax.models import vgg
 
+collect_ignore = ["fuzz/guided.py"]  # needs atheris, and runs by hand
+
 GOLDEN = Path(__file__).parent / "golden"
 
 # The networks of the package in a quarter of the width and less, for tests of what does not depend on it.

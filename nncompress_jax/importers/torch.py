@@ -76,11 +76,11 @@ def convert(state_dict: Mapping[str, Any], *, model: str | None = None) -> Varia
       InputError: if keys or shapes are not those of the network.
     """
     found: Entries = {key: tuple(np.shape(entry)) for key, entry in state_dict.items()}
-    size = _checked(found, model)
+    size, ordered = _checked(found, model)
     params: dict[str, dict[str, Any]] = {}
     statistics: dict[str, dict[str, Any]] = {}
     counts: dict[str, int] = {}
-    for prefix in dict.fromkeys(key.rpartition(".")[0] for key in found):
+    for prefix in dict.fromkeys(key.rpartition(".")[0] for key in ordered):
         weight = np.asarray(state_dict[f"{prefix}.weight"], np.float32)
         kind = {1: "BatchNorm", 2: "Dense", 4: "Conv"}[weight.ndim]
         name = f"{kind}_{counts.setdefault(kind, 0)}"
@@ -134,8 +134,9 @@ def entries(model: str, *, num_classes: int = 10, image_channels: int = 3, image
     return result
 
 
-def _checked(found: Entries, model: str | None) -> int:
-    """The pixels [H / 32, H / 32] before the dense layer; raises InputError unless the entries are a network's."""
+def _checked(found: Entries, model: str | None) -> tuple[int, Entries]:
+    """The pixels [H / 32, H / 32] before the dense layer, and the entries in torch's order; raises InputError unless
+    they are a network's."""
     if model is not None and model not in NAMES:
         raise InputError(f"unknown model {model!r}; choose one of {', '.join(NAMES)}")
     dense = found.get("classifier.0.weight", ())
@@ -156,7 +157,7 @@ def _checked(found: Entries, model: str | None) -> int:
         raise InputError(
             f"not a state dict of {closest}: {differing[closest][0]} ({len(differing[closest])} entries differ)"
         )
-    return size
+    return size, candidates[closest]
 
 
 def _differences(found: Entries, expected: Entries) -> list[str]:

@@ -1,11 +1,12 @@
-"""Whole numbers of few bits, several to a byte."""
+"""Whole numbers of few bits, several to a byte: of jax and of numpy, where the arrays are.
 
-import jax.numpy as jnp
+Source: the array API standard, for functions that both have.
+"""
 
-from nncompress_jax.types import Array
+from typing import Any
 
 
-def pack(codes: Array, bits: int) -> Array:
+def pack(codes: Any, bits: int) -> Any:
     """Codes of the last axis side by side in bytes, the first in the lowest bits.
 
     Args:
@@ -16,17 +17,18 @@ def pack(codes: Array, bits: int) -> Array:
       [..., ceil(O bits / 8)] uint8; what is left of the last byte is zero.
 
     Example:
+      >>> import jax.numpy as jnp
       >>> pack(jnp.array([1, 2, 3, 0, 1]), bits=2).tolist()
       [57, 1]
     """
     each = 8 // bits
-    codes = jnp.asarray(codes).astype(jnp.uint8)
-    padding = [(0, 0)] * (codes.ndim - 1) + [(0, -codes.shape[-1] % each)]
-    groups = jnp.pad(codes, padding).reshape(*codes.shape[:-1], -1, each)
-    return jnp.sum(groups << _shifts(bits), axis=-1, dtype=jnp.uint8)
+    where = codes.__array_namespace__()
+    blank = where.zeros((*codes.shape[:-1], -codes.shape[-1] % each), dtype=where.uint8)
+    groups = where.concatenate([codes.astype(where.uint8), blank], axis=-1).reshape(*codes.shape[:-1], -1, each)
+    return where.sum(groups << _shifts(bits, where), axis=-1, dtype=where.uint8)
 
 
-def unpack(packed: Array, bits: int, size: int) -> Array:
+def unpack(packed: Any, bits: int, size: int) -> Any:
     """What `pack` was given.
 
     Args:
@@ -38,12 +40,14 @@ def unpack(packed: Array, bits: int, size: int) -> Array:
       [..., size] uint8.
 
     Example:
+      >>> import jax.numpy as jnp
       >>> unpack(jnp.array([57, 1], jnp.uint8), bits=2, size=5).tolist()
       [1, 2, 3, 0, 1]
     """
-    codes = (packed[..., None] >> _shifts(bits)) & jnp.uint8(2**bits - 1)
+    where = packed.__array_namespace__()
+    codes = (packed[..., None] >> _shifts(bits, where)) & where.uint8(2**bits - 1)
     return codes.reshape(*packed.shape[:-1], -1)[..., :size]
 
 
-def _shifts(bits: int) -> Array:
-    return jnp.arange(0, 8, bits, dtype=jnp.uint8)
+def _shifts(bits: int, where: Any) -> Any:
+    return where.arange(0, 8, bits, dtype=where.uint8)

@@ -60,7 +60,7 @@ class Config(Settings):
     model: str
     """vgg11, vgg13, vgg16, vgg19, vgg16ds (depthwise separable) or vgg16ds_stride (strides for pooling)."""
     init: str | None = None
-    """Weights to begin with, by default at random: the workdir of a run, or a .pth file of the original project."""
+    """Weights to begin with, by default at random: a workdir, a .pth file of the original project, or safetensors."""
     compress: str | None = None
     """How they are compressed before they train on, as fake_quantize:4 or prune:0.9+cluster:4; see `nnc.recipe`."""
     workdir: str | None = None

@@ -1,7 +1,7 @@
 """Compressed weights as data: which types, static parts and shapes, from which they are built again."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -42,7 +42,8 @@ def structure(variables: Any) -> dict[str, Any]:
       >>> described["kernel"]["type"], described["kernel"]["parts"]["codes"]
       ('Quantized', {'shape': [8, 4], 'dtype': 'int8'})
     """
-    return {path: _described(leaf) for path, leaf in named_leaves(variables, is_compressed) if is_compressed(leaf)}
+    leaves = named_leaves(variables, is_compressed)
+    return {path: described_part(leaf, _shape_of) for path, leaf in leaves if is_compressed(leaf)}
 
 
 def with_structure(variables: Any, described: Mapping[str, Any]) -> Any:
@@ -62,7 +63,7 @@ def with_structure(variables: Any, described: Mapping[str, Any]) -> Any:
     def new(path: str, leaf: Any) -> Any:
         if path not in described:
             return leaf
-        built = _built(path, described[path])
+        built = built_part(path, described[path], _of_shape)
         if built.shape != leaf.shape:
             raise InputError(f"{path}: described with shape {built.shape}, expected the network's, {leaf.shape}")
         return built
@@ -78,33 +79,70 @@ def check_same(found: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
             raise InputError(f"{path}: stored as {one}, expected {other}; restore it as it was stored")
 
 
-def _described(part: Any) -> Any:
+def described_part(part: Any, of_array: Callable[[Any, Any], Any], owner: Any = None) -> Any:
+    """A compressed weight, or a part of one, as what JSON can hold.
+
+    Args:
+      part: a compressed weight, an array, None, or a tuple of them.
+      of_array: (array, the weight that has it) -> what stands for the array.
+      owner: the weight that has the part.
+    """
     if part is None:
         return None
     if isinstance(part, tuple):
-        return [_described(each) for each in part]
+        return [described_part(each, of_array, owner) for each in part]
     if not is_compressed(part):
-        return {"shape": list(part.shape), "dtype": jnp.dtype(part.dtype).name}
+        return of_array(part, owner)
     fields = dataclasses.fields(part)
     static = {field.name: getattr(part, field.name) for field in fields if field.metadata.get("static")}
-    parts = {field.name: _described(getattr(part, field.name)) for field in fields if field.name not in static}
+    names = [field.name for field in fields if field.name not in static]
+    parts = {name: described_part(getattr(part, name), of_array, part) for name in names}
     listed = {name: [*map(_listed, value)] if isinstance(value, tuple) else value for name, value in static.items()}
     return {"type": type(part).__name__, "static": listed, "parts": parts}
 
 
-def _built(path: str, described: Any) -> Any:
+def built_part(path: str, described: Any, array: Callable[[Any], Any]) -> Any:
+    """From what `described_part` gave.
+
+    Args:
+      path: for errors.
+      described: of `described_part`.
+      array: what stands for an array -> the array.
+
+    Raises:
+      InputError: for types, parts or static parts that are not there.
+    """
     if described is None:
         return None
     if isinstance(described, list):
-        return tuple(_built(path, each) for each in described)
+        return tuple(built_part(path, each, array) for each in described)
     if "type" not in described:
-        return jax.ShapeDtypeStruct(tuple(described["shape"]), jnp.dtype(described["dtype"]))
-    if described["type"] not in TYPES:
-        raise InputError(f"{path}: {described['type']!r} is no compressed weight; expected one of {', '.join(TYPES)}")
+        return array(described)
+    if described["type"] not in list(TYPES):
+        raise InputError(
+            f"{path}: {str(described['type'])[:40]!r} is no compressed weight; expected one of {', '.join(TYPES)}"
+        )
     kind: type[CompressedWeight] = TYPES[described["type"]]
-    static = {name: tuple(map(_static, x)) if isinstance(x, list) else x for name, x in described["static"].items()}
-    parts = {name: _built(path, part) for name, part in described["parts"].items()}
-    return kind(**parts, **static)
+    static, parts = described.get("static"), described.get("parts")
+    if not isinstance(static, dict) or not isinstance(parts, dict):
+        raise InputError(f"{path}: {described['type']} without parts")
+    fields = dataclasses.fields(kind)
+    fixed_names = {field.name for field in fields if field.metadata.get("static")}
+    needed = {field.name for field in fields if field.default is dataclasses.MISSING}
+    strange = (static.keys() - fixed_names) | (parts.keys() - ({field.name for field in fields} - fixed_names))
+    if strange or not needed <= static.keys() | parts.keys():
+        found = ", ".join(sorted([*static, *parts]))[:80]
+        raise InputError(f"{path}: {described['type']} of {found}; expected {', '.join(sorted(needed))} at least")
+    fixed = {name: tuple(map(_static, x)) if isinstance(x, list) else x for name, x in static.items()}
+    return kind(**{name: built_part(path, part, array) for name, part in parts.items()}, **fixed)
+
+
+def _shape_of(array: Any, _: Any) -> dict[str, Any]:
+    return {"shape": list(array.shape), "dtype": jnp.dtype(array.dtype).name}
+
+
+def _of_shape(described: Any) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(tuple(described["shape"]), jnp.dtype(described["dtype"]))
 
 
 def _listed(part: Any) -> Any:

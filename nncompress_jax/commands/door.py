@@ -2,7 +2,7 @@
 
 import logging
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 import jax
@@ -14,7 +14,13 @@ from nncompress_jax.errors import InputError
 Options = TypeVar("Options")
 
 
-def run(main: Callable[[Options], None], options: type[Options]) -> None:
+def run(
+    main: Callable[[Options], None],
+    options: type[Options],
+    *,
+    name: str | None = None,
+    flags: Sequence[str] | None = None,
+) -> None:
     """Calls main with the options of the command line.
 
     Compiled programs are kept in `$JAX_COMPILATION_CACHE_DIR`, by default in `compiled` in the folder of decoded
@@ -23,12 +29,15 @@ def run(main: Callable[[Options], None], options: type[Options]) -> None:
     Args:
       main: the command.
       options: a dataclass; its fields' docstrings are the help texts.
+      name: of the command, in its help; by default the script's.
+      flags: by default those that the script was called with.
     """
     logging.getLogger("absl").setLevel(logging.ERROR)
     if not jax.config.jax_compilation_cache_dir:  # type: ignore[attr-defined]
         jax.config.update("jax_compilation_cache_dir", str(cache.folder() / "compiled"))
     try:
-        main(tyro.cli(options, description=sys.modules[main.__module__].__doc__, use_underscores=True))
+        description = sys.modules[main.__module__].__doc__
+        main(tyro.cli(options, prog=name, args=flags, description=description, use_underscores=True))
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)

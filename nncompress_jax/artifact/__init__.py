@@ -1,0 +1,1 @@
+"""The one-file format of compressed networks, specified in docs/format.md."""

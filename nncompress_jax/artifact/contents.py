@@ -1,0 +1,100 @@
+"""What is in a file, weight by weight, and how near each comes to its entropy."""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nncompress_jax.artifact import tree
+from nncompress_jax.artifact.info import Info
+from nncompress_jax.artifact.reader import opened
+from nncompress_jax.artifact.sections import Section, entropy_bytes
+from nncompress_jax.report.table import Table
+from nncompress_jax.weights.base import dense, is_compressed
+
+FORMATS = {
+    **{"weight": "", "type": "", "shape": "", "bits": ".2f", "density": ".3f", "raw_bytes": ",", "bytes": ","},
+    **{"bits_per_parameter": ".3f", "entropy_bytes": ",.0f", "ratio": ".4f", "coding": ""},
+}
+"""bits: of a stored entry before coding. density: stored entries of all. raw_bytes: of the parts before coding.
+entropy_bytes: what the parts' symbols would take if none told anything of another. ratio: bytes by that."""
+
+
+def contents(path: str | Path) -> tuple[Info, Table]:
+    """A table of a file: a row for each weight and one for the whole.
+
+    Args:
+      path: of a file of `nnc.save`.
+
+    Returns:
+      What the file says of its network, and the table; everything in it is read and checked.
+
+    Raises:
+      ArtifactError: for a file that is damaged.
+    """
+    rows: list[dict[str, Any]] = []
+    with opened(path) as file:
+        arrays, sections = file.arrays(), iter(file.sections)
+        parts: list[tuple[Section, np.ndarray]] = []
+
+        def array(_: Any) -> np.ndarray:
+            parts.append((next(sections)[1], next(arrays)))
+            return parts[-1][1]
+
+        def finish(path: str, leaf: Any) -> Any:
+            rows.append({"weight": path} | _row(leaf, parts))
+            parts.clear()
+
+        tree.built(file.node, array, finish)
+        for _ in arrays:
+            pass
+        info = file.info
+    rows.append(_total(rows, Path(path).stat().st_size))
+    return info, Table(f"{path}", FORMATS, rows)
+
+
+def _row(leaf: Any, parts: Sequence[tuple[Section, np.ndarray]]) -> dict[str, Any]:
+    size = math.prod(leaf.shape)
+    main, values = max(parts, key=lambda part: part[1].size)
+    stored = values.size if main.symbols is None or main.symbols.kind != "bits" else _count(main)
+    entropy = sum(entropy_bytes(section, array)[0] for section, array in parts)
+    size_bytes, raw = (sum(count) for count in zip(*((s.size_bytes, a.nbytes) for s, a in parts), strict=True))
+    return {
+        "type": _in_words(leaf),
+        "shape": str(list(leaf.shape)),
+        "bits": 8 * main.decoded_bytes / stored if stored else None,
+        "density": np.count_nonzero(np.asarray(dense(leaf))) / size if size else None,
+        "raw_bytes": raw,
+        "bytes": size_bytes,
+        "bits_per_parameter": 8 * size_bytes / size if size else None,
+        "entropy_bytes": entropy,
+        "ratio": size_bytes / entropy if entropy else None,
+        "coding": "+".join(dict.fromkeys(section.coding for section, _ in parts)),
+    }
+
+
+def _count(section: Section) -> int:
+    assert section.symbols is not None
+    return math.prod(section.shape[:-1]) * section.symbols.last
+
+
+def _in_words(leaf: Any) -> str:
+    if not is_compressed(leaf):
+        return str(leaf.dtype)
+    inner = next((part for part in _children(leaf) if is_compressed(part) and type(part).__name__ != "Packed"), None)
+    return type(leaf).__name__ + (f" of {_in_words(inner)}" if inner is not None else "")
+
+
+def _children(leaf: Any) -> list[Any]:
+    parts = [getattr(leaf, name, None) for name in ("values", "factors")]
+    return [each for part in parts for each in (part if isinstance(part, tuple) else [part])]
+
+
+def _total(rows: Sequence[dict[str, Any]], file_bytes: int) -> dict[str, Any]:
+    sums = {name: sum(row[name] for row in rows) for name in ("raw_bytes", "bytes", "entropy_bytes")}
+    entries = sum(8 * row["bytes"] / row["bits_per_parameter"] for row in rows if row["bits_per_parameter"])
+    total = {"weight": "whole file", "type": "", "shape": "", "coding": "", "bits": None, "density": None} | sums
+    ratio = file_bytes / sums["entropy_bytes"] if sums["entropy_bytes"] else None
+    return total | {"bytes": file_bytes, "bits_per_parameter": 8 * file_bytes / max(entries, 1), "ratio": ratio}

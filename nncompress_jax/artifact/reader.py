@@ -1,0 +1,195 @@
+"""A compressed network from its file; nothing that the file says is believed before it is checked."""
+
+import contextlib
+import dataclasses
+import hashlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from nncompress_jax.artifact import frame, sections, tree
+from nncompress_jax.artifact.bounds import refuse
+from nncompress_jax.artifact.info import Info
+from nncompress_jax.artifact.network import network_apply
+from nncompress_jax.artifact.sections import Section
+from nncompress_jax.errors import ArtifactError, InputError
+from nncompress_jax.injection import inject
+from nncompress_jax.tree import named_leaves
+from nncompress_jax.types import Apply
+from nncompress_jax.weights.base import is_compressed
+
+
+class Loaded(NamedTuple):
+    """A network as it was saved.
+
+    Attributes:
+      apply: of (variables, inputs), injected; it stands ready for `jax.jit`.
+      variables: arrays and compressed weights, on the default device.
+      info: what the file says of the network.
+    """
+
+    apply: Apply
+    variables: Any
+    info: Info
+
+
+@dataclasses.dataclass
+class Opened:
+    """A file whose header is read and checked.
+
+    Attributes:
+      info: what it says of the network; the digest is there once all arrays are read.
+      node: what it says of the variables.
+      sections: for each array, the path of its leaf and part, and where it is.
+      file: behind the header.
+      digest: of what is read so far.
+    """
+
+    info: Info
+    node: Any
+    sections: list[tuple[str, Section]]
+    file: BinaryIO
+    digest: Any
+
+    def arrays(self) -> Iterator[np.ndarray]:
+        """One after the other; Raises ArtifactError at the first that is damaged, or if the whole is."""
+        for place, (path, section) in enumerate(self.sections):
+            payload = self.file.read(section.size_bytes)
+            padding = self.file.read(len(frame.padding(section.size_bytes)))
+            self.digest.update(payload)
+            self.digest.update(padding)
+            try:
+                array = sections.decode(section, payload)
+            except ArtifactError as error:
+                raise refuse(f"section {place}, {path}: {_reason(error)}") from None
+            del payload
+            if place == len(self.sections) - 1:
+                self._check_end()
+            yield array
+        if not self.sections:
+            self._check_end()
+
+    def _check_end(self) -> None:
+        if self.file.read() != self.digest.digest():
+            raise refuse("the digest of the whole is another")
+        self.info = self.info.with_digest(self.digest.hexdigest())
+
+
+@contextlib.contextmanager
+def opened(path: str | Path, *, max_bytes: int | None = None) -> Iterator[Opened]:
+    """A file, its header read; errors from here on name it.
+
+    Args:
+      path: of the file.
+      max_bytes: that its arrays may have; by default the memory of this machine.
+
+    Raises:
+      InputError: where there is none. ArtifactError: where it is refused.
+    """
+    try:
+        with open(path, "rb") as file:
+            yield _head(file, max_bytes or os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    except ArtifactError as error:
+        raise ArtifactError(f"{path}: {error}") from None
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror}; expected a file of nnc.save") from None
+
+
+def load(path: str | Path, *, apply: Apply | None = None, like: Any = None, max_bytes: int | None = None) -> Loaded:
+    """Reads a network from one file.
+
+    Args:
+      path: that `nnc.save` wrote.
+      apply: the network's, a function of (variables, inputs), where the file names none of the library's.
+      like: variables in whose structure the leaves come back: for trees that are not of dicts, lists and tuples. Its
+        leaves, compressed or not, are not used.
+      max_bytes: that the arrays may have in memory; by default as much as this machine has.
+
+    Returns:
+      (apply, variables, info). Leaves are the same bits as those that were saved.
+
+    Raises:
+      ArtifactError: for a file that is damaged, of a newer format, or larger than `max_bytes`.
+      InputError: where there is no file, or it is of another structure than `like`.
+
+    Example: see `nnc.save`.
+    """
+    with opened(path, max_bytes=max_bytes) as file:
+        arrays = file.arrays()
+        variables = tree.built(file.node, lambda _: next(arrays), lambda _, leaf: jax.tree.map(_on_device, leaf))
+        for _ in arrays:
+            raise refuse("arrays that no leaf has")
+        info = file.info
+        if like is not None:
+            variables = _like(variables, file.node, like)
+        elif not tree.is_plain(file.node):
+            raise ArtifactError(
+                "holds variables of another structure than dicts, lists and tuples; pass like=variables"
+            )
+        if apply is None and info.model is not None:
+            try:
+                apply = network_apply(info, variables)
+            except ArtifactError:
+                raise
+            except InputError as error:
+                raise refuse(str(error)) from None
+    return Loaded(inject(apply) if apply else _missing(path, info), variables, info)
+
+
+def _head(file: BinaryIO, max_bytes: int) -> Opened:
+    size = os.fstat(file.fileno()).st_size
+    start, header = frame.read_head(file, size)
+    if not isinstance(header, dict) or "variables" not in header:
+        raise refuse("a header without variables")
+    node = header.pop("variables")
+    info = Info.built(header)
+    try:
+        described = [(path, Section.built(each)) for path, each in tree.arrays(node)]
+    except RecursionError:
+        raise refuse("a header that is nested too deep") from None
+    needed = sum(section.decoded_bytes for _, section in described)
+    if needed > max_bytes:
+        raise refuse(f"declares {needed:,} bytes of arrays, more than the {max_bytes:,} that may be; see max_bytes=")
+    stored = [section.size_bytes for _, section in described]
+    end = len(start) + sum(count + len(frame.padding(count)) for count in stored) + frame.DIGEST_BYTES
+    if end != size:
+        raise refuse(f"sections up to byte {end} of {size}")
+    return Opened(info, node, described, file, hashlib.sha256(start))
+
+
+def _on_device(array: np.ndarray) -> Any:
+    """As it is, where jax would make it narrower."""
+    return jnp.asarray(array) if jax.dtypes.canonicalize_dtype(array.dtype) == array.dtype else array
+
+
+def _like(variables: Any, node: Any, like: Any) -> Any:
+    leaves = dict(named_leaves(variables, is_compressed)) if tree.is_plain(node) else variables
+    expected = dict(named_leaves(like, is_compressed))
+    if strange := sorted(leaves.keys() ^ expected.keys()):
+        where = "the file" if strange[0] in leaves else "like="
+        raise InputError(f"{strange[0]}: only in {where}, expected in both")
+    for path, leaf in expected.items():
+        if leaves[path].shape != np.shape(leaf):
+            raise InputError(f"{path}: {list(leaves[path].shape)} in the file, {list(np.shape(leaf))} in like=")
+    structure = jax.tree.structure(like, is_leaf=is_compressed)
+    return jax.tree.unflatten(structure, [leaves[path] for path in expected])
+
+
+def _missing(path: str | Path, info: Info) -> Apply:
+    inputs = f"images [B, {', '.join(map(str, info.image_shape))}]" if info.image_shape else "inputs"
+
+    def apply(*_: Any, **__: Any) -> Any:
+        raise InputError(
+            f"{path} names no network of this library; call nnc.load(path, apply=f), f(variables, {inputs})"
+        )
+
+    return apply
+
+
+def _reason(error: ArtifactError) -> str:
+    return str(error).removeprefix("damaged: ")

@@ -1,0 +1,141 @@
+"""Variables as JSON: dicts, lists and tuples of arrays and compressed weights, the arrays elsewhere."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import numpy as np
+
+from nncompress_jax.artifact.bounds import refuse
+from nncompress_jax.errors import ArtifactError, InputError
+from nncompress_jax.tree import named_leaves
+from nncompress_jax.weights.base import is_compressed
+from nncompress_jax.weights.structure import built_part, described_part
+from nncompress_jax.weights.validity import fault
+
+OfArray = Callable[[str, Any, Any], dict[str, Any]]
+"""(path, array, the weight that has it) -> what stands for it."""
+
+
+def described(variables: Any, of_array: OfArray) -> dict[str, Any]:
+    """What JSON can hold.
+
+    Args:
+      variables: any tree; what is not of dicts with names, lists and tuples is written as leaves with their paths.
+      of_array: is asked for each array, in order.
+    """
+    leaves = dict(named_leaves(variables, is_compressed))
+    if len(leaves) < len(named_leaves(variables, is_compressed)):
+        raise InputError("two leaves have the same path; rename one")
+    if _is_plain(variables):
+        return _node("", variables, of_array)
+    return {"leaves": {path: _leaf(path, leaf, of_array) for path, leaf in leaves.items()}}
+
+
+def arrays(node: Any, path: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
+    """What stands for the arrays, in order, with the paths of their leaves and parts."""
+    kind, content = _only(node, path)
+    if kind in ("dict", "leaves"):
+        for name, child in content.items():
+            yield from arrays(child, _joined(path, name))
+    elif kind in ("list", "tuple"):
+        for place, child in enumerate(content):
+            yield from arrays(child, _joined(path, str(place)))
+    elif kind == "weight":
+        yield from _parts(content, path)
+    elif kind == "array":
+        yield path, content
+
+
+def built(node: Any, array: Callable[[Any], np.ndarray], finish: Callable[[str, Any], Any]) -> Any:
+    """The variables; of those that are no plain tree, leaves by path.
+
+    Args:
+      node: of `described`, whose arrays `arrays` could list.
+      array: what stands for an array -> the array; is asked in the order of `arrays`.
+      finish: (path, sound leaf) -> what becomes of it.
+    """
+    return _built(node, "", array, finish)
+
+
+def is_plain(node: Any) -> bool:
+    """Whether `built` gives the variables themselves."""
+    return "leaves" not in node
+
+
+def _built(node: Any, path: str, array: Callable[[Any], np.ndarray], finish: Callable[[str, Any], Any]) -> Any:
+    kind, content = _only(node, path)
+    if kind in ("dict", "leaves"):
+        return {name: _built(child, _joined(path, name), array, finish) for name, child in content.items()}
+    if kind in ("list", "tuple"):
+        children = [_built(child, _joined(path, str(place)), array, finish) for place, child in enumerate(content)]
+        return children if kind == "list" else tuple(children)
+    if kind == "none":
+        return None
+    if kind == "array":
+        return finish(path, array(content))
+    try:
+        weight = built_part(path, content, array)
+    except ArtifactError:
+        raise
+    except InputError as error:
+        raise ArtifactError(str(error)) from None
+    wrong = fault(weight)
+    if wrong or type(weight).__name__ == "Packed":
+        raise refuse(f"{path}: a {type(weight).__name__} with {wrong or 'nothing around it'}")
+    return finish(path, weight)
+
+
+KINDS = {"dict": dict, "leaves": dict, "list": list, "tuple": list, "weight": dict, "array": dict, "none": bool}
+
+
+def _only(node: Any, path: str) -> tuple[str, Any]:
+    if isinstance(node, dict) and len(node) == 1:
+        kind, content = next(iter(node.items()))
+        if kind in KINDS and isinstance(content, KINDS[kind]) and (kind != "leaves" or not path):
+            return kind, content
+    raise refuse(f"{path or 'the tree'} is described as {str(node)[:60]}")
+
+
+def _parts(part: Any, path: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    if isinstance(part, list):
+        for place, each in enumerate(part):
+            yield from _parts(each, f"{path}.{place}")
+    elif isinstance(part, dict) and "type" in part and isinstance(part.get("parts"), dict):
+        for name, each in part["parts"].items():
+            yield from _parts(each, f"{path}.{name}")
+    elif isinstance(part, dict):
+        yield path, part
+    elif part is not None:
+        raise refuse(f"{path} is described as {str(part)[:60]}")
+
+
+def _node(path: str, tree: Any, of_array: OfArray) -> dict[str, Any]:
+    if tree is None:
+        return {"none": True}
+    if type(tree) is dict:  # in the order of the pytree, which is that of the names
+        return {"dict": {name: _node(_joined(path, name), tree[name], of_array) for name in sorted(tree)}}
+    if type(tree) in (list, tuple):
+        children = [_node(_joined(path, str(place)), child, of_array) for place, child in enumerate(tree)]
+        return {type(tree).__name__: children}
+    return _leaf(path, tree, of_array)
+
+
+def _leaf(path: str, leaf: Any, of_array: OfArray) -> dict[str, Any]:
+    if not is_compressed(leaf):
+        return {"array": of_array(path, leaf, None)}
+    if wrong := fault(leaf):
+        raise InputError(f"{path}: a {type(leaf).__name__} with {wrong}, which no file can hold")
+    return {"weight": described_part(leaf, lambda array, owner: of_array(path, array, owner))}
+
+
+def _is_plain(tree: Any) -> bool:
+    if type(tree) is dict:
+        return all(type(name) is str for name in tree) and all(map(_is_plain, tree.values()))
+    if type(tree) in (list, tuple):
+        return all(map(_is_plain, tree))
+    return tree is None or is_compressed(tree) or jax.tree_util.all_leaves([tree])
+
+
+def _joined(path: str, name: str) -> str:
+    return f"{path}/{name}" if path else name

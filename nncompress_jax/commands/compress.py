@@ -1,0 +1,77 @@
+"""Compresses a trained network into one file, tests what it has become, and says how small it is.
+
+nncompress compress --init=runs/W --recipe=quantize:8 --out=model.nnc
+nncompress compress --init=vgg16.pth --model=vgg16 --dataset=cifar10 --recipe=prune:0.9+cluster:4 --out=model.nnc
+"""
+
+import dataclasses
+from pathlib import Path
+from typing import Literal
+
+import nncompress_jax as nnc
+from nncompress_jax.data import sources
+from nncompress_jax.errors import InputError
+from nncompress_jax.initial import trained_variables
+from nncompress_jax.training import checkpoint, config
+from nncompress_jax.training.evaluation import evaluate
+from nncompress_jax.training.setup import calibration_batches, preprocessing
+from nncompress_jax.tree import stored_bytes
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Options:
+    """Which network, compressed how, into which file."""
+
+    init: str
+    """The trained network: the workdir of a run, a .pth file of the original project, or .safetensors."""
+    out: Path
+    """The file, as model.nnc."""
+    recipe: str | None = "quantize:8"
+    """How it is compressed, as prune:0.9+cluster:4; see `nnc.recipe`. None: as it was trained."""
+    model: str | None = None
+    """The network that a file is of."""
+    dataset: str | None = None
+    """By default the workdir's, or cifar10."""
+    data_dir: str | None = None
+    """Folder of prepared data sets; by default the workdir's, or that of tensorflow-datasets."""
+    calibration_batches: int = 4
+    """Batches of 64 training images at most, for recipes that look at data."""
+    floats: Literal["as they are", "bfloat16", "float16"] = "as they are"
+    """How floats are stored: biases, scales, batch statistics, and weights that are not compressed."""
+
+
+def main(options: Options) -> None:
+    """Compresses, tests on the test split, and writes the file."""
+    run = None if Path(options.init).suffix in (".pth", ".safetensors") else config.read(options.init)
+    model, name = (run.model, run.dataset) if run else (options.model, options.dataset or "cifar10")
+    if model is None:
+        raise InputError(f"--model is missing: the network that {options.init} is of")
+    size = checkpoint.load_progress(options.init).image_shape[0] if run else None
+    data_dir = options.data_dir or (run.data_dir if run else None)
+    dataset = sources.load(options.dataset or name, data_dir=data_dir, image_size=size)
+    variables = trained_variables(options.init, model)
+    network = nnc.models.fitting(nnc.models.create(model), variables)
+    small = nnc.settle(variables)
+    if options.recipe:
+        batches = calibration_batches(dataset, options.calibration_batches, min(64, len(dataset.train) // 4))
+        small = nnc.compress(variables, nnc.recipe(options.recipe), apply=network.apply, batches=batches)
+    result = evaluate(network.apply, small, dataset.test, preprocessing(dataset), description="testing")
+    nnc.save(
+        options.out,
+        small,
+        model=model,
+        options={"num_classes": len(dataset.class_names)},
+        image_shape=dataset.test.images.shape[1:],
+        mean=dataset.mean,
+        deviation=dataset.deviation,
+        class_names=dataset.class_names,
+        recipe=options.recipe,
+        dataset=dataset.name,
+        accuracy=result.accuracy,
+        floats=None if options.floats == "as they are" else options.floats,
+    )
+    written, whole = options.out.stat().st_size, stored_bytes(nnc.decompress(small))
+    print(
+        f"{options.out}: {written:,} bytes, {written / whole:.4f} of {whole:,} as floats; "
+        f"test accuracy {result.accuracy:.4f} on {dataset.name}"
+    )

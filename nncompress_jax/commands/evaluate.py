@@ -1,0 +1,144 @@
+"""Tests a network: accuracy and confusion by class, as floats, on 8-bit integers, or as the original simulated them.
+
+python experiments/evaluate.py --workdir=W
+python experiments/evaluate.py --workdir=W --quantize=int8 --calibration_batches=10
+python experiments/evaluate.py --checkpoint=model.pth --model=vgg16 --dataset=cifar10
+"""
+
+import dataclasses
+from pathlib import Path
+
+import flax.linen as nn
+
+import nncompress_jax as nnc
+from nncompress_jax.data import sources
+from nncompress_jax.importers import torch
+from nncompress_jax.methods import minmax
+from nncompress_jax.report import plots
+from nncompress_jax.report.table import Table
+from nncompress_jax.training import checkpoint, config
+from nncompress_jax.training.evaluation import Evaluation, evaluate
+from nncompress_jax.training.setup import calibration_batches, preprocessing
+from nncompress_jax.tree import stored_bytes
+from nncompress_jax.types import Apply, Variables
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Options:
+    """What is tested on what."""
+
+    workdir: str | None = None
+    """Of a training run: its latest checkpoint is tested, on its data set."""
+    checkpoint: str | None = None
+    """A .pth file of the original project; needs --model."""
+    model: str | None = None
+    """The network that --checkpoint is of."""
+    dataset: str | None = None
+    """By default the workdir's, or cifar10."""
+    data_dir: str | None = None
+    """Folder of prepared data sets; by default the workdir's, or that of tensorflow-datasets."""
+    batch_size: int = 100
+    """Images a batch; the simulation's ranges are those of a batch."""
+    quantize: str = "none"
+    """none; int8: weights and activations as true 8-bit integers; minmax: the original project's simulation, of
+    weights, batch statistics and activations."""
+    calibration_batches: int = 0
+    """With int8: so many batches of training images set static ranges; 0: each image brings its own."""
+    bits: int = 8
+    """Of the simulation."""
+    picture: Path | None = None
+    """Draws the confusion into this PNG file; by default confusion-QUANTIZE.png in the workdir."""
+
+
+def main(options: Options) -> None:
+    """Tests on the whole test split and prints a row for each class."""
+    if (options.workdir is None) == (options.checkpoint is None):
+        raise nnc.InputError("expected either --workdir or --checkpoint")
+    network, variables, image_size = _from_workdir(options.workdir) if options.workdir else _from_file(options)
+    run = config.read(options.workdir) if options.workdir else None
+    name = options.dataset or (run.dataset if run else "cifar10")
+    data_dir = options.data_dir or (run.data_dir if run else None)
+    dataset = sources.load(name, data_dir=data_dir, image_size=image_size)
+    variables = nnc.settle(variables)
+    classes = variables["params"]["Dense_0"]["bias"].shape[0]
+    if classes != len(dataset.class_names):
+        raise nnc.InputError(
+            f"{name} has {len(dataset.class_names)} classes, the network {classes}; choose another --dataset"
+        )
+
+    apply, variables = _quantized(network.apply, variables, dataset, options)
+    result = evaluate(
+        apply,
+        variables,
+        dataset.test,
+        preprocessing(dataset),
+        batch_size=options.batch_size,
+        description="testing",
+    )
+
+    title = f"{options.workdir or options.checkpoint} on {name}, {_in_words(options)}"
+    _table(result, dataset.class_names, f"{title}: rows are true classes, columns predictions").print()
+    print(
+        f"accuracy {result.accuracy:.4f} ({result.correct} of {result.count}), "
+        f"{result.images_per_second:.0f} images/s, {stored_bytes(variables):,} bytes as stored"
+    )
+    picture = options.picture
+    if picture is None and options.workdir:
+        picture = Path(options.workdir, f"confusion-{options.quantize}.png")
+    if picture:
+        plots.confusion(result.confusion, dataset.class_names, f"{title}\naccuracy {result.accuracy:.4f}", picture)
+        print(f"picture: {picture}")
+
+
+def _quantized(
+    apply: Apply, variables: Variables, dataset: sources.Dataset, options: Options
+) -> tuple[Apply, Variables]:
+    if options.calibration_batches and options.quantize != "int8":
+        raise nnc.InputError(f"--calibration_batches is for --quantize=int8, not {options.quantize}")
+    if options.quantize == "none":
+        return apply, variables
+    if options.quantize == "minmax":
+        return minmax.simulate(apply, options.bits), minmax.quantize_variables(variables, options.bits)
+    if options.quantize != "int8":
+        raise nnc.InputError(f"unknown quantization {options.quantize!r}; choose one of none, int8, minmax")
+    if options.bits != 8:
+        raise nnc.InputError(f"--bits={options.bits} is for --quantize=minmax; int8 has 8")
+    if not options.calibration_batches:
+        return nnc.inject(apply), nnc.compress(variables)
+    batches = calibration_batches(dataset, options.calibration_batches, options.batch_size)
+    method = nnc.quantize(ranges=nnc.calibration.mean_squared_error)
+    return nnc.inject(apply), nnc.compress(variables, method, apply=apply, batches=batches)
+
+
+def _from_workdir(workdir: str) -> tuple[nn.Module, Variables, int]:
+    image_size = checkpoint.load_progress(workdir).image_shape[0]
+    return checkpoint.network(workdir), checkpoint.restore(workdir), image_size
+
+
+def _from_file(options: Options) -> tuple[nn.Module, Variables, int]:
+    if options.checkpoint is None or options.model is None:
+        raise nnc.InputError("--checkpoint needs --model: the network that it is of")
+    variables = torch.load(options.checkpoint, model=options.model)
+    inputs, classes = variables["params"]["Dense_0"]["kernel"].shape
+    image_size = 32 * round((inputs / 512) ** 0.5)
+    return nnc.models.create(options.model, num_classes=classes), variables, image_size
+
+
+def _in_words(options: Options) -> str:
+    if options.quantize == "int8":
+        static = f"static from {options.calibration_batches} batches" if options.calibration_batches else "by image"
+        return f"int8, ranges {static}"
+    return "float32" if options.quantize == "none" else f"simulated {options.bits} bits ({options.quantize})"
+
+
+def _table(result: Evaluation, class_names: tuple[str, ...], title: str) -> Table:
+    """A row for each class: how many, how many right, and, where they fit on a page, which predictions."""
+    counts = result.confusion
+    predictions = class_names if len(class_names) <= 20 else ()
+    rows = [
+        {"class": name, "images": int(counts[i].sum()), "accuracy": counts[i, i] / max(counts[i].sum(), 1)}
+        | {predicted: int(counts[i, j]) for j, predicted in enumerate(predictions)}
+        for i, name in enumerate(class_names)
+    ]
+    formats = {"class": "", "images": ",", "accuracy": ".4f"} | dict.fromkeys(predictions, "d")
+    return Table(title, formats, rows)

@@ -1,0 +1,56 @@
+"""Says what is on pictures, by the network in a file: the probabilities of the likeliest classes.
+
+nncompress predict model.nnc cat.png dog.jpg
+"""
+
+import dataclasses
+from pathlib import Path
+
+import cv2
+import jax
+import numpy as np
+import tyro
+
+from nncompress_jax.artifact.reader import load
+from nncompress_jax.data.augment import normalize
+from nncompress_jax.data.prepared import resize
+from nncompress_jax.errors import InputError
+from nncompress_jax.report.table import Table
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """Which network, which pictures."""
+
+    file: tyro.conf.Positional[Path]
+    """Of `nnc.save` or `nncompress compress`."""
+    images: tyro.conf.Positional[tuple[Path, ...]]
+    """PNG, JPEG, or what else OpenCV reads; they are resized to what the network takes."""
+    top: int = 5
+    """Classes to print."""
+
+
+def main(options: Options) -> None:
+    """Prints a table for each picture."""
+    if not options.images:
+        raise InputError("no pictures; name some behind the file")
+    apply, variables, info = load(options.file)
+    height, width, *_ = info.image_shape or (0, 0)
+    if not info.model or height != width or len(info.mean) != 3 or len(info.deviation) != 3:
+        raise InputError(f"{options.file}: names no network of square pictures with mean and deviation; use nnc.load")
+    pictures = np.stack([_read(path, height) for path in options.images])
+    run = jax.jit(lambda variables, images: jax.nn.softmax(apply(variables, images)))
+    probabilities = np.asarray(run(variables, normalize(jax.numpy.asarray(pictures), info.mean, info.deviation)))
+    names = info.class_names or tuple(map(str, range(probabilities.shape[-1])))
+    for path, row in zip(options.images, probabilities, strict=True):
+        best = np.argsort(-row)[: options.top]
+        rows = [{"class": names[label], "probability": float(row[label])} for label in best]
+        Table(f"{path}", {"class": "", "probability": ".4f"}, rows).print()
+
+
+def _read(path: Path, size: int) -> np.ndarray:
+    """[size, size, 3] uint8."""
+    image = cv2.imread(str(path), cv2.IMREAD_COLOR_RGB)
+    if image is None:
+        raise InputError(f"{path}: no picture that can be read; expected a PNG or JPEG file")
+    return image if image.shape[:2] == (size, size) else resize(image, size)

@@ -1,0 +1,129 @@
+"""Files that nobody should have written: whole ones, changed; with checksums that are wrong, or made right again."""
+
+import hashlib
+import json
+import tempfile
+import zlib
+from pathlib import Path
+
+import jax.numpy as jnp
+import numpy as np
+
+import nncompress_jax as nnc
+from nncompress_jax.artifact import frame
+from nncompress_jax.weights.channels import Channels
+from nncompress_jax.weights.kept import Kept
+from nncompress_jax.weights.low_rank import LowRank
+
+MOST = 2**24
+"""Bytes that a file may declare."""
+
+
+def originals() -> dict[str, bytes]:
+    """Small files with every type and every coding in them, by name."""
+    random = np.random.default_rng(0)
+
+    def draw(*shape):
+        return jnp.asarray(random.standard_normal(shape), jnp.float32)
+
+    def by(recipe, *shape):
+        return nnc.compress({"kernel": draw(*shape)}, nnc.recipe(recipe))["kernel"]
+
+    sets = {
+        "integers": {"a": {"kernel": by("quantize:8", 16, 24), "bias": draw(3)}, "b": by("quantize:4", 8, 5)},
+        "others": {"c": by("cluster:3", 12, 9), "s": by("binarize", 9, 9), "p": by("prune:0.8+cluster:2", 30, 20)},
+        "trained": [by("fake_quantize:4", 6, 5), (by("fake_binarize", 6, 5), None)],
+        "groups": {"g": nnc.compress({"kernel": draw(8, 4)}, nnc.prune(pattern=(2, 4)))["kernel"]},
+        "kept": {"k": Kept(by("quantize:8", 4, 6), None, (Channels.of(9, [0, 2, 3, 8]), None))},
+        "factors": {"l": LowRank((draw(6, 2), draw(2, 8))), "n": np.zeros((40, 30), np.int8)},
+    }
+    files = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for name, variables in sets.items():
+            nnc.save(f"{folder}/a.nnc", variables, class_names=("x", "y"), mean=(0.5,), accuracy=0.5, recipe=name)
+            files[name] = Path(folder, "a.nnc").read_bytes()
+    return files
+
+
+def split(file: bytes) -> tuple[dict, list[bytes]]:
+    """Header and sections of a whole file."""
+    _, _, deflated, _, _, _ = frame.PREFIX.unpack(file[: frame.PREFIX.size])
+    header = json.loads(zlib.decompress(file[frame.PREFIX.size : frame.PREFIX.size + deflated]))
+    at = frame.PREFIX.size + deflated + len(frame.padding(deflated))
+    sections = []
+    for described in sections_of(header):
+        size = described["bytes"]
+        sections.append(file[at : at + size])
+        at += size + len(frame.padding(size))
+    return header, sections
+
+
+def joined(header: dict, sections: list[bytes]) -> bytes:
+    """A file of these, every checksum right."""
+    for described, section in zip(sections_of(header), sections, strict=False):
+        described |= {"bytes": len(section), "crc32": zlib.crc32(section)}
+    return joined_as_said(header, sections)
+
+
+def joined_as_said(header: dict, sections: list[bytes]) -> bytes:
+    """The same, with what the header says of the sections."""
+    start = frame.head(header, [len(section) for section in sections])
+    whole = start + b"".join(section + frame.padding(len(section)) for section in sections)
+    return whole + hashlib.sha256(whole).digest()
+
+
+def sections_of(node) -> list[dict]:
+    """What describes the arrays, in order."""
+    if isinstance(node, dict) and {"shape", "dtype", "coding", "bytes"} <= node.keys():
+        return [node]
+    children = node.values() if isinstance(node, dict) else node if isinstance(node, list) else ()
+    return [found for child in children for found in sections_of(child)]
+
+
+def places(node, path=()) -> list[tuple]:
+    """Ways to everything in a header."""
+    inner = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
+    return [path] + [place for name, child in inner for place in places(child, (*path, name))]
+
+
+STRANGE = (
+    *(0, 1, -1, 2, 3, 7, 255, 256, 2**31, 2**40, 2**63, 10**30, 0.5, 1e300, True, False, None),
+    *("", "float32", "int8", "Kept", "Quantized", "codes", "gaps", "raw", "ans", "huffman", "x" * 1000),
+    *([], {}, [[]], [0], [1, 2], [2**20, 2**20], {"array": {}}, {"none": True}, {"size": 9, "mask": "ff80"}),
+)
+"""What stands in the place of something in a header."""
+
+
+def with_header_changed(header: dict, place: tuple, change: int, other: tuple):
+    """The header with something else at a place: a strange value, what is at another place, or nothing."""
+    header = json.loads(json.dumps(header))
+    if not place:
+        return STRANGE[change % len(STRANGE)]
+    parent = header
+    for name in place[:-1]:
+        parent = parent[name]
+    if change < len(STRANGE):
+        parent[place[-1]] = STRANGE[change]
+    elif change == len(STRANGE):
+        del parent[place[-1]]
+    else:
+        value = header
+        for name in other:
+            value = value[name]
+        parent[place[-1]] = json.loads(json.dumps(value))
+    return header
+
+
+def outcome(path: Path, file: bytes) -> str:
+    """What comes of a file: "loaded", or why it was refused; any other exception is a defect."""
+    path.write_bytes(file)
+    try:
+        nnc.load(path, apply=lambda v, x: x, max_bytes=MOST)
+    except nnc.ArtifactError as error:
+        line = str(error)
+    else:
+        return "loaded"
+    assert line.startswith(f"{path}: ")
+    assert "\n" not in line
+    assert len(line) < 1000
+    return line
