@@ -1,5 +1,6 @@
 """What the README shows works as it stands there."""
 
+import importlib
 import re
 import runpy
 import shlex
@@ -11,6 +12,7 @@ import tyro
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 PROGRAMS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+VERBS = re.findall(r"^nncompress (\w+)(.*?)(?:#.*)?$", README, re.MULTILINE)
 COMMANDS = re.findall(r"^python (experiments/\S+\.py)(.*?)(?:#.*)?$", README, re.MULTILINE)
 
 
@@ -31,6 +33,12 @@ def test_commands_have_these_flags(script, flags):
     """Training itself takes minutes: the commands' tests do it on little data."""
     module = runpy.run_path(str(ROOT / script), run_name="readme")
     tyro.cli(module.get("Options") or module["Config"], args=shlex.split(flags), use_underscores=True)
+
+
+@pytest.mark.parametrize(("verb", "flags"), VERBS)
+def test_verbs_have_these_flags(verb, flags):
+    module = importlib.import_module(f"nncompress_jax.commands.{verb}")
+    tyro.cli(module.Options, args=shlex.split(flags), use_underscores=True)
 
 
 def test_make_targets():

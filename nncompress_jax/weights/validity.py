@@ -165,7 +165,7 @@ def _kept(weight: Kept) -> str | None:
         if cut is not None and (len(cut) != size or not 0 < len(cut) < cut.size):
             return f"values {list(shape)} for channels {weight.channels}"
     fill = weight.fill
-    if fill is not None and (fill.ndim > 1 or fill.dtype != weight.values.dtype):
+    if fill is not None and not (_is(fill, weight.values.dtype) and fill.ndim < 2):
         return _found("fill", fill, f"a {weight.values.dtype}")
     return None
 
@@ -200,7 +200,7 @@ CHECKS: dict[type, Callable[[Any], str | None]] = {
 }
 
 
-def _is(part: Any, dtype: str, rank: int | None = None) -> bool:
+def _is(part: Any, dtype: Any, rank: int | None = None) -> bool:
     """Whether a part is an array of that type and rank."""
     if is_compressed(part) or not hasattr(part, "dtype"):
         return False

@@ -83,3 +83,11 @@ def test_an_unknown_task_is_one_line(script):
     assert done.returncode == 2
     assert done.stderr.startswith("error: unknown task 'speed'; choose of")
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_artifact(tmp_path):
+    written, _ = figures(tmp_path, "artifact.py", "--network", "vgg16ds_stride", "--rounds", "1", "--no_slow")
+    rows = {(row["weights"], row["as"]): row["bytes"] for row in written["artifact"]}
+    for recipe in ("quantize:8", "prune_global:0.9+cluster:4"):
+        assert rows[recipe, "nnc.save, nnc.load"] < 1.03 * rows[recipe, "entropy"]
+        assert rows[recipe, "nnc.save, nnc.load"] < rows[recipe, "numpy savez_compressed"]
