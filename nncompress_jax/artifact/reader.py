@@ -71,6 +71,7 @@ class Opened:
             if place == len(self.sections) - 1:
                 self._check_end()
             yield array
+            del array  # before the next is made
         if not self.sections:
             self._check_end()
 

@@ -127,7 +127,7 @@ def decode(section: Section, payload: bytes) -> np.ndarray:
         array = np.frombuffer(payload, dtype.newbyteorder("<")).reshape(section.shape)
         return array.astype(DTYPES[section.dtype])
     assert section.symbols is not None
-    array = np.empty(section.shape, dtype)
+    array = _empty(section.shape, dtype)
     rows, columns = section.symbols.shape(array)
     if not array.size:
         raise refuse("symbols of an array without entries")
@@ -153,6 +153,14 @@ def entropy_bytes(section: Section, array: np.ndarray) -> tuple[float, int]:
         return 0.0, 0
     counts = entropy.histogram(layout.symbols(array).reshape(-1, 1))[0]
     return frequencies.entropy_bytes(counts), int(np.count_nonzero(counts))
+
+
+def _empty(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    """On an address that jax takes as it is, without a copy."""
+    size = math.prod(shape) * dtype.itemsize
+    memory = np.empty(size + 64, np.uint8)
+    start = -memory.ctypes.data % 64
+    return memory[start : start + size].view(dtype).reshape(shape)
 
 
 def _narrowed(array: np.ndarray, floats: str) -> tuple[Section, bytes]:

@@ -92,8 +92,10 @@ class Layout:
             parts = pack(symbols, self.width)
             target[:, rows.start * self.width // 8 :][:, : parts.shape[1]] = parts
         else:
-            for column, codes in zip(columns * self.width, symbols, strict=True):
-                target[rows, column // 8] |= codes << np.uint8(column % 8)
+            for place in range(0, 8, self.width):  # of codes in their bytes; two in the same place share none
+                here = columns * self.width % 8 == place
+                bytes_of = columns[here] * self.width // 8
+                target[rows, bytes_of] |= symbols[here].T << np.uint8(place)
 
     def restore(self, symbols: np.ndarray, array: np.ndarray) -> None:
         """Fills the array from the `target`, once that is filled."""
