@@ -6,12 +6,10 @@ import runpy
 import sys
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
 
 import nncompress_jax as nnc
-from nncompress_jax.commands import nncompress as installed
 from nncompress_jax.importers import torch as importer
 from nncompress_jax.initial import initial_variables
 from nncompress_jax.training import checkpoint
@@ -243,76 +241,13 @@ def test_families(command, workdir, tiny_data, tmp_path):
     assert f"| quantize:4 | {quantized['bytes']:,} |" in out
 
 
-@pytest.fixture
-def nncompress(monkeypatch, capsys):
-    """The installed command, as `command`."""
-
-    def call(line):
-        monkeypatch.setattr(sys, "argv", ["nncompress", *line.split()])
-        try:
-            installed.main()
-            code = 0
-        except SystemExit as stop:
-            code = stop.code
-        return code, *capsys.readouterr()
-
-    return call
-
-
-def test_from_a_run_to_predictions(nncompress, command, workdir, tmp_path):
-    """One small file, in which everything is that a picture needs."""
+def test_compress(command, workdir, tmp_path):
+    """The run says which network and data set it was."""
     file = tmp_path / "model.nnc"
-    code, out, _ = command(f"compress --init={workdir} --recipe=prune:0.5+quantize:8 --out={file}")
+    code, out, _ = command(f"compress --init={workdir} --out={file}")
     assert code == 0
-    size = file.stat().st_size
-    accuracy = float(re.search(r"test accuracy ([\d.]+) on tiny", out)[1])
-    assert f"{file}: {size:,} bytes" in out
-    code, out, _ = nncompress(f"inspect {file} --json={tmp_path}/rows.json")
-    assert code == 0
-    assert re.search(r"params/Conv_\d+/kernel +Sparse of Quantized +\[1, 1, 32, 64\]", out)
-    assert re.search(r"class_names +night, dusk, dawn, day", out)
-    rows = json.loads((tmp_path / "rows.json").read_text())["rows"]
-    assert rows[-1]["bytes"] == size > sum(row["bytes"] for row in rows[:-1])
-    code, out, _ = nncompress(f"verify {file}")
-    assert (code, out.split()[:3]) == (0, [f"{file}:", "whole,", "SHA-256"])
-    for brightness, name in ((20, "dark"), (220, "bright")):
-        cv2.imwrite(str(tmp_path / f"{name}.png"), np.full((40, 50, 3), brightness, np.uint8))
-    code, out, _ = nncompress(f"predict {file} {tmp_path}/dark.png {tmp_path}/bright.png --top=4")
-    assert code == 0
-    shown = re.findall(r"(night|dusk|dawn|day) +([\d.]+)", out)
-    assert len(shown) == 8
-    assert sum(float(probability) for _, probability in shown[:4]) == pytest.approx(1, abs=1e-3)
-    apply, variables, info = nnc.load(file)
-    assert info.accuracy == pytest.approx(accuracy, abs=1e-4)
-    assert apply(variables, np.zeros((1, 32, 32, 3), np.float32)).shape == (1, 4)
-
-
-@pytest.mark.parametrize(
-    ("line", "message"),
-    [
-        ("explode", "unknown verb 'explode'; choose one of train, evaluate, compress"),
-        ("verify no.nnc", "no.nnc: No such file or directory; expected a file of nnc.save"),
-        ("predict {file} no.png", "no.png: no picture that can be read"),
-        ("predict {other} no.png", "names no network of square pictures"),
-        ("compress --init=vgg16.pth --out=a.nnc", "--model is missing: the network that vgg16.pth is of"),
-        ("compress --init={workdir} --out={folder}/none/a.nnc", "cannot be written"),
-    ],
-)
-def test_nncompress_refuses(nncompress, workdir, tmp_path, line, message):
-    variables = nnc.compress(checkpoint.restore(workdir))
-    described = {"image_shape": (32, 32, 3), "mean": [0.5] * 3, "deviation": [0.2] * 3}
-    nnc.save(tmp_path / "m.nnc", variables, model="narrow_stride", options={"num_classes": 4}, **described)
-    nnc.save(tmp_path / "o.nnc", {"a": np.ones(3)})
-    named = {"file": tmp_path / "m.nnc", "other": tmp_path / "o.nnc", "workdir": workdir, "folder": tmp_path}
-    code, _, err = nncompress(line.format(**named))
-    assert (code, err.count("\n")) == (2, 1)
-    assert message in err
-
-
-def test_nncompress_helps(nncompress):
-    code, out, _ = nncompress("")
-    assert code == 0
-    assert all(f"  {verb} " in out for verb in installed.VERBS)
-    code, out, _ = nncompress("inspect --help")
-    assert code == 0
-    assert "usage: nncompress inspect" in out
+    assert f"{file}: {file.stat().st_size:,} bytes" in out
+    info = nnc.load(file).info
+    assert (info.model, info.dataset, info.recipe) == ("narrow_stride", "tiny", "quantize:8")
+    assert f"test accuracy {info.accuracy:.4f} on tiny" in out
+    assert info.class_names == ("night", "dusk", "dawn", "day")
