@@ -97,6 +97,8 @@ def opened(path: str | Path, *, max_bytes: int | None = None) -> Iterator[Opened
             yield _head(file, max_bytes or os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
     except ArtifactError as error:
         raise ArtifactError(f"{path}: {error}") from None
+    except RecursionError:
+        raise ArtifactError(f"{path}: damaged: a header that is nested too deep") from None
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}; expected a file of nnc.save") from None
 
@@ -149,10 +151,7 @@ def _head(file: BinaryIO, max_bytes: int) -> Opened:
         raise refuse("a header without variables")
     node = header.pop("variables")
     info = Info.built(header)
-    try:
-        described = [(path, Section.built(each)) for path, each in tree.arrays(node)]
-    except RecursionError:
-        raise refuse("a header that is nested too deep") from None
+    described = [(path, Section.built(each)) for path, each in tree.arrays(node)]
     needed = sum(section.decoded_bytes for _, section in described)
     if needed > max_bytes:
         raise refuse(f"declares {needed:,} bytes of arrays, more than the {max_bytes:,} that may be; see max_bytes=")

@@ -72,6 +72,16 @@ def joined_as_said(header: dict, sections: list[bytes]) -> bytes:
     return whole + hashlib.sha256(whole).digest()
 
 
+def framed(text: bytes, sections: list[bytes]) -> bytes:
+    """A file with this text for a header, whatever it is."""
+    deflated = zlib.compress(text)
+    padded = [part + frame.padding(len(part)) for part in (deflated, *sections)]
+    size = frame.PREFIX.size + sum(map(len, padded)) + frame.DIGEST_BYTES
+    prefix = frame.PREFIX.pack(frame.MAGIC, 1, len(deflated), len(text), zlib.crc32(deflated), size)
+    whole = prefix + b"".join(padded)
+    return whole + hashlib.sha256(whole).digest()
+
+
 def sections_of(node) -> list[dict]:
     """What describes the arrays, in order."""
     if isinstance(node, dict) and {"shape", "dtype", "coding", "bytes"} <= node.keys():
