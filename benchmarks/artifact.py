@@ -6,6 +6,8 @@ python benchmarks/artifact.py --init=vgg16.pth --recipes quantize:8 prune_global
 
 import dataclasses
 import functools
+import importlib
+import importlib.util
 import io
 import lzma
 import os
@@ -119,10 +121,7 @@ def packed(parts: Mapping[str, np.ndarray], file: Path, slow: bool) -> dict[str,
             return safetensors.numpy.load(archive.read("a"))
 
     ways: dict[str, Any] = {}
-    try:
-        import zstandard
-    except ModuleNotFoundError:
-        zstandard = None  # type: ignore[assignment]
+    zstandard: Any = importlib.import_module("zstandard") if importlib.util.find_spec("zstandard") else None
     for level in (3, 19) if zstandard else ():
         if level == 3 or slow:
             ways[f"safetensors, zstd -{level}"] = (
