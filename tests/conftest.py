@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 import tempfile
 from pathlib import Path
 
@@ -46,6 +47,22 @@ def narrow_networks():
 def own_cache(tmp_path_factory, monkeypatch):
     """Decoded images are kept in a folder of the test session."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "cache"))
+
+
+@pytest.fixture
+def called(monkeypatch, capsys):
+    """Runs a command with these arguments; gives its exit code and what it printed on either stream."""
+
+    def call(run, *arguments):
+        monkeypatch.setattr(sys, "argv", [*arguments])
+        try:
+            run()
+            code = 0
+        except SystemExit as stop:
+            code = stop.code
+        return code, *capsys.readouterr()
+
+    return call
 
 
 def write_prepared(folder, name, features, splits, *, version="1.0.0", file_format="array_record"):

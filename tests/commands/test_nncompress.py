@@ -2,7 +2,6 @@
 
 import json
 import re
-import sys
 
 import cv2
 import jax
@@ -15,19 +14,9 @@ from nncompress_jax.commands import nncompress as installed
 
 
 @pytest.fixture
-def nncompress(monkeypatch, capsys):
-    """Runs it; gives its exit code and what it printed on either stream."""
-
-    def call(line):
-        monkeypatch.setattr(sys, "argv", ["nncompress", *line.split()])
-        try:
-            installed.main()
-            code = 0
-        except SystemExit as stop:
-            code = stop.code
-        return code, *capsys.readouterr()
-
-    return call
+def nncompress(called):
+    """Runs it, as `called`."""
+    return lambda line: called(installed.main, "nncompress", *line.split())
 
 
 @pytest.fixture(scope="module")

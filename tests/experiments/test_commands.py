@@ -1,9 +1,9 @@
 """The commands as people call them: what they print, what they leave, and how they refuse."""
 
+import functools
 import json
 import re
 import runpy
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -20,18 +20,13 @@ EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 
 
 @pytest.fixture
-def command(monkeypatch, capsys):
-    """Runs a command; gives its exit code and what it printed on either stream."""
+def command(called):
+    """Runs a script by its name, as `called`."""
 
     def call(line):
         name, *flags = line.split()
-        monkeypatch.setattr(sys, "argv", [f"{name}.py", *flags])
-        try:
-            runpy.run_path(str(EXPERIMENTS / f"{name}.py"), run_name="__main__")
-            code = 0
-        except SystemExit as stop:
-            code = stop.code
-        return code, *capsys.readouterr()
+        run = functools.partial(runpy.run_path, str(EXPERIMENTS / f"{name}.py"), run_name="__main__")
+        return called(run, f"{name}.py", *flags)
 
     return call
 
