@@ -22,7 +22,7 @@ import peers
 import nncompress_jax as nnc
 from nncompress_jax.commands import door
 from nncompress_jax.report.table import Table
-from nncompress_jax.training.chunks import Chunks
+from nncompress_jax.training.chunks import chunks
 from nncompress_jax.training.config import Config
 from nncompress_jax.training.setup import prepare
 
@@ -110,14 +110,17 @@ def pipeline(options: Options) -> list[dict[str, Any]]:
         with tempfile.TemporaryDirectory() as folder:
             setup = prepare(Config(model=network, dataset="digits", batch_size=batch, workdir=folder))
         state = setup.initial_state(0)
-        chunks = Chunks(setup, state)
-        fixed = next(chunks.of(0))
+        steps_of = chunks(setup, state)
+        fixed = next(steps_of.after(0))
         times: dict[str, list[float]] = {"real": [], "fixed": []}
         for epoch in range(options.rounds):
-            for name, steps in (("fixed", [fixed] * len(setup.batches)), ("real", chunks.of(epoch))):
+            for name, steps in (
+                ("fixed", [fixed] * len(setup.batches)),
+                ("real", steps_of.after(epoch * len(setup.batches))),
+            ):
                 begin = time.perf_counter()
-                for run, taken in steps:
-                    state, _ = run(state, taken)
+                for chunk in steps:
+                    state, _ = chunk.run(state)
                     jax.block_until_ready(state)
                 times[name].append((time.perf_counter() - begin) / len(setup.batches))
         best = {name: min(each) for name, each in times.items()}

@@ -101,7 +101,7 @@ def compared(options: Options, dataset: sources.Dataset, init: str, recipe: str)
         if not options.no_fine_tuning:
             run = train(config, variables)
             init, tuned = str(run.workdir), run.evaluation.accuracy
-    image = jax.ShapeDtypeStruct((1, *dataset.test.images.shape[1:]), np.float32)
+    image = jax.ShapeDtypeStruct((1, *dataset.test.image_shape), np.float32)
     cost = nnc.cost(network.apply, settled, image)
     return {"accuracy": result.accuracy, "fine_tuned": tuned, "bytes": stored_bytes(settled), "macs": cost.macs}
 

@@ -79,8 +79,8 @@ def main(options: Options) -> None:
 
 def methods(dataset: sources.Dataset, images: list[jax.Array], seed: int) -> Mapping[str, dict[str, Any]]:
     """What `nnc.prune_filters` is given for each criterion."""
-    size = len(images[0])
-    examples = [(batch, jnp.asarray(dataset.train.labels[i * size : (i + 1) * size])) for i, batch in enumerate(images)]
+    _, labels = dataset.train.read(np.arange(sum(map(len, images))))
+    examples = [(batch, jnp.asarray(own)) for batch, own in zip(images, np.split(labels, len(images)), strict=True)]
     return {
         "l1": {"criterion": criteria.l1},
         "l2": {"criterion": criteria.l2},
@@ -120,7 +120,7 @@ def compared(options: Options, dataset: sources.Dataset, init: str, criterion: s
     method = nnc.quantize(ranges=nnc.calibration.mean_squared_error)
     small = nnc.compress(variables, method, apply=network.apply, batches=images)
     int8 = evaluate(network.apply, small, dataset.test, preprocess, description=f"testing {name} int8")
-    cost = nnc.cost(network.apply, variables, jax.ShapeDtypeStruct((1, *dataset.test.images.shape[1:]), np.float32))
+    cost = nnc.cost(network.apply, variables, jax.ShapeDtypeStruct((1, *dataset.test.image_shape), np.float32))
     figures = {"accuracy": result.accuracy, "fine_tuned": tuned, "int8": int8.accuracy}
     figures |= {"macs": cost.macs, "parameters": cost.parameters}
     file.write_text(json.dumps(figures))

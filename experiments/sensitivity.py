@@ -10,11 +10,13 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 import nncompress_jax as nnc
 from nncompress_jax import models
 from nncompress_jax.commands import door
 from nncompress_jax.data import sources
+from nncompress_jax.data.split import InMemory
 from nncompress_jax.errors import InputError
 from nncompress_jax.initial import initial_variables
 from nncompress_jax.methods.criteria import l1
@@ -46,11 +48,9 @@ def main(options: Options) -> None:
         raise InputError("--init is missing: the trained network, a workdir or a .pth file")
     network = models.fitting(models.create(options.model), variables)
     dataset = sources.load(options.dataset, data_dir=options.data_dir, image_size=options.image_size)
-    preprocess, split = (
-        preprocessing(dataset),
-        sources.Split(dataset.test.images[: options.images], dataset.test.labels[: options.images]),
-    )
-    image = jax.ShapeDtypeStruct((1, *split.images.shape[1:]), jnp.float32)
+    preprocess = preprocessing(dataset)
+    split = InMemory(*dataset.test.read(np.arange(min(options.images, len(dataset.test)))))
+    image = jax.ShapeDtypeStruct((1, *split.image_shape), jnp.float32)
     coupled = nnc.coupling(network.apply, variables, image)
     scores = l1(coupled.groups, dict(named_leaves(variables)), Context())
     name = f"{options.model}-{options.dataset}-{Path(options.init).stem}"

@@ -14,3 +14,15 @@ class ArtifactError(InputError):
 
     Its message names the file and the section; nothing of the file is used.
     """
+
+
+class UnfinishedError(Exception):
+    """A run that ended before its end, through no fault of its own; the same command goes on where it stopped."""
+
+    exit_code = 75
+
+
+class StorageError(Exception):
+    """What cannot be written, for want of room or permission; what was written before is whole."""
+
+    exit_code = 74

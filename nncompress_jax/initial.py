@@ -52,6 +52,6 @@ def initial_variables(config: Config) -> Variables | None:
     if not config.compress:
         return variables
     network = models.fitting(models.create(config.model), variables)
-    images = sources.load(config.dataset, data_dir=config.data_dir, image_size=config.image_size).train.images
-    image = jnp.zeros((1, *images.shape[1:]))
+    dataset = sources.load(config.dataset, data_dir=config.data_dir, image_size=config.image_size, stream=config.stream)
+    image = jnp.zeros((1, *dataset.train.image_shape))
     return compress(variables, recipe(config.compress), apply=network.apply, batches=[image])

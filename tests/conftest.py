@@ -21,26 +21,17 @@ import tensorflow_datasets as tfds
 from array_record.python.array_record_module import ArrayRecordWriter
 from tensorflow_datasets.proto import tf_example_pb2
 
-from nncompress_jax import models
-from nncompress_jax.models import vgg
+from tests import networks
 
 collect_ignore = ["fuzz/guided.py"]  # needs atheris, and runs by hand
 
 GOLDEN = Path(__file__).parent / "golden"
 
-# The networks of the package in a quarter of the width and less, for tests of what does not depend on it.
-NARROW = {
-    "narrow_deep": vgg.configuration("8 M 16 M 32 32 M 64 64 M 64 64 M"),
-    "narrow": vgg.configuration("16 16 M 32 M 64 M M M"),
-    "narrow_stride": vgg.configuration("32/2 32/2 64/2 64 M M", separable=True),
-}
-
 
 @pytest.fixture(autouse=True, scope="session")
 def narrow_networks():
     """Known by name once tests run."""
-    vgg.CONFIGURATIONS |= NARROW
-    models.NAMES |= {name: name for name in NARROW}
+    networks.register()
 
 
 @pytest.fixture(autouse=True)

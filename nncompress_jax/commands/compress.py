@@ -61,7 +61,7 @@ def main(options: Options) -> None:
         small,
         model=model,
         options={"num_classes": len(dataset.class_names)},
-        image_shape=dataset.test.images.shape[1:],
+        image_shape=dataset.test.image_shape,
         mean=dataset.mean,
         deviation=dataset.deviation,
         class_names=dataset.class_names,

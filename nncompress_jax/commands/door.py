@@ -9,7 +9,8 @@ import jax
 import tyro
 
 from nncompress_jax.data import cache
-from nncompress_jax.errors import InputError
+from nncompress_jax.errors import InputError, StorageError, UnfinishedError
+from nncompress_jax.training import processes
 
 Options = TypeVar("Options")
 
@@ -24,7 +25,8 @@ def run(
     """Calls main with the options of the command line.
 
     Compiled programs are kept in `$JAX_COMPILATION_CACHE_DIR`, by default in `compiled` in the folder of decoded
-    images. On an `InputError` it prints one line and exits with code 2; on Ctrl-C with code 130.
+    images. On an `InputError` it prints one line and exits with code 2, on an `UnfinishedError` with 75, on a
+    `StorageError` with 74, on Ctrl-C with 130.
 
     Args:
       main: the command.
@@ -32,15 +34,21 @@ def run(
       name: of the command, in its help; by default the script's.
       flags: by default those that the script was called with.
     """
-    logging.getLogger("absl").setLevel(logging.ERROR)
+    logging.getLogger("absl").setLevel(logging.CRITICAL)  # orbax logs what it raises, with a page of its threads
     if not jax.config.jax_compilation_cache_dir:  # type: ignore[attr-defined]
         jax.config.update("jax_compilation_cache_dir", str(cache.folder() / "compiled"))
     try:
         description = sys.modules[main.__module__].__doc__
         main(tyro.cli(options, prog=name, args=flags, description=description, use_underscores=True))
     except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+        _end(f"error: {error}", 2)
+    except (UnfinishedError, StorageError) as error:
+        _end(f"stopped: {error}", error.exit_code)
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        sys.exit(130)
+        _end("interrupted", 130)
+
+
+def _end(line: str, code: int) -> None:
+    print(line, file=sys.stderr, flush=True)
+    processes.leave(code)
+    sys.exit(code)

@@ -2,19 +2,40 @@
 
 python experiments/train.py --model=vgg16ds
 python experiments/train.py --model=vgg16ds --init=runs/W --compress=prune:0.9 --epochs=3 --learning_rate=0.01
+
+Exit codes: 0 finished; 2 what was given is wrong; 74 the workdir cannot be written; 75 ended before its end, by SIGTERM
+or because another process was lost: the same command goes on.
 """
+
+import dataclasses
+
+import tyro
 
 import nncompress_jax as nnc
 from nncompress_jax.initial import initial_variables
-from nncompress_jax.training import checkpoint
-from nncompress_jax.training.config import Config as Options
+from nncompress_jax.training import checkpoint, processes
+from nncompress_jax.training.config import Config
 from nncompress_jax.training.loop import train
+from nncompress_jax.training.processes import Cluster
 from nncompress_jax.tree import stored_bytes
 
 
-def main(config: Options) -> None:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Options:
+    """What is trained, and where."""
+
+    config: tyro.conf.OmitArgPrefixes[Config]
+    cluster: tyro.conf.OmitArgPrefixes[Cluster]
+
+
+def main(options: Options) -> None:
     """Trains, and says where the result is."""
-    run = train(config, initial_variables(config))
+    config = options.config
+    processes.start(options.cluster)
+    with processes.lost_ones_end_the_run():
+        run = train(config, initial_variables(config))
+    if not processes.is_first():
+        return
     accuracy, seconds = run.evaluation.accuracy, run.progress.training_seconds
     print(f"{run.workdir}: test accuracy {accuracy:.4f} on {config.dataset}, trained for {seconds:.0f} s")
     if config.compress:

@@ -14,6 +14,7 @@ import numpy as np
 from rich.progress import track
 
 from nncompress_jax.data import cache
+from nncompress_jax.data.split import Batch, InMemory
 from nncompress_jax.errors import InputError
 
 # tensorflow-datasets is imported where it is used: the import takes most of a second, and `digits` needs none of it.
@@ -76,54 +77,72 @@ def class_names(builder: Any) -> tuple[str, ...]:
     return tuple(builder.info.features[label].names)
 
 
-def read(builder: Any, split: str, *, image_size: int | None) -> tuple[np.ndarray, np.ndarray]:
-    """A whole split, decoded once: the second time it comes from `cache`.
+class StoredSplit:
+    """A split that is decoded as it is read.
 
-    Returns:
-      Images [N, H, W, 3] uint8 and labels [N] int32.
+    Args:
+      builder: of `open_builder`.
+      split: its name.
+      image_size: as in `sources.load`.
 
     Raises:
-      InputError: if there is no such split, or it is not labelled.
+      InputError: if there is no such split; from `read`, if an image is damaged or not labelled.
     """
-    if split not in builder.info.splits:
-        found = ", ".join(builder.info.splits)
-        raise InputError(f"{builder.name}: has no split {split!r}, only {found}; choose a data set that has it")
-    image, label = _features(builder, builder.name)
-    shape = builder.info.features[image].shape
-    if image_size is None:
-        own = shape[0] is not None and shape[0] == shape[1] and shape[0] % 32 == 0
-        image_size = shape[0] if own else 32
 
-    files = [Path(file) for file in builder.info.splits[split].filepaths]
-    name = f"{builder.info.full_name}-{split}-{image_size}".replace("/", "-")
-    images, labels = cache.keep(name, files, lambda: _decode(builder, split, image, label, image_size))
-    if (labels < 0).any():
-        raise InputError(f"{builder.name}: its split {split!r} is not labelled; choose another data set")
-    return images, labels
+    def __init__(self, builder: Any, split: str, *, image_size: int | None):
+        import tensorflow_datasets as tfds
+
+        if split not in builder.info.splits:
+            found = ", ".join(builder.info.splits)
+            raise InputError(f"{builder.name}: has no split {split!r}, only {found}; choose a data set that has it")
+        self._builder, self._split = builder, split
+        self._image, self._label = _features(builder, builder.name)
+        shape = builder.info.features[self._image].shape
+        if image_size is None:
+            own = shape[0] is not None and shape[0] == shape[1] and shape[0] % 32 == 0
+            image_size = shape[0] if own else 32
+        self.image_shape = (image_size, image_size, 3)
+        self._source = builder.as_data_source(split, decoders={self._image: tfds.decode.SkipDecoding()})
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def read(self, rows: np.ndarray) -> Batch:
+        """The examples of those rows."""
+        size = self.image_shape[0]
+        images, labels = np.empty((len(rows), *self.image_shape), np.uint8), np.empty(len(rows), np.int32)
+        for i, example in enumerate(self._source.__getitems__([int(row) for row in rows])):
+            decoded = cv2.imdecode(np.frombuffer(example[self._image], np.uint8), cv2.IMREAD_COLOR_RGB)
+            if decoded is None:
+                name = f"image {rows[i]} of {self._split}"
+                raise InputError(f"{self._builder.name}: {name} is damaged; prepare the data set again")
+            images[i] = decoded if decoded.shape[:2] == (size, size) else resize(decoded, size)
+            labels[i] = example[self._label]
+        if (labels < 0).any():
+            raise InputError(
+                f"{self._builder.name}: its split {self._split!r} is not labelled; choose another data set"
+            )
+        return images, labels
+
+    def in_memory(self) -> InMemory:
+        """The whole split, decoded once: the second time it comes from `cache`."""
+        files = [Path(file) for file in self._builder.info.splits[self._split].filepaths]
+        name = f"{self._builder.info.full_name}-{self._split}-{self.image_shape[0]}".replace("/", "-")
+        return InMemory(*cache.keep(name, files, self._read_all))
+
+    def _read_all(self) -> Batch:
+        images, labels = np.empty((len(self), *self.image_shape), np.uint8), np.empty(len(self), np.int32)
+        chunk = 1000
+        for start in track(range(0, len(self), chunk), f"decoding {self._builder.name}, {self._split}", transient=True):
+            rows = np.arange(start, min(start + chunk, len(self)))
+            images[rows], labels[rows] = self.read(rows)
+        return images, labels
 
 
 def resize(image: np.ndarray, size: int) -> np.ndarray:
     """[size, size, ...] of an image [H, W, ...]: bilinear to a larger one, the mean over each area to a smaller."""
     shrinks = image.shape[0] > size
     return cv2.resize(image, (size, size), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
-
-
-def _decode(builder: Any, split: str, image: str, label: str, size: int) -> tuple[np.ndarray, np.ndarray]:
-    import tensorflow_datasets as tfds
-
-    source = builder.as_data_source(split, decoders={image: tfds.decode.SkipDecoding()})
-    images = np.empty((len(source), size, size, 3), np.uint8)
-    labels = np.empty(len(source), np.int32)
-    chunk = 1000
-    for start in track(range(0, len(source), chunk), f"decoding {builder.name}, {split}", transient=True):
-        rows = range(start, min(start + chunk, len(source)))
-        for row, example in zip(rows, source.__getitems__(rows), strict=True):
-            decoded = cv2.imdecode(np.frombuffer(example[image], np.uint8), cv2.IMREAD_COLOR_RGB)
-            if decoded is None:
-                raise InputError(f"{builder.name}: image {row} of {split} is damaged; prepare the data set again")
-            images[row] = decoded if decoded.shape[:2] == (size, size) else resize(decoded, size)
-            labels[row] = example[label]
-    return images, labels
 
 
 def _features(builder: Any, name: str) -> tuple[str, str]:

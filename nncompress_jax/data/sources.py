@@ -1,33 +1,22 @@
-"""Image classification data sets, whole in memory as uint8."""
+"""Image classification data sets as uint8: in memory, or read as training goes on."""
 
 import dataclasses
-import functools
 import math
 from collections.abc import Callable
 
 import numpy as np
 
 from nncompress_jax.data import prepared
+from nncompress_jax.data.split import InMemory, Split
+from nncompress_jax.data.stream import batches
 from nncompress_jax.errors import InputError
 
 CIFAR10_MEAN, CIFAR10_DEVIATION = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)
 CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
-
-
-@dataclasses.dataclass(frozen=True)
-class Split:
-    """Images and their labels.
-
-    Attributes:
-      images: [N, H, W, 3] uint8.
-      labels: [N] int32, from 0 to C - 1.
-    """
-
-    images: np.ndarray
-    labels: np.ndarray
-
-    def __len__(self) -> int:
-        return len(self.labels)
+LARGEST_IN_MEMORY = 2 * 2**30
+"""Bytes of decoded images."""
+MOST_FOR_STATISTICS = 5_000
+"""Images."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,7 +42,9 @@ class Dataset:
     flips: bool = True
 
 
-def load(name: str, *, data_dir: str | None = None, image_size: int | None = None) -> Dataset:
+def load(
+    name: str, *, data_dir: str | None = None, image_size: int | None = None, stream: bool | None = None
+) -> Dataset:
     """A data set by name.
 
     Args:
@@ -63,9 +54,12 @@ def load(name: str, *, data_dir: str | None = None, image_size: int | None = Non
       data_dir: folder of prepared data sets; the default is tensorflow-datasets' own.
       image_size: images are resized to this height and width; the default is their own size where all are
         square and divisible by 32, else 32.
+      stream: images are read when they are needed, and never all held; by default where they take more than 2 GiB.
+        The digits are in memory always.
 
     Returns:
-      Images with 3 channels. Mean and deviation are CIFAR-10's published ones for it, else the training images' own.
+      Images with 3 channels. Mean and deviation are CIFAR-10's published ones for it, else those of the training
+      images, of 5,000 evenly spaced ones where there are more.
 
     Raises:
       InputError: if there is no such data set, it cannot be had, or it is not one of labelled images.
@@ -79,13 +73,16 @@ def load(name: str, *, data_dir: str | None = None, image_size: int | None = Non
         raise InputError(f"image_size={image_size}: expected a multiple of 32")
     if name == "digits":
         return _digits(image_size or 32)
-    source = prepared.open_builder(name, data_dir)
-    read = functools.partial(prepared.read, source, image_size=image_size)
-    train = Split(*read("train"))
-    test = Split(*read("test" if "test" in source.info.splits else "validation"))
+    builder = prepared.open_builder(name, data_dir)
+    names = ["train", "test" if "test" in builder.info.splits else "validation"]
+    train, test = (prepared.StoredSplit(builder, split, image_size=image_size) for split in names)
+    if stream is None:
+        stream = (len(train) + len(test)) * math.prod(train.image_shape) > LARGEST_IN_MEMORY
+    learns: Split = train if stream else train.in_memory()
+    tests: Split = test if stream else test.in_memory()
     if name.split(":")[0] in ("cifar10", "cifar10_jpeg"):
-        return Dataset(name, train, test, CIFAR10_CLASSES, CIFAR10_MEAN, CIFAR10_DEVIATION)
-    return Dataset(name, train, test, prepared.class_names(source), *_statistics(train.images))
+        return Dataset(name, learns, tests, CIFAR10_CLASSES, CIFAR10_MEAN, CIFAR10_DEVIATION)
+    return Dataset(name, learns, tests, prepared.class_names(builder), *_statistics(learns))
 
 
 def _digits(image_size: int) -> Dataset:
@@ -105,16 +102,18 @@ def _digits(image_size: int) -> Dataset:
         images, digits.target.astype(np.int32), test_size=360, stratify=digits.target, random_state=0
     )
     names = tuple(str(name) for name in digits.target_names)
-    statistics = _statistics(train_images)
-    train, test = Split(train_images, train_labels), Split(test_images, test_labels)
-    return Dataset("digits", train, test, names, *statistics, flips=False)
+    train, test = InMemory(train_images, train_labels), InMemory(test_images, test_labels)
+    return Dataset("digits", train, test, names, *_statistics(train), flips=False)
 
 
-def _statistics(images: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def _statistics(split: Split) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and deviation per channel, exactly, from the counts of the 256 values."""
-    values = np.arange(256) / 255
-    pixels = math.prod(images.shape[:-1])
-    shares = [np.bincount(images[..., c].ravel(), minlength=256) / pixels for c in range(images.shape[-1])]
+    rows = np.linspace(0, len(split) - 1, min(len(split), MOST_FOR_STATISTICS)).astype(np.int64)
+    parts = np.array_split(rows, -(-len(rows) // 100))
+    counts = np.zeros((split.image_shape[-1], 256), np.int64)
+    for images, _ in batches(split, lambda number: parts[number], len(parts)):
+        counts += [np.bincount(images[..., channel].ravel(), minlength=256) for channel in range(len(counts))]
+    values, shares = np.arange(256) / 255, counts / counts.sum(-1, keepdims=True)
     means = [float(share @ values) for share in shares]
     deviations = [float(np.sqrt(share @ (values - m) ** 2)) for share, m in zip(shares, means, strict=True)]
     return tuple(means), tuple(deviations)

@@ -1,28 +1,65 @@
-"""The steps of an epoch, in chunks that are one program each, on a data set that lives on the devices.
+"""The steps of an epoch, in chunks that are one program each.
 
-On an accelerator a chunk takes two seconds at most; on the CPU it is one step.
+A data set in memory lives on the devices; there a chunk takes two seconds at most on an accelerator, and is one step on
+the CPU. Where it is streamed, a chunk is one step, whose batch was read while the one before it ran.
 """
 
+import contextlib
+import dataclasses
+import functools
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.experimental import multihost_utils
 
-from nncompress_jax.training.mesh import batches_by_example, replicated
+from nncompress_jax.data.split import Batch, InMemory
+from nncompress_jax.data.stream import batches
+from nncompress_jax.training.mesh import batches_by_example, by_example, own_share, place, replicated
 from nncompress_jax.training.setup import Setup
 from nncompress_jax.training.state import TrainState
-from nncompress_jax.training.step import Metrics, compile_train_steps
-from nncompress_jax.types import Array
+from nncompress_jax.training.step import Metrics, compile_train_step, compile_train_steps
 
 LONGEST_CHUNK_S = 2.0
 
-Run = Callable[[TrainState, Array], tuple[TrainState, Metrics]]
-"""(state, rows [K, B]) -> the state after K steps, and their metrics [K]; the state that comes in is donated."""
+
+@dataclasses.dataclass(frozen=True)
+class Chunk:
+    """Some steps, ready to run.
+
+    Attributes:
+      steps: K.
+      batch_size: images of each step.
+      run: the state -> the state after K steps, and their metrics [K]; the state that comes in is donated.
+    """
+
+    steps: int
+    batch_size: int
+    run: Callable[[TrainState], tuple[TrainState, Metrics]]
 
 
-class Chunks:
-    """Compiled before the first step, so that no step's time is the compiler's.
+class Chunks(Protocol):
+    """Programs that were compiled before the first step, so that no step's time is the compiler's."""
+
+    def after(self, step: int) -> Generator[Chunk]:
+        """What is left of the epoch that begins, or goes on, after that many steps of the run."""
+
+
+def chunks(setup: Setup, state: TrainState) -> Chunks:
+    """Of a run.
+
+    Args:
+      setup: of the run.
+      state: before a step; it is left as it is.
+    """
+    return (Resident if isinstance(setup.dataset.train, InMemory) else Streamed)(setup, state)
+
+
+class Resident:
+    """On a data set that lives on the devices.
 
     Args:
       setup: of the run.
@@ -31,44 +68,87 @@ class Chunks:
     """
 
     def __init__(self, setup: Setup, state: TrainState, steps: int | None = None):
-        train = setup.dataset.train
-        self._batches, self._share = setup.batches, batches_by_example(setup.mesh)
-        self._data = jax.device_put((train.images, train.labels), replicated(setup.mesh))
+        self._batches, self._mesh = setup.batches, setup.mesh
+        whole = setup.dataset.train.read(np.arange(len(setup.dataset.train)))
+        self._data = place(whole, replicated(setup.mesh))
         self._program = compile_train_steps(setup.model.apply, setup.optimizer, setup.augment, setup.mesh)
-        self._compiled: dict[tuple[int, ...], Run] = {}
+        self._compiled: dict[tuple[int, ...], Any] = {}
+        self._state = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state)
         self.steps = steps or self._steps_in_time(state)
-        for shape in {rows.shape for rows in self._rows(0)}:
-            self._compiled[shape] = self._compile(state, shape)
+        for rows in self._rows(0):
+            self._compile(rows.shape)
 
-    def of(self, epoch: int) -> Iterator[tuple[Run, Array]]:
-        """The chunks of an epoch, counted from 0: what runs each, and its rows."""
-        for rows in self._rows(epoch):
-            yield self._compiled[rows.shape], jax.device_put(rows, self._share)
+    def after(self, step: int) -> Generator[Chunk]:
+        """As `Chunks.after`."""
+        for rows in self._rows(step):
+            own = rows[:, own_share(rows.shape[1], self._mesh)]
+            program = self._compile(rows.shape)
+            yield Chunk(rows.shape[0], rows.shape[1], functools.partial(self._run, program, own))
 
-    def _rows(self, epoch: int) -> Iterator[Array]:
-        full, size = self._batches.full, self._batches.size
-        order = self._batches.order(epoch)
-        batches = order[: full * size].reshape(full, size)
-        whole = full // self.steps * self.steps
-        yield from batches[:whole].reshape(-1, self.steps, size)
-        yield from batches[whole:, None]
+    def _run(self, program: Any, own: np.ndarray, state: TrainState) -> tuple[TrainState, Metrics]:
+        return program(state, *self._data, place(own, batches_by_example(self._mesh)))
+
+    def _rows(self, step: int) -> Generator[np.ndarray]:
+        """[K, B], to the end of the epoch."""
+        epoch, first = divmod(step, len(self._batches))
+        full, size, order = self._batches.full, self._batches.size, np.asarray(self._batches.order(epoch))
+        left = order[first * size : full * size].reshape(-1, size)
+        in_chunks = len(left) // self.steps * self.steps
+        yield from left[:in_chunks].reshape(-1, self.steps, size)
+        yield from left[in_chunks:, None]
         if self._batches.last:
             yield order[full * size :][None, : self._batches.last]
 
-    def _compile(self, state: TrainState, shape: tuple[int, ...]) -> Run:
-        rows = jax.ShapeDtypeStruct(shape, jnp.int32)
-        program = self._program.lower(state, *self._data, rows).compile()
-        return lambda state, rows: program(state, *self._data, rows)
+    def _compile(self, shape: tuple[int, ...]) -> Any:
+        if shape not in self._compiled:
+            rows = jax.ShapeDtypeStruct(shape, jnp.int32)
+            self._compiled[shape] = self._program.lower(self._state, *self._data, rows).compile()
+        return self._compiled[shape]
 
     def _steps_in_time(self, state: TrainState) -> int:
         if jax.default_backend() == "cpu" or not self._batches.full:
             return 1
-        rows = jax.device_put(self._batches.order(0)[None, : self._batches.size], self._share)
-        run = self._compiled[rows.shape] = self._compile(state, rows.shape)
+        rows = np.asarray(self._batches.order(0))[None, : self._batches.size]
+        program, own = self._compile(rows.shape), rows[:, own_share(rows.shape[1], self._mesh)]
         seconds = 0.0
         for _ in range(2):  # the first call may wait for what is done once
             copy = jax.block_until_ready(jax.tree.map(jnp.copy, state))
             begin = time.perf_counter()
-            jax.block_until_ready(run(copy, rows))
+            jax.block_until_ready(self._run(program, own, copy))
             seconds = time.perf_counter() - begin
-        return max(1, min(self._batches.full, int(LONGEST_CHUNK_S / seconds)))
+        steps = max(1, min(self._batches.full, int(LONGEST_CHUNK_S / seconds)))
+        return int(multihost_utils.broadcast_one_to_all(np.int32(steps)))
+
+
+class Streamed:
+    """On batches that are read as training goes on; each process reads its share. Args as of `chunks`."""
+
+    def __init__(self, setup: Setup, state: TrainState):
+        self._setup = setup
+        program = compile_train_step(setup.model.apply, setup.optimizer, setup.augment, setup.mesh)
+        share, last = by_example(setup.mesh), setup.batches.last
+        self._compiled = {}
+        for size in {setup.batches.size if setup.batches.full else 0, last} - {0}:
+            images = jax.ShapeDtypeStruct((size, *setup.image_shape), jnp.uint8, sharding=share)
+            labels = jax.ShapeDtypeStruct((size,), jnp.int32, sharding=share)
+            self._compiled[size] = program.lower(state, images, labels).compile()
+
+    def after(self, step: int) -> Generator[Chunk]:
+        """As `Chunks.after`."""
+        setup = self._setup
+        epoch, first = divmod(step, len(setup.batches))
+        order, size = np.asarray(setup.batches.order(epoch)), setup.batches.size
+
+        def rows_of(number: int) -> np.ndarray:
+            rows = order[number * size : (number + 1) * size]
+            rows = rows[: size if len(rows) == size else setup.batches.last]
+            return rows[own_share(len(rows), setup.mesh)]
+
+        with contextlib.closing(batches(setup.dataset.train, rows_of, len(setup.batches), start=first)) as read:
+            for number, own in enumerate(read, first):
+                count = size if number < setup.batches.full else setup.batches.last
+                yield Chunk(1, count, functools.partial(self._run, count, own))
+
+    def _run(self, count: int, own: Batch, state: TrainState) -> tuple[TrainState, Metrics]:
+        state, metrics = self._compiled[count](state, *place(own, by_example(self._setup.mesh)))
+        return state, jax.tree.map(lambda x: x[None], metrics)

@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 
 import jax
+from etils import epath
 
 from nncompress_jax.errors import InputError
 from nncompress_jax.training.schedules import Recipe, recipe
@@ -30,6 +31,8 @@ class Settings:
     """Images a step, over all devices; by default the recipe's."""
     learning_rate: float | None = None
     """The highest of the schedule; by default the recipe's."""
+    stream: bool | None = None
+    """Read the images as training goes on instead of holding them all; by default where they take more than 2 GiB."""
     seed: int = 0
     """Of the initial weights, the order of the images and the augmentation."""
     bfloat16: bool | None = None
@@ -64,12 +67,16 @@ class Config(Settings):
     compress: str | None = None
     """How they are compressed before they train on, as fake_quantize:4 or prune:0.9+cluster:4; see `nnc.recipe`."""
     workdir: str | None = None
-    """Folder of checkpoints and metrics; a run found there is resumed. By default it is made up from the flags."""
+    """Folder of checkpoints and metrics, gs:// too; a run found there is resumed. By default made up from the flags."""
+    checkpoint_steps: int = 1000
+    """A checkpoint is written after each epoch, and after so many steps within one."""
+    keep_last: int = 2
+    """Checkpoints that are kept beside the one of the best test."""
 
-    def folder(self) -> Path:
+    def folder(self) -> epath.Path:
         """The workdir, or `runs/` and what tells this run from others."""
         if self.workdir:
-            return Path(self.workdir)
+            return epath.Path(self.workdir)
         own = ("epochs", "batch_size", "learning_rate", "image_size")
         changed = [f"{name}{getattr(self, name)}" for name in own if getattr(self, name) is not None]
         parts = [self.dataset.replace("/", "_").replace(":", "_"), self.model, self.recipe, *changed]
@@ -77,11 +84,15 @@ class Config(Settings):
             parts.append(f"from-{Path(self.init).stem}")
         if self.compress:
             parts.append(self.compress.replace(":", "").replace("+", "-"))
-        return Path("runs", "-".join([*parts, f"seed{self.seed}"] + ["bfloat16"] * bool(self.bfloat16)))
+        return epath.Path("runs", "-".join([*parts, f"seed{self.seed}"] + ["bfloat16"] * bool(self.bfloat16)))
 
 
-def claim(config: Config) -> Path:
-    """Makes the workdir this run's, and returns it.
+HOW_NOT_WHAT = {"workdir", "data_dir", "stream", "checkpoint_steps", "keep_last"}
+"""Settings that may change when a run goes on: its result does not depend on them."""
+
+
+def claim(config: Config, *, writes: bool = True) -> epath.Path:
+    """Makes the workdir this run's, and returns it; of several processes one writes.
 
     Raises:
       InputError: if it belongs to a run of other settings.
@@ -89,12 +100,14 @@ def claim(config: Config) -> Path:
     folder = config.folder()
     if (folder / FILE_NAME).exists():
         ours, theirs = dataclasses.asdict(config), dataclasses.asdict(read(folder))
-        for name in sorted(ours.keys() - {"workdir", "data_dir"}, key=lambda name: name != "model"):
+        for name in sorted(ours.keys() - HOW_NOT_WHAT, key=lambda name: name != "model"):
             if ours[name] != theirs[name]:
                 raise InputError(
                     f"{folder} holds a run of {name}={theirs[name]}, not {ours[name]}; "
                     f"choose another --workdir, or --{name}={theirs[name]}"
                 )
+        return folder
+    if not writes:
         return folder
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -106,13 +119,13 @@ def claim(config: Config) -> Path:
     return folder
 
 
-def read(workdir: str | Path) -> Config:
+def read(workdir: str | Path | epath.Path) -> Config:
     """The configuration of the run in a workdir.
 
     Raises:
       InputError: if there is no run, or its configuration cannot be read.
     """
-    folder = Path(workdir)
+    folder = epath.Path(workdir)
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder; expected the --workdir of a training run")
     file = folder / FILE_NAME

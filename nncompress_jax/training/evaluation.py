@@ -1,5 +1,6 @@
 """Testing: every image of a split exactly once, on any number of devices."""
 
+import contextlib
 import dataclasses
 import functools
 import time
@@ -12,10 +13,11 @@ import optax
 from jax.sharding import Mesh
 from rich.progress import track
 
-from nncompress_jax.data.sources import Split
+from nncompress_jax.data.split import Split
+from nncompress_jax.data.stream import batches
 from nncompress_jax.errors import InputError
 from nncompress_jax.injection import inject
-from nncompress_jax.training.mesh import by_example, data_mesh, replicated
+from nncompress_jax.training.mesh import by_example, data_mesh, own_share, place, replicated
 from nncompress_jax.types import Apply, Array, Variables
 
 
@@ -58,6 +60,7 @@ def evaluate(
     batch_size: int = 100,
     mesh: Mesh | None = None,
     description: str | None = None,
+    between: Callable[[], None] = lambda: None,
 ) -> Evaluation:
     """Accuracy, confusion and loss on a split.
 
@@ -72,6 +75,7 @@ def evaluate(
       batch_size: B, over all devices.
       mesh: of `mesh.data_mesh`, by default over all devices.
       description: shown in a progress bar; without it there is none.
+      between: called after each batch; what it raises ends the test.
 
     Raises:
       InputError: for an empty split or a batch size below 1.
@@ -83,21 +87,28 @@ def evaluate(
     variables = jax.device_put(variables, replicated(mesh))
     program = _program(apply, preprocess, mesh)
 
-    def batch(start: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        stop = min(start + batch_size, len(split))
-        rows = np.arange(start, start + -(-batch_size // mesh.size) * mesh.size)
-        filled = np.minimum(rows, stop - 1)
-        return split.images[filled], split.labels[filled], rows < stop
+    filled_size = -(-batch_size // mesh.size) * mesh.size
+    own = own_share(filled_size, mesh)
+
+    def rows_of(number: int) -> np.ndarray:
+        rows = np.arange(number * batch_size, number * batch_size + filled_size)[own]
+        return np.minimum(rows, min((number + 1) * batch_size, len(split)) - 1)
+
+    def counted(number: int) -> np.ndarray:
+        return np.arange(filled_size)[own] < min(batch_size, len(split) - number * batch_size)
 
     results: list[tuple[Array, Array]] = []
     begin = time.perf_counter()
-    starts = range(0, len(split), batch_size)
-    for start in track(starts, description or "", disable=description is None, transient=True):
-        if start == batch_size:  # the first batch waited for the compiler
-            jax.block_until_ready(results)
-            begin = time.perf_counter()
-        results.append(program(variables, *jax.device_put(batch(start), share)))
-        jax.block_until_ready(results[-2:-1])  # one batch runs while the next is made ready
+    count = -(-len(split) // batch_size)
+    with contextlib.closing(batches(split, rows_of, count)) as read:
+        shown = track(read, description or "", total=count, disable=description is None, transient=True)
+        for number, (images, labels) in enumerate(shown):
+            if number == 1:  # the first batch waited for the compiler
+                jax.block_until_ready(results)
+                begin = time.perf_counter()
+            results.append(program(variables, *place((images, labels, counted(number)), share)))
+            jax.block_until_ready(results[-2:-1])  # one batch runs while the next is made ready
+            between()
     confusion = np.stack([each for each, _ in results]).sum(0, dtype=np.int64)
     loss = sum(float(each) for _, each in results)
     timed = max(len(split) - batch_size, min(len(split), batch_size))

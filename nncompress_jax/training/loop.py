@@ -1,14 +1,21 @@
 """A whole training run: epochs of steps, each followed by a test and a checkpoint."""
 
+import contextlib
 import dataclasses
-from pathlib import Path
 
+import jax
+import orbax.checkpoint as ocp
+from etils import epath
 from rich.progress import Progress as ProgressBar
 
-from nncompress_jax.training import checkpoint, metrics
-from nncompress_jax.training.chunks import Chunks
-from nncompress_jax.training.config import Config, claim
+from nncompress_jax.data.sources import Dataset
+from nncompress_jax.errors import UnfinishedError
+from nncompress_jax.training import checkpoint, metrics, processes
+from nncompress_jax.training.chunks import Chunks, chunks
+from nncompress_jax.training.config import FILE_NAME, Config, claim
 from nncompress_jax.training.evaluation import Evaluation, evaluate
+from nncompress_jax.training.interruption import Interruption, InterruptionError
+from nncompress_jax.training.progress import Progress
 from nncompress_jax.training.setup import Setup, prepare
 from nncompress_jax.training.state import TrainState
 from nncompress_jax.types import Variables
@@ -24,13 +31,15 @@ class Run:
       evaluation: on the test split.
     """
 
-    workdir: Path
-    progress: checkpoint.Progress
+    workdir: epath.Path
+    progress: Progress
     evaluation: Evaluation
 
 
 def train(config: Config, variables: Variables | None = None) -> Run:
     """Trains, or goes on with, the run that a configuration describes; a finished run is only tested.
+
+    Where `processes.start` has connected several processes, each of them calls this with the same arguments.
 
     Args:
       config: what defines the run.
@@ -38,59 +47,151 @@ def train(config: Config, variables: Variables | None = None) -> Run:
         their parts train that their types say. The same must be given to go on with the run.
 
     Raises:
-      InputError: for settings that cannot be, a workdir of another run, or a loss that is not finite.
+      InputError: for settings that cannot be, a workdir of another run, a loss that is not finite, processes that
+        differ, and where there are checkpoints and none is whole.
+      UnfinishedError: after SIGTERM; the run is saved, and goes on when it is called again.
+      StorageError: where a checkpoint cannot be written.
     """
     setup = prepare(config)
-    workdir = claim(config)
-    epochs, steps = setup.recipe.epochs, setup.steps_per_epoch
+    processes.agree(_facts(config, setup.dataset))
+    workdir = claim(config, writes=processes.is_first())
+    processes.agree_on_file(workdir / FILE_NAME)
     state = setup.initial_state(config.seed, variables)
-    progress = checkpoint.Progress(0, steps * epochs, 0.0, setup.model.num_classes, setup.image_shape)
+    total = setup.steps_per_epoch * setup.recipe.epochs
+    progress = Progress(0, total, 0.0, setup.model.num_classes, setup.image_shape)
 
-    with checkpoint.manager(workdir, writes=True) as checkpoints:
+    with checkpoint.manager(workdir, writes=True, keep_last=config.keep_last) as checkpoints:
         if checkpoints.latest_step() is not None:
             state, progress = checkpoint.load_state(checkpoints, state)
-        if progress.is_finished:
-            return Run(workdir, progress, _test(setup, state))
-
-        chunks = Chunks(setup, state)
-        with metrics.open_writer(workdir, after_step=progress.steps) as writer, metrics.progress_bar() as bar:
-            for epoch in range(progress.steps // steps, epochs):
-                state, trained = _run_epoch(setup, chunks, state, epoch, bar)
-                progress = progress.after(steps, trained.seconds)
-                evaluation = _test(setup, state)
-                writer.write(
-                    progress.steps,
-                    train_loss=trained.loss,
-                    train_accuracy=trained.accuracy,
-                    test_loss=evaluation.loss,
-                    test_accuracy=evaluation.accuracy,
-                    learning_rate=float(setup.schedule(progress.steps - 1)),
-                    images_per_second=trained.images_per_second,
-                    training_seconds=progress.training_seconds,
-                )
-                bar.console.print(
-                    f"epoch {epoch + 1}/{epochs}: train loss {trained.loss:.4f} accuracy {trained.accuracy:.4f}, "
-                    f"test accuracy {evaluation.accuracy:.4f}, {trained.images_per_second:.0f} images/s",
-                    soft_wrap=True,
-                )
-                checkpoint.save(checkpoints, state, progress)
-    return Run(workdir, progress, evaluation)
+        processes.agree({"checkpoint": f"step {progress.steps}"})
+        with Interruption(checkpoints.reached_preemption) as interruption:
+            training = _Training(setup, checkpoints, interruption, state, progress)
+            if progress.is_finished:
+                return Run(workdir, progress, training.test())
+            evaluation = training.run(workdir, config.checkpoint_steps)
+    return Run(workdir, training.progress, evaluation)
 
 
-def _run_epoch(
-    setup: Setup, chunks: Chunks, state: TrainState, epoch: int, bar: ProgressBar
-) -> tuple[TrainState, metrics.Meter]:
-    """All steps of an epoch; the state that comes in is donated."""
-    meter = metrics.Meter(setup.schedule, first_step=epoch * setup.steps_per_epoch)
-    task = bar.add_task(f"epoch {epoch + 1}/{setup.recipe.epochs}", total=setup.steps_per_epoch, **meter.shown())
-    for run, rows in chunks.of(epoch):
-        state, measured = run(state, rows)
-        meter.add(measured, rows.shape[1])
-        bar.update(task, advance=len(rows), **meter.shown())
-    meter.flush()
-    bar.remove_task(task)
-    return state, meter
+def _facts(config: Config, dataset: Dataset) -> dict[str, object]:
+    """What must be the same on all hosts."""
+    settings = {name: value for name, value in dataclasses.asdict(config).items() if name != "data_dir"}
+    described = (dataset.name, len(dataset.train), len(dataset.test), dataset.train.image_shape)
+    return {
+        "code": f"{processes.code_version()}, jax {jax.__version__}",
+        **{f"--{name}": value for name, value in settings.items()},
+        "data set": f"{described}, mean {dataset.mean}, deviation {dataset.deviation}",
+        "class names": dataset.class_names,
+    }
 
 
-def _test(setup: Setup, state: TrainState) -> Evaluation:
-    return evaluate(setup.model.apply, state.variables, setup.dataset.test, setup.preprocess, mesh=setup.mesh)
+class _Training:
+    """A run from where it stands to its end.
+
+    Attributes:
+      state: after the last step.
+      progress: likewise.
+    """
+
+    def __init__(
+        self,
+        setup: Setup,
+        checkpoints: ocp.CheckpointManager,
+        interruption: Interruption,
+        state: TrainState,
+        progress: Progress,
+    ):
+        self._setup, self._checkpoints, self._interruption = setup, checkpoints, interruption
+        self.state, self.progress = state, progress
+        self._saved = checkpoints.latest_step()
+
+    def run(self, workdir: epath.Path, checkpoint_steps: int) -> Evaluation:
+        """All epochs that are left; the evaluation is the last one's.
+
+        Raises:
+          UnfinishedError: if it is interrupted; it is saved before.
+        """
+        written = self.progress.steps - (not self.progress.is_tested)
+        with contextlib.ExitStack() as stack:
+            writer = bar = None
+            if processes.is_first():
+                writer = stack.enter_context(metrics.open_writer(workdir, after_step=written))
+                bar = stack.enter_context(metrics.progress_bar())
+            try:
+                steps = chunks(self._setup, self.state)
+                while not self.progress.is_finished:
+                    if self.progress.is_tested or self.progress.steps % self._setup.steps_per_epoch:
+                        self._end_epoch(steps, bar, checkpoint_steps)
+                    evaluation = self.test()
+                    if writer and bar:
+                        self._report(evaluation, writer, bar)
+                    self.progress = self.progress.tested()
+                    self._save(evaluation.accuracy)
+            except InterruptionError:
+                self._save()
+                self._checkpoints.wait_until_finished()
+                raise UnfinishedError(
+                    f"{workdir}: asked to end, saved at step {self.progress.steps} of {self.progress.total_steps}; "
+                    "the same command goes on from there"
+                ) from None
+        return evaluation
+
+    def test(self) -> Evaluation:
+        """On the test split."""
+        setup, between = self._setup, self._interruption.check
+        variables, split = self.state.variables, setup.dataset.test
+        return evaluate(setup.model.apply, variables, split, setup.preprocess, mesh=setup.mesh, between=between)
+
+    def _end_epoch(self, chunks: Chunks, bar: ProgressBar | None, checkpoint_steps: int) -> None:
+        """The steps that are left of the epoch.
+
+        Raises:
+          InterruptionError: after a step; state and progress belong together.
+        """
+        setup, length = self._setup, self._setup.steps_per_epoch
+        done, steps = self.progress, self.progress.steps
+        meter = metrics.Meter(setup.schedule, steps, done.epoch)
+        name = f"epoch {steps // length + 1}/{setup.recipe.epochs}"
+        task = bar.add_task(name, completed=steps % length, total=length, **meter.shown()) if bar else None
+        asked = False
+        with contextlib.closing(chunks.after(steps)) as left:
+            for chunk in left:
+                self.state, measured = chunk.run(self.state)
+                steps += chunk.steps
+                meter.add(measured, chunk.batch_size)
+                if bar and task is not None:
+                    bar.update(task, advance=chunk.steps, **meter.shown())
+                if asked := self._interruption.is_asked():
+                    break
+                if steps % checkpoint_steps < chunk.steps and steps % length:
+                    self.progress = done.at(steps, meter.sums)
+                    self._save()
+                    meter = metrics.Meter(setup.schedule, steps, self.progress.epoch)
+        self.progress = done.at(steps, meter.sums)
+        if asked:
+            raise InterruptionError
+        if bar and task is not None:
+            bar.remove_task(task)
+
+    def _report(self, evaluation: Evaluation, writer: metrics.MetricsWriter, bar: ProgressBar) -> None:
+        trained, steps = self.progress.epoch, self.progress.steps
+        writer.write(
+            steps,
+            train_loss=trained.mean_loss,
+            train_accuracy=trained.accuracy,
+            test_loss=evaluation.loss,
+            test_accuracy=evaluation.accuracy,
+            learning_rate=float(self._setup.schedule(steps - 1)),
+            images_per_second=trained.images_per_second,
+            training_seconds=self.progress.training_seconds + trained.seconds,
+        )
+        bar.console.print(
+            f"epoch {steps // self._setup.steps_per_epoch}/{self._setup.recipe.epochs}: "
+            f"train loss {trained.mean_loss:.4f} accuracy {trained.accuracy:.4f}, "
+            f"test accuracy {evaluation.accuracy:.4f}, {trained.images_per_second:.0f} images/s",
+            soft_wrap=True,
+        )
+
+    def _save(self, test_accuracy: float | None = None) -> None:
+        if self._saved != self.progress.steps:
+            checkpoint.save(self._checkpoints, self.state, self.progress, test_accuracy)
+            self._saved = self.progress.steps

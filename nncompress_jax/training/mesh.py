@@ -1,4 +1,6 @@
-"""One mesh axis, `data`: every device holds the whole state and a share of each batch."""
+"""One mesh axis, `data`: every device of every process holds the whole state and a share of each batch."""
+
+from typing import Any
 
 import jax
 import numpy as np
@@ -8,13 +10,14 @@ from nncompress_jax.errors import InputError
 
 
 def data_mesh(devices: list[jax.Device] | None = None) -> Mesh:
-    """The mesh over the given devices, by default over all.
+    """The mesh over the given devices, by default over all: those of one process stand side by side.
 
     Example:
       >>> data_mesh().axis_names
       ('data',)
     """
-    return Mesh(np.array(devices or jax.devices()), ("data",))
+    ordered = sorted(devices or jax.devices(), key=lambda device: (device.process_index, device.id))
+    return Mesh(np.array(ordered), ("data",))
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
@@ -30,6 +33,23 @@ def by_example(mesh: Mesh) -> NamedSharding:
 def batches_by_example(mesh: Mesh) -> NamedSharding:
     """Every device holds its share of each batch: of the second axis."""
     return NamedSharding(mesh, PartitionSpec(None, "data"))
+
+
+def own_share(count: int, mesh: Mesh) -> slice:
+    """Which of a batch's examples this process reads: those that its devices take.
+
+    Args:
+      count: of examples, a multiple of the mesh's size.
+      mesh: of `data_mesh`.
+    """
+    own = [place for place, device in enumerate(mesh.devices.flat) if device.process_index == jax.process_index()]
+    each = count // mesh.size
+    return slice(own[0] * each, (own[-1] + 1) * each)
+
+
+def place(own: Any, sharding: NamedSharding) -> Any:
+    """Arrays on all devices, of what each process has: its own share, or, where they stand whole, all."""
+    return jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, np.asarray(x)), own)
 
 
 def check_batch_size(batch_size: int, mesh: Mesh) -> None:

@@ -5,14 +5,15 @@ import json
 import math
 import time
 from collections.abc import Iterator
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import optax
+from etils import epath
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from nncompress_jax.errors import InputError
+from nncompress_jax.training.progress import Sums
 from nncompress_jax.training.step import Metrics
 
 if TYPE_CHECKING:
@@ -22,95 +23,87 @@ FILE_NAME = "metrics.jsonl"
 
 
 class Meter:
-    """Averages over an epoch's steps; metrics are read while the next steps run."""
+    """Adds up an epoch's steps; their metrics are read while the next steps run.
 
-    def __init__(self, schedule: optax.Schedule, first_step: int):
-        self._schedule, self._step = schedule, first_step
+    Args:
+      schedule: learning rate by step.
+      step: of the run, from which it measures on.
+      sums: of the epoch's steps before.
+    """
+
+    def __init__(self, schedule: optax.Schedule, step: int, sums: Sums):
+        self._schedule, self._step, self._sums = schedule, step, sums
         self._pending: list[tuple[Metrics, int]] = []
-        self._begin = self._end = time.perf_counter()
-        self._loss, self._correct, self._count = 0.0, 0, 0
+        self._end = time.perf_counter()
 
-    def add(self, measured: Metrics, count: int) -> None:
-        """Takes the metrics [K] of K batches of `count` images each, and reads those that it took before.
+    def add(self, measured: Metrics, batch_size: int) -> None:
+        """Takes the metrics [K] of K batches, and reads those that it took before.
 
         Raises:
           InputError: if one of those losses is not finite.
         """
-        self.flush()
-        self._pending = [(measured, count)]
+        self._read()
+        self._pending = [(measured, batch_size)]
 
-    def flush(self) -> None:
-        """Reads what is still to be read; raises as `add` does."""
+    @property
+    def sums(self) -> Sums:
+        """Of all steps; waits for the last. Raises as `add` does."""
+        self._read()
+        return self._sums
+
+    def _read(self) -> None:
         while self._pending:
-            measured, count = self._pending.pop()
-            for loss, correct in zip(np.asarray(measured.loss), np.asarray(measured.correct), strict=True):
+            measured, size = self._pending.pop()
+            losses, correct = np.asarray(measured.loss, np.float64), np.asarray(measured.correct)
+            for loss in losses:
                 if not math.isfinite(loss):
                     rate = float(self._schedule(self._step))
                     raise InputError(
                         f"step {self._step}: the loss is {loss} at learning rate {rate:g}; "
                         "choose a lower --learning_rate"
                     )
-                self._loss += float(loss) * count
-                self._correct += int(correct)
-                self._count += count
                 self._step += 1
-            self._end = time.perf_counter()
-
-    @property
-    def loss(self) -> float:
-        """Mean cross entropy, in nats."""
-        return self._loss / max(self._count, 1)
-
-    @property
-    def accuracy(self) -> float:
-        """Fraction from 0 to 1."""
-        return self._correct / max(self._count, 1)
-
-    @property
-    def seconds(self) -> float:
-        """From the start of the epoch to the last step that was read."""
-        return self._end - self._begin
-
-    @property
-    def images_per_second(self) -> float:
-        """Over the same time."""
-        return self._count / self.seconds if self._count else 0.0
+            begin, self._end = self._end, time.perf_counter()
+            self._sums = Sums(
+                self._sums.loss + float(losses.sum()) * size,
+                self._sums.correct + int(correct.sum()),
+                self._sums.images + size * len(losses),
+                self._sums.seconds + self._end - begin,
+            )
 
     def shown(self) -> dict[str, Any]:
-        """The fields of the progress bar."""
-        return {"loss": self.loss, "accuracy": self.accuracy, "images_per_second": self.images_per_second}
+        """The fields of the progress bar, of the steps that were read."""
+        sums = self._sums
+        return {"loss": sums.mean_loss, "accuracy": sums.accuracy, "images_per_second": sums.images_per_second}
 
 
 class MetricsWriter:
     """Writes numbers by step to `metrics.jsonl` (an object a line) and to TensorBoard's event files."""
 
-    def __init__(self, lines: TextIO, events: "SummaryWriter"):
-        self._lines, self._events = lines, events
+    def __init__(self, file: epath.Path, lines: list[str], events: "SummaryWriter"):
+        self._file, self._lines, self._events = file, lines, events
 
     def write(self, step: int, **values: float) -> None:
         """One line of values by name (`train_loss`, `test_accuracy`)."""
-        self._lines.write(json.dumps({"step": step, **values}) + "\n")
-        self._lines.flush()
+        self._lines.append(json.dumps({"step": step, **values}) + "\n")
+        partial = self._file.with_name(f"{FILE_NAME}.partial")
+        partial.write_text("".join(self._lines))
+        partial.replace(self._file)
         for name, value in values.items():
             self._events.add_scalar(name, value, step)
 
 
 @contextlib.contextmanager
-def open_writer(workdir: Path, *, after_step: int) -> Iterator[MetricsWriter]:
+def open_writer(workdir: epath.Path, *, after_step: int) -> Iterator[MetricsWriter]:
     """A writer that goes on behind `after_step`; what an interrupted run wrote beyond it is dropped."""
     from tensorboardX import SummaryWriter
 
     file = workdir / FILE_NAME
     written = file.read_text().splitlines(keepends=True) if file.exists() else []
     kept = [line for line in written if line.endswith("\n") and json.loads(line)["step"] <= after_step]
-    partial = file.with_suffix(".partial")
-    partial.write_text("".join(kept))
-    partial.replace(file)
-    with (
-        file.open("a") as lines,
-        contextlib.closing(SummaryWriter(str(workdir), purge_step=after_step + 1 if written else None)) as events,
-    ):
-        yield MetricsWriter(lines, events)
+    events = SummaryWriter(str(workdir), purge_step=after_step + 1 if written else None)
+    with contextlib.closing(events):
+        yield MetricsWriter(file, kept, events)
 
 
 def progress_bar() -> Progress:

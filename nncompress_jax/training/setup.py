@@ -7,6 +7,7 @@ from collections.abc import Callable
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax.sharding import Mesh
 
@@ -14,6 +15,7 @@ from nncompress_jax import models
 from nncompress_jax.data import sources
 from nncompress_jax.data.augment import normalize, random_crop, random_flip
 from nncompress_jax.data.batches import Batches
+from nncompress_jax.data.stream import batches
 from nncompress_jax.errors import InputError
 from nncompress_jax.training import schedules
 from nncompress_jax.training.config import Config
@@ -30,7 +32,7 @@ class Setup:
 
     Attributes:
       model: the network.
-      dataset: whole in memory.
+      dataset: in memory or streamed.
       recipe: with the run's own numbers.
       mesh: over all devices.
       schedule: learning rate by step.
@@ -58,7 +60,7 @@ class Setup:
     @property
     def image_shape(self) -> tuple[int, ...]:
         """[H, W, I]."""
-        return self.dataset.train.images.shape[1:]
+        return self.dataset.train.image_shape
 
     def initial_state(self, seed: int, variables: Variables | None = None) -> TrainState:
         """Before the first step, on every device; by default with weights at random."""
@@ -78,13 +80,13 @@ def prepare(config: Config) -> Setup:
     check_batch_size(recipe.batch_size, mesh)
     dtype = jnp.bfloat16 if config.computes_in_bfloat16() else jnp.float32
     model = models.create(config.model, initialization=recipe.initialization, dtype=dtype)
-    dataset = sources.load(config.dataset, data_dir=config.data_dir, image_size=config.image_size)
+    dataset = sources.load(config.dataset, data_dir=config.data_dir, image_size=config.image_size, stream=config.stream)
 
     count, last = len(dataset.train), recipe.keeps_last_batch
-    batches = Batches(count, recipe.batch_size, config.seed, keeps_last=last, multiple_of=mesh.size)
-    if not len(batches):
+    plan = Batches(count, recipe.batch_size, config.seed, keeps_last=last, multiple_of=mesh.size)
+    if not len(plan):
         raise InputError(f"batch_size={recipe.batch_size}: expected at most {count}, the training images")
-    schedule = recipe.schedule(recipe.learning_rate, len(batches), recipe.epochs)
+    schedule = recipe.schedule(recipe.learning_rate, len(plan), recipe.epochs)
     preprocess = preprocessing(dataset)
     return Setup(
         model=model.copy(num_classes=len(dataset.class_names)),
@@ -95,7 +97,7 @@ def prepare(config: Config) -> Setup:
         optimizer=schedules.optimizer(recipe, schedule),
         preprocess=preprocess,
         augment=_augmentation(preprocess, flips=dataset.flips),
-        batches=batches,
+        batches=plan,
     )
 
 
@@ -124,8 +126,8 @@ def calibration_batches(dataset: sources.Dataset, count: int, batch_size: int) -
             f"at most {len(dataset.train)}, the training images"
         )
     preprocess = preprocessing(dataset)
-    rows = dataset.train.images[: count * batch_size]
-    return [preprocess(jnp.asarray(rows[start : start + batch_size])) for start in range(0, len(rows), batch_size)]
+    rows = np.arange(count * batch_size).reshape(count, batch_size)
+    return [preprocess(jnp.asarray(images)) for images, _ in batches(dataset.train, lambda number: rows[number], count)]
 
 
 def _augmentation(preprocess: Callable[[Array], Array], *, flips: bool) -> Augment:

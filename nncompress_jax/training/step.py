@@ -1,5 +1,6 @@
 """One step of training: a pure function of state, images and labels."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -12,7 +13,7 @@ from jax import lax
 from jax.sharding import Mesh
 
 from nncompress_jax.injection import observe
-from nncompress_jax.training.mesh import batches_by_example, replicated
+from nncompress_jax.training.mesh import batches_by_example, by_example, replicated
 from nncompress_jax.training.state import TrainState
 from nncompress_jax.types import Apply, Array
 from nncompress_jax.weights.fake_quantized import largest_magnitude, moved_ranges
@@ -110,3 +111,14 @@ def compile_train_steps(
         out_shardings=whole,
         donate_argnums=0,
     )
+
+
+def compile_train_step(
+    apply: Apply, optimizer: optax.GradientTransformation, augment: Augment, mesh: Mesh
+) -> jax.stages.Wrapped:
+    """`train_step` jitted over a mesh, on a batch of which every device has its share: (state, images [B, H, W, I]
+    uint8, labels [B] int32) -> the state after it, `Metrics`. The state that comes in is donated.
+    """
+    step = functools.partial(train_step, observe(apply, largest_magnitude), optimizer, augment)
+    whole, share = replicated(mesh), by_example(mesh)
+    return jax.jit(step, in_shardings=(whole, share, share), out_shardings=whole, donate_argnums=0)

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 
 import nncompress_jax as nnc
-from nncompress_jax.data.sources import Split
+from nncompress_jax.data.split import InMemory
 from nncompress_jax.training.evaluation import evaluate
 from nncompress_jax.training.mesh import data_mesh
 
 RANDOM = np.random.default_rng(0)
-SPLIT = Split(RANDOM.integers(0, 256, (37, 4, 4, 3), np.uint8), RANDOM.integers(0, 5, 37).astype(np.int32))
+SPLIT = InMemory(RANDOM.integers(0, 256, (37, 4, 4, 3), np.uint8), RANDOM.integers(0, 5, 37).astype(np.int32))
 VARIABLES = {"params": {"kernel": jnp.asarray(RANDOM.standard_normal((48, 5)), jnp.float32)}}
 
 
@@ -60,4 +60,4 @@ def test_nothing_to_test():
     with pytest.raises(nnc.InputError, match="batch_size=0, 37 images: expected at least one of each"):
         evaluate(apply, VARIABLES, SPLIT, scaled, batch_size=0)
     with pytest.raises(nnc.InputError, match="batch_size=5, 0 images"):
-        evaluate(apply, VARIABLES, Split(SPLIT.images[:0], SPLIT.labels[:0]), scaled, batch_size=5)
+        evaluate(apply, VARIABLES, InMemory(SPLIT.images[:0], SPLIT.labels[:0]), scaled, batch_size=5)

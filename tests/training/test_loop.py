@@ -1,9 +1,11 @@
 """Whole runs: interrupted, resumed, restored, refused."""
 
 import dataclasses
+import itertools
 import json
 import os
 import shutil
+import signal
 from pathlib import Path
 
 import jax
@@ -12,16 +14,15 @@ import numpy as np
 import pytest
 
 import nncompress_jax as nnc
+from nncompress_jax.errors import UnfinishedError
 from nncompress_jax.training import checkpoint, config, loop
-from nncompress_jax.training.chunks import Chunks
+from nncompress_jax.training.chunks import Resident
 from nncompress_jax.training.config import Config
+from nncompress_jax.training.evaluation import evaluate
+from nncompress_jax.training.interruption import Interruption
 from nncompress_jax.training.setup import prepare
 
 CONFIG = Config(model="narrow", dataset="tiny", epochs=3, batch_size=16, learning_rate=0.01)
-
-
-class InterruptionError(Exception):
-    """Stands for the end of a machine."""
 
 
 @pytest.fixture(scope="module")
@@ -64,39 +65,72 @@ def assert_equal(ours, theirs):
     jax.tree.map(np.testing.assert_array_equal, checkpoint.restore(ours), checkpoint.restore(theirs))
 
 
-def test_a_run_interrupted_after_an_epoch_ends_as_if_it_had_not_been(finished, spoilt, configured, monkeypatch):
-    settings = configured("interrupted")
-    run_epoch = loop._run_epoch
+def interrupt(monkeypatch, after):
+    """SIGTERM arrives before the question whether one has is asked for the time `after`, counted from 0."""
+    asked, is_asked = itertools.count(), Interruption.is_asked
 
-    def stopping(setup, programs, state, epoch, bar):
-        if epoch == 2:
-            raise InterruptionError
-        return run_epoch(setup, programs, state, epoch, bar)
+    def counting(self):
+        if next(asked) == after:
+            signal.raise_signal(signal.SIGTERM)
+            assert self._asked.wait(5)
+        return is_asked(self)
 
-    monkeypatch.setattr(loop, "_run_epoch", stopping)
-    with pytest.raises(InterruptionError):
+    monkeypatch.setattr(Interruption, "is_asked", counting)
+
+
+# An epoch asks after each of its four steps, and after the only batch of its test.
+@pytest.mark.parametrize(("after", "steps"), [(0, 1), (3, 4), (4, 4), (5, 5), (14, 12)])
+def test_an_interrupted_run_ends_as_if_it_had_not_been(after, steps, finished, configured, monkeypatch):
+    settings = configured("interrupted", stream=after == 5)
+    interrupt(monkeypatch, after)
+    with pytest.raises(UnfinishedError, match=f"asked to end, saved at step {steps} of 12; the same command goes on"):
         loop.train(settings)
     interrupted = checkpoint.load_progress(settings.workdir)
-    assert interrupted.steps == 8
-    # Saving went on in the background while the next epoch's steps took the saved state's memory.
-    shutil.rmtree(spoilt / "checkpoints" / "12")
-    assert_equal(settings.workdir, spoilt)
+    assert interrupted.steps == steps
+    assert not interrupted.is_finished
     # What was written beyond the checkpoint is dropped.
     with Path(settings.workdir, "metrics.jsonl").open("a") as file:
-        file.write('{"step": 11, "train_loss": 0}\n{"step": 1')
+        file.write('{"step": 12, "train_loss": 0}\n{"step": 1')
 
     monkeypatch.undo()
     run = loop.train(settings)
-    assert [line["step"] for line in lines(run.workdir)] == [4, 8, 12]
     assert_equal(run.workdir, finished.workdir)
-    assert run.progress.training_seconds > interrupted.training_seconds
+    assert without_times(run) == without_times(finished)
+    assert run.progress.training_seconds > interrupted.epoch.seconds
+
+
+def without_times(run):
+    return [{name: value for name, value in line.items() if "second" not in name} for line in lines(run.workdir)]
+
+
+def test_the_default_answer_to_the_signal_comes_back(finished):
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
 
 
 def test_a_finished_run_is_only_tested(finished, monkeypatch):
-    monkeypatch.setattr(loop, "_run_epoch", None)
+    monkeypatch.setattr(loop, "chunks", None)
     again = loop.train(config.read(finished.workdir))
     assert again.evaluation.confusion.tolist() == finished.evaluation.confusion.tolist()
     assert again.progress == finished.progress
+
+
+def test_checkpoints_within_an_epoch(finished, configured):
+    run = loop.train(configured("often", checkpoint_steps=3, keep_last=5))
+    kept = sorted(int(folder.name) for folder in (run.workdir / "checkpoints").iterdir())
+    assert set(kept) >= {6, 8, 9, 12}  # the last ones, after 3, 4 and before; and the best
+    assert_equal(run.workdir, finished.workdir)
+    assert without_times(run) == without_times(finished)
+
+
+def test_the_best_is_kept(finished):
+    accuracies = {line["step"]: line["test_accuracy"] for line in lines(finished.workdir)}
+    with checkpoint.manager(finished.workdir) as checkpoints:
+        best = checkpoints.best_step()
+    assert accuracies[best] == max(accuracies.values())
+    network, images = checkpoint.network(finished.workdir), prepare(config.read(finished.workdir))
+    variables = checkpoint.restore(finished.workdir, best=True)
+    tested = evaluate(network.apply, variables, images.dataset.test, images.preprocess)
+    assert tested.accuracy == accuracies[best]
 
 
 def test_restore_puts_the_variables_on_one_device(finished):
@@ -116,13 +150,57 @@ def test_a_workdir_of_another_run(finished):
             loop.train(dataclasses.replace(settings, **{name: value}))
 
 
-def test_a_truncated_checkpoint(spoilt):
-    latest = spoilt / "checkpoints" / "12"
-    for file in latest.rglob("*"):
+def truncated(folder):
+    for file in folder.rglob("*"):
         if file.is_file() and file.stat().st_size > 1000:
             os.truncate(file, file.stat().st_size // 2)
-    with pytest.raises(nnc.InputError, match="checkpoints/12: damaged checkpoint .*; delete that folder to go on"):
-        checkpoint.restore(spoilt)
+
+
+def flipped(folder):
+    """One bit of the largest file, which holds weights."""
+    largest = max(folder.rglob("*"), key=lambda file: file.stat().st_size if file.is_file() else 0)
+    content = bytearray(largest.read_bytes())
+    content[len(content) // 2] ^= 4
+    largest.write_bytes(content)
+
+
+def emptied(folder):
+    shutil.rmtree(folder)
+    folder.mkdir()
+
+
+def misdescribed(folder):
+    """A number that is read without complaint."""
+    file = folder / "described" / "metadata"
+    content = file.read_text()
+    assert '"total_steps": 12' in content
+    file.write_text(content.replace('"total_steps": 12', '"total_steps": 13'))
+
+
+@pytest.mark.parametrize("damage", [truncated, flipped, emptied, misdescribed])
+def test_a_damaged_checkpoint_is_reported_and_the_one_before_taken(damage, finished, spoilt, caplog, monkeypatch):
+    damage(spoilt / "checkpoints" / "12")
+    checkpoint.restore(spoilt)
+    message = "checkpoints/12: damaged checkpoint ("
+    assert message in caplog.text
+    assert "step 8 is taken, the latest that is whole" in caplog.text
+
+    run = loop.train(dataclasses.replace(config.read(finished.workdir), workdir=str(spoilt)))
+    assert_equal(spoilt, finished.workdir)
+    assert [line["step"] for line in lines(run.workdir)] == [4, 8, 12]
+    assert [folder.name.split("-")[0] for folder in (spoilt / "damaged").iterdir()] == ["12"]
+    caplog.clear()
+    checkpoint.restore(spoilt)
+    assert not caplog.text
+
+
+def test_no_checkpoint_is_whole(finished, spoilt):
+    for folder in (spoilt / "checkpoints").iterdir():
+        truncated(folder)
+    settings = dataclasses.replace(config.read(finished.workdir), workdir=str(spoilt))
+    for use in (lambda: checkpoint.restore(spoilt), lambda: loop.train(settings)):
+        with pytest.raises(nnc.InputError, match="checkpoints/12: damaged checkpoint .*, and no other is whole"):
+            use()
 
 
 def test_a_damaged_configuration(spoilt):
@@ -204,11 +282,11 @@ def test_a_chunk_of_steps_is_the_same_steps(configured):
     state = run.initial_state(0)
     results = []
     for steps in (1, 3):
-        chunks, taken = Chunks(run, state, steps), jax.tree.map(jnp.copy, state)
+        taken = jax.tree.map(jnp.copy, state)
         shapes, losses = [], []
-        for program, rows in chunks.of(0):
-            taken, measured = program(taken, rows)
-            shapes.append(rows.shape)
+        for chunk in Resident(run, state, steps).after(0):
+            taken, measured = chunk.run(taken)
+            shapes.append((chunk.steps, chunk.batch_size))
             losses += measured.loss.tolist()
         results.append((shapes, losses, taken))
     (ones, losses, taken), (threes, losses_of_chunk, taken_of_chunk) = results

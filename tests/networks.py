@@ -1,0 +1,16 @@
+"""The networks of the package in a quarter of the width and less, for tests of what does not depend on it."""
+
+from nncompress_jax import models
+from nncompress_jax.models import vgg
+
+NARROW = {
+    "narrow_deep": vgg.configuration("8 M 16 M 32 32 M 64 64 M 64 64 M"),
+    "narrow": vgg.configuration("16 16 M 32 M 64 M M M"),
+    "narrow_stride": vgg.configuration("32/2 32/2 64/2 64 M M", separable=True),
+}
+
+
+def register():
+    """Makes them known by name."""
+    vgg.CONFIGURATIONS |= NARROW
+    models.NAMES |= {name: name for name in NARROW}
