@@ -6,6 +6,7 @@ from nncompress_jax.models import vgg
 NARROW = {
     "narrow_deep": vgg.configuration("8 M 16 M 32 32 M 64 64 M 64 64 M"),
     "narrow": vgg.configuration("16 16 M 32 M 64 M M M"),
+    "narrowest": vgg.configuration("16/2 64/2 M M M"),
     "narrow_stride": vgg.configuration("32/2 32/2 64/2 64 M M", separable=True),
 }
 

@@ -63,6 +63,8 @@ def train(config: Config, variables: Variables | None = None) -> Run:
     with checkpoint.manager(workdir, writes=True, keep_last=config.keep_last) as checkpoints:
         if checkpoints.latest_step() is not None:
             state, progress = checkpoint.load_state(checkpoints, state)
+            if processes.is_first():
+                print(f"{workdir}: goes on from step {progress.steps} of {total}", flush=True)
         processes.agree({"checkpoint": f"step {progress.steps}"})
         with Interruption(checkpoints.reached_preemption) as interruption:
             training = _Training(setup, checkpoints, interruption, state, progress)

@@ -48,8 +48,19 @@ def own_share(count: int, mesh: Mesh) -> slice:
 
 
 def place(own: Any, sharding: NamedSharding) -> Any:
-    """Arrays on all devices, of what each process has: its own share, or, where they stand whole, all."""
-    return jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, np.asarray(x)), own)
+    """Arrays on all devices of all processes.
+
+    Args:
+      own: what this process has of each array or PRNG key: its share, or, where they stand whole, all.
+      sharding: of this module.
+    """
+
+    def placed(leaf: Any) -> jax.Array:
+        if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            return jax.random.wrap_key_data(placed(jax.random.key_data(leaf)), impl=jax.random.key_impl(leaf))
+        return jax.make_array_from_process_local_data(sharding, np.asarray(leaf))
+
+    return jax.tree.map(placed, own)
 
 
 def check_batch_size(batch_size: int, mesh: Mesh) -> None:

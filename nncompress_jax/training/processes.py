@@ -10,6 +10,7 @@ import hashlib
 import importlib.metadata
 import importlib.util
 import os
+import re
 import socket
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -146,9 +147,9 @@ def lost_ones_end_the_run() -> Iterator[None]:
     try:
         yield
     except (ValueError, RuntimeError) as error:  # both are raised by collectives
-        if jax.process_count() == 1 or isinstance(error, InputError):
-            raise
         reason = " ".join(str(error).split())[:160]
+        if jax.process_count() == 1 or not re.match("[A-Z_]+: ", reason):  # a status of the runtime
+            raise
         raise UnfinishedError(
             f"process {jax.process_index()} lost another one ({reason}...); "
             "start all of them again, and they go on from the last checkpoint"

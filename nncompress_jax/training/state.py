@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
-from nncompress_jax.training.mesh import replicated
+from nncompress_jax.training.mesh import place, replicated
 from nncompress_jax.types import Array, Variables
 from nncompress_jax.weights.parts import split
 
@@ -39,4 +39,4 @@ def create(variables: Variables, optimizer: optax.GradientTransformation, key: A
     """
     opt_state = optimizer.init(split(variables["params"])[0])
     state = TrainState(jnp.zeros((), jnp.int32), variables, opt_state, key)
-    return jax.device_put(jax.tree.map(jnp.copy, state), replicated(mesh))
+    return jax.tree.map(jnp.copy, place(state, replicated(mesh)))
