@@ -11,7 +11,7 @@ import tensorflow_datasets as tfds
 
 import nncompress_jax as nnc
 from nncompress_jax.data import cache, prepared, sources
-from tests.conftest import labelled_images, write_prepared
+from tests.prepared import labelled_images, write_prepared
 
 LABEL = tfds.features.ClassLabel(names=["night", "dusk", "dawn", "day"])
 

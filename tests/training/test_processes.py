@@ -14,10 +14,12 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+import tensorflow_datasets as tfds
 
 import nncompress_jax as nnc
 from nncompress_jax.training import checkpoint, loop, mesh, processes, setup
 from nncompress_jax.training.config import Config
+from tests.prepared import labelled_images, write_prepared
 
 EPOCHS, STEPS = 6, 5  # 80 images in batches of 16
 SETTINGS = {"model": "narrowest", "dataset": "eighty", "epochs": EPOCHS, "batch_size": 16, "learning_rate": 0.01}
@@ -28,10 +30,6 @@ LONGEST_WITHOUT_THE_OTHER_S = 60
 @pytest.fixture(scope="module")
 def eighty(tmp_path_factory):
     """A data_dir with `eighty`: 80 images of four classes to train on."""
-    import tensorflow_datasets as tfds
-
-    from tests.conftest import labelled_images, write_prepared
-
     folder = tmp_path_factory.mktemp("eighty")
     features = {"image": tfds.features.Image(shape=(32, 32, 3)), "label": tfds.features.ClassLabel(num_classes=4)}
     write_prepared(folder, "eighty", features, {"train": labelled_images(80), "test": labelled_images(21, seed=1)})
