@@ -36,6 +36,7 @@ bench: $(READY)
 	$(BIN)/python benchmarks/weights.py --json=runs/bench/weights.json
 	$(BIN)/python benchmarks/channels.py --json=runs/bench/channels.json
 	$(BIN)/python benchmarks/artifact.py --json=runs/bench/artifact.json
+	$(BIN)/python benchmarks/scale.py --json=runs/bench/scale.json
 
 # The optional extra that reads the original project's .pth files.
 torch: $(READY)

@@ -11,6 +11,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from etils import epath
 
 import nncompress_jax as nnc
 from nncompress_jax.data import sources
@@ -61,7 +62,7 @@ def main(options: Options) -> None:
     names = {config.read(workdir).dataset for workdir in workdirs}
     if len(names) > 1:
         raise nnc.InputError(f"the workdirs are of several data sets ({', '.join(sorted(names))}), expected one")
-    rows = [row for workdir in workdirs for row in compare(Path(workdir), options)]
+    rows = [row for workdir in workdirs for row in compare(epath.Path(workdir), options)]
 
     title = f"Test split of {names.pop()}; {jax.device_count()} x {jax.devices()[0].device_kind}, {platform.machine()}"
     table = Table(title, FORMATS, rows)
@@ -71,7 +72,7 @@ def main(options: Options) -> None:
     print(f"table and picture: {options.out}")
 
 
-def compare(workdir: Path, options: Options) -> list[dict[str, Any]]:
+def compare(workdir: epath.Path, options: Options) -> list[dict[str, Any]]:
     """A row for the network as it is, and one for each way to quantize it."""
     run, progress = config.read(workdir), checkpoint.load_progress(workdir)
     network, variables = checkpoint.network(workdir), checkpoint.restore(workdir)

@@ -47,7 +47,7 @@ class Options:
     bits: int = 8
     """Of the simulation."""
     picture: Path | None = None
-    """Draws the confusion into this PNG file; by default confusion-QUANTIZE.png in the workdir."""
+    """Draws the confusion into this PNG file; by default confusion-QUANTIZE.png in the workdir, if it is local."""
 
 
 def main(options: Options) -> None:
@@ -83,7 +83,7 @@ def main(options: Options) -> None:
         f"{result.images_per_second:.0f} images/s, {stored_bytes(variables):,} bytes as stored"
     )
     picture = options.picture
-    if picture is None and options.workdir:
+    if picture is None and options.workdir and "://" not in options.workdir:
         picture = Path(options.workdir, f"confusion-{options.quantize}.png")
     if picture:
         plots.confusion(result.confusion, dataset.class_names, f"{title}\naccuracy {result.accuracy:.4f}", picture)

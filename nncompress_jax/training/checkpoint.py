@@ -51,7 +51,8 @@ def manager(
         )
     handlers: dict[str, Any] = {"variables": ocp.StandardCheckpointHandler(), "rest": ocp.StandardCheckpointHandler()}
     handlers |= {"described": ocp.JsonCheckpointHandler()}
-    folder = epath.Path(workdir).absolute() / "checkpoints"
+    is_remote = "://" in str(workdir)  # absolute() would take it for a local folder
+    folder = epath.Path(workdir if is_remote else epath.Path(workdir).absolute()) / "checkpoints"
     with _writing(folder), ocp.CheckpointManager(folder, options=options, item_handlers=handlers) as checkpoints:
         yield checkpoints
         checkpoints.wait_until_finished()

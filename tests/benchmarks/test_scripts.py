@@ -91,3 +91,11 @@ def test_artifact(tmp_path):
     for recipe in ("quantize:8", "prune_global:0.9+cluster:4"):
         assert rows[recipe, "nnc.save, nnc.load"] < 1.03 * rows[recipe, "entropy"]
         assert rows[recipe, "nnc.save, nnc.load"] < rows[recipe, "numpy savez_compressed"]
+
+
+def test_scale(tmp_path):
+    small = ("--networks", "vgg16ds_stride", "--rounds", "1", "--batch_size", "8")
+    written, _ = figures(tmp_path, "scale.py", *small)
+    (row,) = written["training"]
+    assert row["gradient MB"] < row["state MB"]
+    assert 0 < row["save holds up s"] <= row["save s"]
