@@ -21,7 +21,7 @@ from rich.progress import track
 from nncompress_jax.training import checkpoint
 
 COMMAND = [sys.executable, "-m", "tests.training.command", "--model=narrowest", "--dataset=digits"]
-COMMAND += ["--epochs=8", "--batch_size=64", "--learning_rate=0.01", "--checkpoint_steps=10", "--platform=cpu"]
+COMMAND += ["--batch_size=64", "--learning_rate=0.01", "--checkpoint_steps=15", "--platform=cpu"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -34,14 +34,18 @@ class Options:
     """Runs that SIGTERM ends."""
     seed: int = 0
     """Of the moments."""
+    epochs: int = 30
+    """Of each run; the more, the more of the moments fall between the first step and the last."""
 
 
-def start(workdir: Path, *, largest_file_kb: int | None = None) -> subprocess.Popen:
+def start(workdir: Path, epochs: int, *, largest_file_kb: int | None = None) -> subprocess.Popen:
     """A run on one device, whose output is kept beside its workdir; perhaps it can write no larger files."""
     environment = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
     limit = ["bash", "-c", f'ulimit -f {largest_file_kb}; exec "$@"', "bash"] if largest_file_kb else []
     with workdir.with_suffix(".log").open("a") as log:
-        return subprocess.Popen([*limit, *COMMAND, f"--workdir={workdir}"], env=environment, stdout=log, stderr=log)
+        return subprocess.Popen(
+            [*limit, *COMMAND, f"--epochs={epochs}", f"--workdir={workdir}"], env=environment, stdout=log, stderr=log
+        )
 
 
 def final(workdir: Path) -> dict[str, int]:
@@ -52,10 +56,10 @@ def final(workdir: Path) -> dict[str, int]:
     return described["checksums"]
 
 
-def alone(folder: Path) -> tuple[dict[str, int], float]:
+def alone(folder: Path, epochs: int) -> tuple[dict[str, int], float]:
     """The final state of a run that is left alone, and the seconds it took."""
     begin = time.monotonic()
-    assert start(folder / "alone").wait() == 0
+    assert start(folder / "alone", epochs).wait() == 0
     return final(folder / "alone"), time.monotonic() - begin
 
 
@@ -65,9 +69,9 @@ def steps(workdir: Path) -> list[int]:
     return sorted(int(name) for name in os.listdir(folder) if name.isdigit()) if folder.exists() else []
 
 
-def interrupted_once(workdir: Path, number: int, after: float) -> float:
+def interrupted_once(workdir: Path, epochs: int, number: int, after: float) -> float:
     """A run that gets a signal after so many seconds; the seconds from then to its end."""
-    process = start(workdir)
+    process = start(workdir, epochs)
     time.sleep(after)
     begin = time.monotonic()
     process.send_signal(number)
@@ -77,16 +81,16 @@ def interrupted_once(workdir: Path, number: int, after: float) -> float:
     return seconds
 
 
-def interrupted(workdir: Path, number: int, after: float) -> tuple[int | None, int | None, float]:
+def interrupted(workdir: Path, epochs: int, number: int, after: float) -> tuple[int | None, int | None, float]:
     """A run that gets a signal, and then goes on to its end.
 
     Returns:
       The step of its last checkpoint when it was gone, the step that it went on from (None: none, from the beginning),
       and the seconds from the signal to its end.
     """
-    seconds = interrupted_once(workdir, number, after)
+    seconds = interrupted_once(workdir, epochs, number, after)
     stood = max(steps(workdir), default=None)
-    assert start(workdir).wait() == 0, workdir.with_suffix(".log").read_text()
+    assert start(workdir, epochs).wait() == 0, workdir.with_suffix(".log").read_text()
     went_on = re.findall("goes on from step (\\d+) of", workdir.with_suffix(".log").read_text())
     return stood, int(went_on[-1]) if went_on else None, seconds
 
@@ -97,13 +101,13 @@ def main(options: Options) -> None:
     moments = random.Random(options.seed)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        expected, duration = alone(folder)
+        expected, duration = alone(folder, options.epochs)
         print(f"left alone: {duration:.1f} s")
         signals = [signal.SIGKILL] * options.kills + [signal.SIGTERM] * options.terms
         slowest = 0.0
         for i, number in enumerate(track(signals, "runs")):
             after = moments.uniform(0, duration)
-            stood, went_on, seconds = interrupted(folder / f"run{i}", number, after)
+            stood, went_on, seconds = interrupted(folder / f"run{i}", options.epochs, number, after)
             same = final(folder / f"run{i}") == expected
             print(
                 f"{number.name} after {after:4.1f} s: last checkpoint {stood}, went on from {went_on}, same end: {same}"
