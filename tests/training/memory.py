@@ -1,6 +1,6 @@
 """A data set of 224x224 images in 1,000 classes, several times larger than the memory that training is allowed.
 
-python -m tests.training.memory --images=60000 --limit_mb=2000
+python -m tests.training.memory --images=60000 --limit_mb=2500
 
 Training stops on SIGTERM in the middle of its epoch, goes on, and ends.
 """
@@ -34,7 +34,7 @@ class Options:
 
     images: int = 60_000
     """To train on."""
-    limit_mb: int = 2000
+    limit_mb: int = 2500
     """Of writable memory of the process (RLIMIT_DATA): more is refused by the kernel."""
     batch_size: int = 32
     """Images a step."""
