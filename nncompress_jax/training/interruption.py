@@ -73,9 +73,8 @@ class Interruption:
             if received[0] == signal.SIGTERM:
                 self._asked.set()
                 if not self._noticed.wait(GRACE_S):
-                    print(
-                        f"stopped: within a step longer than {GRACE_S:g} s; goes on from the last checkpoint",
-                        file=sys.stderr,
-                    )
+                    why = f"its step did not end within {GRACE_S:g} s"
+                    line = f"stopped: {why}; the same command goes on from the last checkpoint"
+                    print(line, file=sys.stderr, flush=True)
                     os._exit(UnfinishedError.exit_code)
         self._mine.close()

@@ -139,9 +139,16 @@ class _Training:
 
     def test(self) -> Evaluation:
         """On the test split."""
-        setup, between = self._setup, self._interruption.check
-        variables, split = self.state.variables, setup.dataset.test
-        return evaluate(setup.model.apply, variables, split, setup.preprocess, mesh=setup.mesh, between=between)
+        setup = self._setup
+        return evaluate(
+            setup.model.apply,
+            self.state.variables,
+            setup.dataset.test,
+            setup.preprocess,
+            batch_size=max(100, setup.recipe.batch_size),
+            mesh=setup.mesh,
+            between=self._interruption.check,
+        )
 
     def _end_epoch(self, chunks: Chunks, bar: ProgressBar | None, checkpoint_steps: int) -> None:
         """The steps that are left of the epoch.

@@ -76,6 +76,9 @@ def prepare(config: Config) -> Setup:
     Raises:
       InputError: for settings that cannot be.
     """
+    for name in ("checkpoint_steps", "keep_last"):
+        if getattr(config, name) < 1:
+            raise InputError(f"{name}={getattr(config, name)}: expected more than 0")
     recipe, mesh = config.completed_recipe(), data_mesh()
     check_batch_size(recipe.batch_size, mesh)
     dtype = jnp.bfloat16 if config.computes_in_bfloat16() else jnp.float32

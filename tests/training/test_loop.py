@@ -242,6 +242,8 @@ def test_a_loss_that_is_not_finite(configured):
     [
         ({"epochs": -1}, "epochs=-1: expected more than 0"),
         ({"epochs": 0}, "epochs=0: expected more than 0"),
+        ({"checkpoint_steps": 0}, "checkpoint_steps=0: expected more than 0"),
+        ({"keep_last": 0}, "keep_last=0: expected more than 0"),
         ({"batch_size": 0}, "batch_size=0: expected more than 0"),
         ({"batch_size": 12}, "batch_size=12: expected a positive multiple of the 8 devices"),
         ({"batch_size": 128}, "batch_size=128: expected at most 64, the training images"),
