@@ -157,8 +157,8 @@ def truncated(folder):
 
 
 def flipped(folder):
-    """One bit of the largest file, which holds weights."""
-    largest = max(folder.rglob("*"), key=lambda file: file.stat().st_size if file.is_file() else 0)
+    """One bit of the largest file of the variables."""
+    largest = max((folder / "variables").rglob("*"), key=lambda file: file.stat().st_size if file.is_file() else 0)
     content = bytearray(largest.read_bytes())
     content[len(content) // 2] ^= 4
     largest.write_bytes(content)
