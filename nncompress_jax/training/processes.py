@@ -46,7 +46,7 @@ def start(cluster: Cluster) -> None:
 
     Raises:
       InputError: where the platform is not there, or not all is said that must be.
-      UnfinishedError: where the others do not come.
+      UnfinishedError: where the others do not come, or another process holds the devices.
     """
     if cluster.platform:
         jax.config.update("jax_platforms", {"gpu": "cuda"}.get(cluster.platform, cluster.platform))
@@ -62,6 +62,8 @@ def start(cluster: Cluster) -> None:
         jax.devices()
     except RuntimeError as error:
         found = " ".join(str(error).split())
+        if re.search("in use|lockfile|busy", found):
+            raise UnfinishedError(f"the {cluster.platform or 'device'} is held by another process ({found})") from None
         raise InputError(f"--platform={cluster.platform}: no such device can be used here ({found})") from None
 
 
