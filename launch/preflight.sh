@@ -42,7 +42,7 @@ check_project() {
 
 check_zone() {
   local types
-  if ! types=$(ask gcloud compute tpus accelerator-types list "${place[@]}" --format='value(type)'); then
+  if ! types=$(ask gcloud compute tpus tpu-vm accelerator-types list "${place[@]}" --format='value(type)'); then
     wrong "zone $zone cannot be asked for its TPUs" \
       "check its name, and gcloud services enable tpu.googleapis.com --project=$project"
   elif grep -qFx -- "$accelerator_type" <<<"$types"; then

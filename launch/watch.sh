@@ -45,10 +45,10 @@ create_again() {
 
 # Whatever fails here is tried again at the next look.
 recreate() {
-  ((++slices <= slices_allowed)) || give_up "$name: no training ran on $slices_allowed slices in a row; \
+  ((slices < slices_allowed)) || give_up "$name: no training ran on $slices_allowed slices in a row; \
 gcloud compute tpus queued-resources describe $(quoted "$name" "${place[@]}") may tell why"
   if delete_resource; then
-    deleted=yes
+    slices=$((slices + 1)) deleted=yes
     create_again
   fi
 }
@@ -76,7 +76,7 @@ watch() {
           recreate
         fi
         ;;
-      SUSPENDED | FAILED) recreate ;;
+      SUSPENDING | SUSPENDED | FAILED) recreate ;;
       MISSING) # what a person deletes stays deleted
         [[ $deleted ]] || fail "$name: no such queued resource in $zone; create it first"
         create_again
@@ -94,7 +94,7 @@ show_watch() {
   echo "# and no training there, or no longer:"
   send
   run
-  echo "# SUSPENDED or FAILED, or $failures_allowed failures in a row:"
+  echo "# SUSPENDING, SUSPENDED or FAILED, or $failures_allowed failures in a row:"
   delete_resource
   create_resource
   echo "# and so on, every $poll_s s"

@@ -42,7 +42,7 @@ install() {
   python3 -m pip install --quiet --user uv
   python3 -m uv venv --quiet --python=3.12 "$environment"
   python3 -m uv pip install --quiet --python="$environment/bin/python" --constraint="$code/requirements.lock" \
-    --editable="${code}[tpu]"
+    --editable="${code}[tpu]" || return 1 # uv's own 2 may be the network; here 2 means that it would come again
   echo "$wanted" >"$environment/.ready"
   say "environment installed"
 }
@@ -61,7 +61,7 @@ setup() {
     mkdir -p "$HOME/tensorflow_datasets/$2"
     gcloud storage rsync --recursive "$1/$2" "$HOME/tensorflow_datasets/$2"
   fi
-  bash -c "$3"
+  bash -c "$3" 8>&- # what it leaves running must not keep the lock
   say "set up"
 }
 

@@ -12,7 +12,7 @@ import importlib.util
 import os
 import re
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -45,7 +45,7 @@ def start(cluster: Cluster) -> None:
     """Connects the processes; before anything else of JAX runs.
 
     Raises:
-      InputError: where the platform is not there, or not all is said that must be.
+      InputError: where the platform is not there, not all is said that must be, or one has more devices than others.
       UnfinishedError: where the others do not come, or another process holds the devices.
     """
     if cluster.platform:
@@ -65,6 +65,8 @@ def start(cluster: Cluster) -> None:
         if re.search("in use|lockfile|busy", found):
             raise UnfinishedError(f"the {cluster.platform or 'device'} is held by another process ({found})") from None
         raise InputError(f"--platform={cluster.platform}: no such device can be used here ({found})") from None
+    devices = collections.Counter(device.process_index for device in jax.devices())
+    compare("devices", [str(devices[process]) for process in range(jax.process_count())])
 
 
 def _connect(**found: object) -> None:
@@ -91,7 +93,7 @@ def code_version() -> str:
 
 
 def agree(facts: Mapping[str, object]) -> None:
-    """Checks that all processes have the same number of devices, and say the same of each of these facts.
+    """Checks that all processes say the same of each of these facts.
 
     Args:
       facts: values by name; what is compared, and shown, is their text. Every process gives the same names.
@@ -101,11 +103,9 @@ def agree(facts: Mapping[str, object]) -> None:
     """
     if jax.process_count() == 1:
         return
-    devices = collections.Counter(device.process_index for device in jax.devices())
-    _compare("devices", [str(devices[process]) for process in range(jax.process_count())], names=None)
-    names = _gather(socket.gethostname())
+    hosts = _gather(socket.gethostname())
     for name, fact in facts.items():
-        _compare(name, _gather(str(fact)), names)
+        compare(name, _gather(str(fact)), hosts)
 
 
 def agree_on_file(file: epath.Path) -> None:
@@ -119,11 +119,24 @@ def agree_on_file(file: epath.Path) -> None:
     agree({"shared folder": seen})
 
 
-def _compare(name: str, values: list[str], names: list[str] | None) -> None:
+def compare(name: str, values: Sequence[str], hosts: Sequence[str] = ()) -> None:
+    """Checks that the values are one.
+
+    Args:
+      name: of what is compared.
+      values: by process.
+      hosts: their names, where they are known.
+
+    Raises:
+      InputError: if one differs from most; the message names its process.
+
+    Example:
+      >>> compare("code", ["1.0", "1.0"])
+    """
     usual, count = collections.Counter(values).most_common(1)[0]
     for process, value in enumerate(values):
         if value != usual:
-            host = f" on {names[process]}" if names else ""
+            host = f" on {hosts[process]}" if hosts else ""
             others = f"{count} of {len(values)} processes"
             raise InputError(
                 f"{name}: process {process}{host} has {value}, {others} have {usual}; make them the same on all hosts"

@@ -7,6 +7,7 @@ $FAKE_CLOUD holds
   next_states   what `states` will be after the next create
   hosts         how many workers a slice has
   ssh_failures  how many of the next ssh calls fail
+  delete_failures  how many of the next deletes fail
   hanging       the workers that do not answer
   homes/N       of worker N
   gs/BUCKET     what a bucket holds
@@ -28,7 +29,7 @@ QUEUED = ("compute", "tpus", "queued-resources")
 VM = ("compute", "tpus", "tpu-vm")
 FLAGS = {
     ("projects", "describe"): {"format"},
-    ("compute", "tpus", "accelerator-types", "list"): PLACE | {"format"},
+    (*VM, "accelerator-types", "list"): PLACE | {"format"},
     ("beta", "quotas", "info", "list"): {"service", "project", "quiet", "filter", "flatten", "format"},
     ("storage", "ls"): set(),
     ("storage", "cat"): set(),
@@ -49,6 +50,13 @@ def read(name, default=""):
 def refuse(message, code=1):
     print(f"ERROR: (gcloud) {message}", file=sys.stderr)
     sys.exit(code)
+
+
+def fail_while(counter, message, code):
+    left = int(read(counter, "0"))
+    if left:
+        (CLOUD / counter).write_text(str(left - 1))
+        refuse(message, code)
 
 
 def local(url):
@@ -74,10 +82,7 @@ def take_workers():
 
 
 def ssh(worker, command):
-    failures = int(read("ssh_failures", "0"))
-    if failures:
-        (CLOUD / "ssh_failures").write_text(str(failures - 1))
-        refuse("[/usr/bin/ssh] exited with return code [255].", 255)
+    fail_while("ssh_failures", "[/usr/bin/ssh] exited with return code [255].", 255)
     started = []
     for number, home in homes(worker):
         hangs = str(number) in read("hanging").split()
@@ -92,7 +97,7 @@ def answer(command, words, flags, answers):
     match command:
         case ("projects", "describe"):
             return print(words[0]) if words[0] in answers["projects"] else refuse("not found or permission denied")
-        case (_, _, "accelerator-types", _):
+        case (*_, "accelerator-types", _):
             return print("\n".join(answers["types"])) if flags["zone"] in answers["zones"] else refuse("no such zone")
         case ("beta", *_):
             return print("\n".join("\t".join(row) for row in answers["quotas"]))
@@ -122,6 +127,7 @@ def answer(command, words, flags, answers):
             print("WARNING: this is a fake", file=sys.stderr)
             return print(now)
         case "delete":
+            fail_while("delete_failures", "FAILED_PRECONDITION: it is in state SUSPENDING", 1)
             take_workers()
             return states.unlink()
     if now != "ACTIVE":

@@ -1,5 +1,7 @@
 """launch/tpu.sh against a cloud that is a folder: its workers run the real scripts on a training that is a fake."""
 
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -76,6 +78,17 @@ def test_setup_installs_once_and_again_when_packages_change(cloud):
     (cloud.home() / "nncompress_jax_env/.ready").write_text("of other packages")
     assert cloud.tpu("setup")[0] == 0
     assert len((cloud.home() / "python3.log").read_text().splitlines()) == 6
+
+
+def test_what_the_setup_command_leaves_running_is_in_nobodys_way(cloud):
+    cloud.start()
+    mount = '--setup-command=(trap "" TERM; exec sleep 600) >/dev/null & echo $! >>"$HOME/daemons"'
+    try:
+        for _ in range(2):
+            assert cloud.tpu("setup", mount, TPU_SETUP_S="10", TPU_FAILURES="1")[0] == 0
+    finally:
+        for process in (cloud.home() / "daemons").read_text().split():
+            os.kill(int(process), signal.SIGKILL)
 
 
 def test_a_folder_on_the_workers(cloud):

@@ -29,13 +29,14 @@ def test_watch_goes_on_after_a_preemption(cloud):
     assert cloud.tpu("create", "--spot")[0] == 0
     watch = subprocess.Popen(
         cloud.line("watch", "--spot"),
-        env=cloud.environment,
+        env=cloud.environment | {"TPU_SLICES": "1"},  # a delete that is refused is not one
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
     )
     until((cloud.folder / "gs/checkpoint").exists)
     until(lambda: len(cloud.calls(*SSH)) > 3)
+    cloud.write(delete_failures=1)
     cloud.write(states="SUSPENDING\nSUSPENDED")
     out, _ = watch.communicate(timeout=60)
     assert watch.returncode == 0
@@ -55,7 +56,7 @@ def test_watch_goes_on_after_a_preemption(cloud):
     assert [line for line in said if line != "workers: 0 running"] == [
         line for line in expected if line != "workers: 0 running"
     ]
-    assert len(cloud.calls(*QUEUED, "delete")) == 1
+    assert len(cloud.calls(*QUEUED, "delete")) == 2
     assert [call[-1] for call in cloud.calls(*QUEUED, "create")] == ["--spot"] * 2
 
 

@@ -48,7 +48,7 @@ def start(eighty, tmp_path):
     """Starts the run on two processes of four devices each; what still runs at the end is killed."""
     started = []
 
-    def both(workdir, *flags, of_second=()):
+    def both(workdir, *flags, of_second=(), devices=(4, 4)):
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
@@ -56,10 +56,10 @@ def start(eighty, tmp_path):
         where = [f"--data_dir={eighty}", f"--workdir={workdir}", "--keep_last=6", "--platform=cpu"]
         command = [sys.executable, "-m", "tests.training.command", *settings, *where, *flags]
         command += [f"--coordinator=127.0.0.1:{port}", "--processes=2"]
-        environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=4"}
         pair = []
         for process in range(2):
             own = [f"--process={process}", *(of_second if process else ())]
+            environment = os.environ | {"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices[process]}"}
             with (tmp_path / f"{len(started)}.log").open("w") as log:
                 pair.append(subprocess.Popen([*command, *own], env=environment, stdout=log, stderr=log))
             pair[-1].log = Path(log.name)
@@ -152,6 +152,18 @@ def test_the_odd_one_is_named(start, tmp_path):
     expected = f"--keep_last: process 1 on {socket.gethostname()} has 7, 1 of 2 processes have 6; make them the same"
     assert all(expected in process.log.read_text() for process in pair)
     assert not (tmp_path / "run").exists()
+
+
+def test_one_that_has_fewer_devices(start, tmp_path):
+    pair = start(tmp_path / "run", devices=(4, 2))
+    assert ends(pair) == [2, 2]
+    assert all("devices: process 1 has 2, 1 of 2 processes have 4" in process.log.read_text() for process in pair)
+
+
+def test_the_odd_one_of_many():
+    message = "code: process 2 on c has 0.1 ab, 3 of 4 processes have 0.1 cd; make them the same on all hosts"
+    with pytest.raises(nnc.InputError, match=message):
+        processes.compare("code", ["0.1 cd", "0.1 cd", "0.1 ab", "0.1 cd"], "abcd")
 
 
 def test_a_folder_that_is_not_shared(start, tmp_path):
