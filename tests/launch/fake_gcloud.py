@@ -7,7 +7,8 @@ $FAKE_CLOUD holds
   next_states   what `states` will be after the next create
   hosts         how many workers a slice has
   ssh_failures  how many of the next ssh calls fail
-  delete_failures  how many of the next deletes fail
+  delete_failures
+                how many of the next deletes fail
   hanging       the workers that do not answer
   homes/N       of worker N
   gs/BUCKET     what a bucket holds
