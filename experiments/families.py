@@ -63,7 +63,9 @@ class Options(Config):
 def main(options: Options) -> None:
     """Compresses, tests, fine-tunes and tests again; finished runs are not repeated."""
     warnings.simplefilter("once", LeftAlone)
-    dataset = sources.load(options.dataset, data_dir=options.data_dir, image_size=options.image_size)
+    dataset = sources.load(
+        options.dataset, data_dir=options.data_dir, image_size=options.image_size, stream=options.stream
+    )
     rows: list[dict[str, Any]] = []
     for recipe in options.recipes:
         results = [compared(options, dataset, init, recipe) for init in options.inits]

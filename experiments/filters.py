@@ -58,7 +58,9 @@ class Options(Config):
 
 def main(options: Options) -> None:
     """Cuts, tests, fine-tunes and tests again; what is measured is written at once and not repeated."""
-    dataset = sources.load(options.dataset, data_dir=options.data_dir, image_size=options.image_size)
+    dataset = sources.load(
+        options.dataset, data_dir=options.data_dir, image_size=options.image_size, stream=options.stream
+    )
     options.out.mkdir(parents=True, exist_ok=True)
     rows: list[dict[str, Any]] = []
     for criterion, macs in [("none", 1.0), *((each, share) for share in options.macs for each in options.criteria)]:

@@ -47,7 +47,9 @@ def main(options: Options) -> None:
     if variables is None or options.init is None:
         raise InputError("--init is missing: the trained network, a workdir or a .pth file")
     network = models.fitting(models.create(options.model), variables)
-    dataset = sources.load(options.dataset, data_dir=options.data_dir, image_size=options.image_size)
+    dataset = sources.load(
+        options.dataset, data_dir=options.data_dir, image_size=options.image_size, stream=options.stream
+    )
     preprocess = preprocessing(dataset)
     split = InMemory(*dataset.test.read(np.arange(min(options.images, len(dataset.test)))))
     image = jax.ShapeDtypeStruct((1, *split.image_shape), jnp.float32)

@@ -12,7 +12,7 @@ import jax
 
 from nncompress_jax.errors import UnfinishedError
 
-GRACE_S = 8.0
+GRACE_S = 6.0
 """So long a step, a compilation or a batch of a test may go on after the signal; then the last checkpoint has to do."""
 
 
