@@ -68,9 +68,15 @@ def train(config: Config, variables: Variables | None = None) -> Run:
         processes.agree({"checkpoint": f"step {progress.steps}"})
         with Interruption(checkpoints.reached_preemption) as interruption:
             training = _Training(setup, checkpoints, interruption, state, progress)
-            if progress.is_finished:
-                return Run(workdir, progress, training.test())
-            evaluation = training.run(workdir, config.checkpoint_steps)
+            try:
+                evaluation = training.test() if progress.is_finished else training.run(workdir, config.checkpoint_steps)
+            except InterruptionError:
+                training.save()
+                checkpoints.wait_until_finished()
+                raise UnfinishedError(
+                    f"{workdir}: asked to end, saved at step {training.progress.steps} of {total}; "
+                    "the same command goes on from there"
+                ) from None
     return Run(workdir, training.progress, evaluation)
 
 
@@ -110,7 +116,7 @@ class _Training:
         """All epochs that are left; the evaluation is the last one's.
 
         Raises:
-          UnfinishedError: if it is interrupted; it is saved before.
+          InterruptionError: after a step or in a test; state and progress belong together.
         """
         written = self.progress.steps - (not self.progress.is_tested)
         with contextlib.ExitStack() as stack:
@@ -118,23 +124,15 @@ class _Training:
             if processes.is_first():
                 writer = stack.enter_context(metrics.open_writer(workdir, after_step=written))
                 bar = stack.enter_context(metrics.progress_bar())
-            try:
-                steps = chunks(self._setup, self.state)
-                while not self.progress.is_finished:
-                    if self.progress.is_tested or self.progress.steps % self._setup.steps_per_epoch:
-                        self._end_epoch(steps, bar, checkpoint_steps)
-                    evaluation = self.test()
-                    if writer and bar:
-                        self._report(evaluation, writer, bar)
-                    self.progress = self.progress.tested()
-                    self._save(evaluation.accuracy)
-            except InterruptionError:
-                self._save()
-                self._checkpoints.wait_until_finished()
-                raise UnfinishedError(
-                    f"{workdir}: asked to end, saved at step {self.progress.steps} of {self.progress.total_steps}; "
-                    "the same command goes on from there"
-                ) from None
+            steps = chunks(self._setup, self.state)
+            while not self.progress.is_finished:
+                if self.progress.is_tested or self.progress.steps % self._setup.steps_per_epoch:
+                    self._end_epoch(steps, bar, checkpoint_steps)
+                evaluation = self.test()
+                if writer and bar:
+                    self._report(evaluation, writer, bar)
+                self.progress = self.progress.tested()
+                self.save(evaluation.accuracy)
         return evaluation
 
     def test(self) -> Evaluation:
@@ -151,11 +149,7 @@ class _Training:
         )
 
     def _end_epoch(self, chunks: Chunks, bar: ProgressBar | None, checkpoint_steps: int) -> None:
-        """The steps that are left of the epoch.
-
-        Raises:
-          InterruptionError: after a step; state and progress belong together.
-        """
+        """The steps that are left of the epoch; raises as `run` does."""
         setup, length = self._setup, self._setup.steps_per_epoch
         done, steps = self.progress, self.progress.steps
         meter = metrics.Meter(setup.schedule, steps, done.epoch)
@@ -173,7 +167,7 @@ class _Training:
                     break
                 if steps % checkpoint_steps < chunk.steps and steps % length:
                     self.progress = done.at(steps, meter.sums)
-                    self._save()
+                    self.save()
                     meter = metrics.Meter(setup.schedule, steps, self.progress.epoch)
         self.progress = done.at(steps, meter.sums)
         if asked:
@@ -200,7 +194,8 @@ class _Training:
             soft_wrap=True,
         )
 
-    def _save(self, test_accuracy: float | None = None) -> None:
+    def save(self, test_accuracy: float | None = None) -> None:
+        """A checkpoint of where the run stands, unless there is one."""
         if self._saved != self.progress.steps:
             checkpoint.save(self._checkpoints, self.state, self.progress, test_accuracy)
             self._saved = self.progress.steps

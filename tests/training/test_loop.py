@@ -114,6 +114,14 @@ def test_a_finished_run_is_only_tested(finished, monkeypatch):
     assert again.progress == finished.progress
 
 
+def test_a_finished_run_may_be_interrupted_in_its_test(finished, spoilt, monkeypatch):
+    interrupt(monkeypatch, 0)
+    settings = dataclasses.replace(config.read(finished.workdir), workdir=str(spoilt))
+    with pytest.raises(UnfinishedError, match="asked to end, saved at step 12 of 12"):
+        loop.train(settings)
+    assert_equal(spoilt, finished.workdir)
+
+
 def test_checkpoints_within_an_epoch(finished, configured):
     run = loop.train(configured("often", checkpoint_steps=3, keep_last=5))
     kept = sorted(int(folder.name) for folder in (run.workdir / "checkpoints").iterdir())
