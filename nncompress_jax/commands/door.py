@@ -34,8 +34,8 @@ def run(
       name: of the command, in its help; by default the script's.
       flags: by default those that the script was called with.
     """
-    for name in ("absl", "asyncio"):  # orbax logs what it raises, too, with pages of its threads
-        logging.getLogger(name).setLevel(logging.CRITICAL)
+    for library in ("absl", "asyncio"):  # orbax logs what it raises, too, with pages of its threads
+        logging.getLogger(library).setLevel(logging.CRITICAL)
     if not jax.config.jax_compilation_cache_dir:  # type: ignore[attr-defined]
         jax.config.update("jax_compilation_cache_dir", str(cache.folder() / "compiled"))
     try:
