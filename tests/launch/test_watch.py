@@ -99,7 +99,10 @@ def test_watch_gives_a_slice_back_whose_worker_hangs(cloud):
 def test_ctrl_c_ends_a_watch_that_waits(cloud):
     cloud.start()
     cloud.write(hanging=0)
-    watch = subprocess.Popen(cloud.line("watch"), env=cloud.environment | {"TPU_SSH_S": "600"}, start_new_session=True)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # tests that run in the background ignore it
+    environment = cloud.environment | {"TPU_SSH_S": "600"}
+    watch = subprocess.Popen(cloud.line("watch"), env=environment, start_new_session=True)
+    signal.signal(signal.SIGINT, before)
     until(lambda: cloud.calls(*SSH))
     os.killpg(watch.pid, signal.SIGINT)
     assert watch.wait(30) == 130
