@@ -3,6 +3,7 @@
 import dataclasses
 
 import jax
+import numpy as np
 
 from nncompress_jax.types import Array
 
@@ -48,3 +49,17 @@ class Batches:
     def order(self, epoch: int) -> Array:
         """[N] int32, all rows of the split as the epoch, counted from 0, goes through them; on the device."""
         return jax.random.permutation(jax.random.fold_in(jax.random.key(self.seed), epoch), self.count)
+
+    def rows(self, order: np.ndarray, number: int) -> np.ndarray:
+        """The rows of a batch, counted from 0 in its epoch.
+
+        Args:
+          order: [N], of the epoch.
+          number: of the batch.
+
+        Example:
+          >>> Batches(10, 4, keeps_last=True).rows(np.arange(10), 2).tolist()
+          [8, 9]
+        """
+        size = self.size if number < self.full else self.last
+        return order[number * self.size :][:size]

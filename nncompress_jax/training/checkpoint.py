@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import errno
 import logging
 import os
 import re
@@ -29,6 +30,9 @@ from nncompress_jax.types import Variables
 from nncompress_jax.weights.structure import check_same, structure, with_structure
 
 Loaded = TypeVar("Loaded")
+
+FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
+"""Error numbers of storage that takes no more."""
 
 
 @contextlib.contextmanager
@@ -176,16 +180,16 @@ def _accuracy(metrics: dict[str, float]) -> float:
 
 @contextlib.contextmanager
 def _writing(folder: Any) -> Iterator[None]:
-    """Tells storage that is full, or refuses, from other failures."""
+    """Tells storage that is full from other failures; tensorstore gives the system's error number in its text."""
     try:
         yield
     except (OSError, ValueError) as error:
-        number = error.errno if isinstance(error, OSError) else re.search(r"os_error_code='(\d+)'", str(error))
-        if number is None or isinstance(error, InputError | StorageError):
+        named = re.search(r"os_error_code='(\d+)'", str(error))
+        number = int(named[1]) if named else getattr(error, "errno", None)
+        if number not in FULL:
             raise
-        reason = os.strerror(number if isinstance(number, int) else int(number[1]))
         raise StorageError(
-            f"{folder}: a checkpoint cannot be written: {reason}; those before it are whole: make room, "
+            f"{folder}: a checkpoint cannot be written: {os.strerror(number)}; those before it are whole: make room, "
             "and the same command goes on from the latest"
         ) from error
 

@@ -69,8 +69,9 @@ class Resident:
 
     def __init__(self, setup: Setup, state: TrainState, steps: int | None = None):
         self._batches, self._mesh = setup.batches, setup.mesh
-        whole = setup.dataset.train.read(np.arange(len(setup.dataset.train)))
-        self._data = place(whole, replicated(setup.mesh))
+        train = setup.dataset.train
+        assert isinstance(train, InMemory)
+        self._data = place((train.images, train.labels), replicated(setup.mesh))
         self._program = compile_train_steps(setup.model.apply, setup.optimizer, setup.augment, setup.mesh)
         self._compiled: dict[tuple[int, ...], Any] = {}
         self._state = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state)
@@ -97,7 +98,7 @@ class Resident:
         yield from left[:in_chunks].reshape(-1, self.steps, size)
         yield from left[in_chunks:, None]
         if self._batches.last:
-            yield order[full * size :][None, : self._batches.last]
+            yield self._batches.rows(order, full)[None]
 
     def _compile(self, shape: tuple[int, ...]) -> Any:
         if shape not in self._compiled:
@@ -126,9 +127,9 @@ class Streamed:
     def __init__(self, setup: Setup, state: TrainState):
         self._setup = setup
         program = compile_train_step(setup.model.apply, setup.optimizer, setup.augment, setup.mesh)
-        share, last = by_example(setup.mesh), setup.batches.last
+        share, rows = by_example(setup.mesh), np.arange(setup.batches.count)
         self._compiled = {}
-        for size in {setup.batches.size if setup.batches.full else 0, last} - {0}:
+        for size in {len(setup.batches.rows(rows, number)) for number in (0, len(setup.batches) - 1)}:
             images = jax.ShapeDtypeStruct((size, *setup.image_shape), jnp.uint8, sharding=share)
             labels = jax.ShapeDtypeStruct((size,), jnp.int32, sharding=share)
             self._compiled[size] = program.lower(state, images, labels).compile()
@@ -137,16 +138,15 @@ class Streamed:
         """As `Chunks.after`."""
         setup = self._setup
         epoch, first = divmod(step, len(setup.batches))
-        order, size = np.asarray(setup.batches.order(epoch)), setup.batches.size
+        order = np.asarray(setup.batches.order(epoch))
 
         def rows_of(number: int) -> np.ndarray:
-            rows = order[number * size : (number + 1) * size]
-            rows = rows[: size if len(rows) == size else setup.batches.last]
+            rows = setup.batches.rows(order, number)
             return rows[own_share(len(rows), setup.mesh)]
 
         with contextlib.closing(batches(setup.dataset.train, rows_of, len(setup.batches), start=first)) as read:
             for number, own in enumerate(read, first):
-                count = size if number < setup.batches.full else setup.batches.last
+                count = len(setup.batches.rows(order, number))
                 yield Chunk(1, count, functools.partial(self._run, count, own))
 
     def _run(self, count: int, own: Batch, state: TrainState) -> tuple[TrainState, Metrics]:

@@ -2,9 +2,7 @@
 
 import dataclasses
 import itertools
-import json
 import os
-import shutil
 import signal
 from pathlib import Path
 
@@ -21,35 +19,7 @@ from nncompress_jax.training.config import Config
 from nncompress_jax.training.evaluation import evaluate
 from nncompress_jax.training.interruption import Interruption
 from nncompress_jax.training.setup import prepare
-
-CONFIG = Config(model="narrow", dataset="tiny", epochs=3, batch_size=16, learning_rate=0.01)
-
-
-@pytest.fixture(scope="module")
-def configured(tiny_data, tmp_path_factory):
-    """The configuration of a run, in a folder of its own."""
-
-    def make(name, **changes):
-        folder = tmp_path_factory.mktemp(name)
-        return dataclasses.replace(CONFIG, data_dir=tiny_data, workdir=str(folder / "run"), **changes)
-
-    return make
-
-
-@pytest.fixture(scope="module")
-def finished(configured):
-    """A run of three epochs, from beginning to end."""
-    return loop.train(configured("finished"))
-
-
-@pytest.fixture
-def spoilt(finished, tmp_path):
-    """A copy of the finished run that may be changed."""
-    return Path(shutil.copytree(finished.workdir, tmp_path / "run"))
-
-
-def lines(workdir):
-    return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+from tests.training.runs import assert_equal, lines
 
 
 def test_what_a_run_leaves(finished):
@@ -59,10 +29,6 @@ def test_what_a_run_leaves(finished):
     assert [line["step"] for line in lines(finished.workdir)] == [4, 8, 12]
     assert lines(finished.workdir)[-1]["test_accuracy"] == finished.evaluation.accuracy
     assert list(finished.workdir.glob("events.out.tfevents.*"))
-
-
-def assert_equal(ours, theirs):
-    jax.tree.map(np.testing.assert_array_equal, checkpoint.restore(ours), checkpoint.restore(theirs))
 
 
 def interrupt(monkeypatch, after):
@@ -156,59 +122,6 @@ def test_a_workdir_of_another_run(finished):
         message = f"holds a run of {name}={theirs}, not {value}; choose another --workdir, or --{name}={theirs}"
         with pytest.raises(nnc.InputError, match=message):
             loop.train(dataclasses.replace(settings, **{name: value}))
-
-
-def truncated(folder):
-    for file in folder.rglob("*"):
-        if file.is_file() and file.stat().st_size > 1000:
-            os.truncate(file, file.stat().st_size // 2)
-
-
-def flipped(folder):
-    """One bit of the largest file of the variables."""
-    largest = max((folder / "variables").rglob("*"), key=lambda file: file.stat().st_size if file.is_file() else 0)
-    content = bytearray(largest.read_bytes())
-    content[len(content) // 2] ^= 4
-    largest.write_bytes(content)
-
-
-def emptied(folder):
-    shutil.rmtree(folder)
-    folder.mkdir()
-
-
-def misdescribed(folder):
-    """A number that is read without complaint."""
-    file = folder / "described" / "metadata"
-    content = file.read_text()
-    assert '"total_steps": 12' in content
-    file.write_text(content.replace('"total_steps": 12', '"total_steps": 13'))
-
-
-@pytest.mark.parametrize("damage", [truncated, flipped, emptied, misdescribed])
-def test_a_damaged_checkpoint_is_reported_and_the_one_before_taken(damage, finished, spoilt, caplog, monkeypatch):
-    damage(spoilt / "checkpoints" / "12")
-    checkpoint.restore(spoilt)
-    message = "checkpoints/12: damaged checkpoint ("
-    assert message in caplog.text
-    assert "step 8 is taken, the latest that is whole" in caplog.text
-
-    run = loop.train(dataclasses.replace(config.read(finished.workdir), workdir=str(spoilt)))
-    assert_equal(spoilt, finished.workdir)
-    assert [line["step"] for line in lines(run.workdir)] == [4, 8, 12]
-    assert [folder.name.split("-")[0] for folder in (spoilt / "damaged").iterdir()] == ["12"]
-    caplog.clear()
-    checkpoint.restore(spoilt)
-    assert not caplog.text
-
-
-def test_no_checkpoint_is_whole(finished, spoilt):
-    for folder in (spoilt / "checkpoints").iterdir():
-        truncated(folder)
-    settings = dataclasses.replace(config.read(finished.workdir), workdir=str(spoilt))
-    for use in (lambda: checkpoint.restore(spoilt), lambda: loop.train(settings)):
-        with pytest.raises(nnc.InputError, match="checkpoints/12: damaged checkpoint .*, and no other is whole"):
-            use()
 
 
 def test_a_damaged_configuration(spoilt):
