@@ -94,8 +94,7 @@ def compared(options: Options, dataset: sources.Dataset, init: str, recipe: str)
     stages = [recipe.replace("/", "+")] if options.no_fine_tuning else recipe.split("/")
     for stage in stages:
         name = f"{Path(init).stem}-{stage.replace(':', '').replace('.', '')}"
-        own = {"init": init, "compress": None if stage == "none" else stage, "workdir": str(options.out / name)}
-        config = Config(**{field.name: getattr(options, field.name) for field in dataclasses.fields(Config)} | own)
+        config = options.run(init=init, compress=None if stage == "none" else stage, workdir=str(options.out / name))
         variables = initial_variables(config)
         assert variables is not None
         settled = nnc.settle(variables)

@@ -5,7 +5,6 @@ python experiments/filters.py --model=vgg16 --inits vgg16.pth --dataset=cifar10 
 """
 
 import dataclasses
-import json
 import statistics
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,12 +20,14 @@ from nncompress_jax import criteria, models
 from nncompress_jax.commands import door
 from nncompress_jax.data import sources
 from nncompress_jax.initial import initial_variables
+from nncompress_jax.report.measurements import Measurements
 from nncompress_jax.report.table import Table
-from nncompress_jax.training import checkpoint
-from nncompress_jax.training.config import Config
+from nncompress_jax.training import checkpoint, checksums
+from nncompress_jax.training.config import Config, what
 from nncompress_jax.training.evaluation import evaluate
 from nncompress_jax.training.loop import train
 from nncompress_jax.training.setup import calibration_batches, preprocessing
+from nncompress_jax.types import Variables
 
 FORMATS = {
     **{"criterion": "", "macs": ",", "parameters": ",", "accuracy": ".4f", "spread": ".4f"},
@@ -101,22 +102,31 @@ def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
 
 def compared(options: Options, dataset: sources.Dataset, init: str, criterion: str, macs: float) -> Mapping[str, Any]:
     """Accuracy before and after fine-tuning, and of the end in int8."""
-    name = f"{Path(init).stem}-{criterion}-{macs:g}-{options.seed}"
-    file = options.out / f"{name}{'-cut' if options.no_fine_tuning else ''}.json"
-    if file.exists():
-        return json.loads(file.read_text())
-    own = {"init": init, "compress": None, "workdir": str(options.out / name)}
-    config = Config(**{field.name: getattr(options, field.name) for field in dataclasses.fields(Config)} | own)
+    config = options.run(init=init, compress=None)
     variables = initial_variables(config)
     assert variables is not None
-    network, preprocess = models.fitting(models.create(options.model), variables), preprocessing(dataset)
+    run = what(config) | {"init": checksums.of_description(checksums.of_leaves(variables))}
+    folder = f"{Path(init).stem}-{criterion}-{macs:g}-{checksums.of_description(run):08x}"
+    config = dataclasses.replace(config, workdir=str(options.out / folder))
+    cut = {"criterion": criterion, "macs": macs, "fine_tuning": not options.no_fine_tuning}
+    return Measurements(options.out / "measurements.jsonl").of(
+        cut | run, lambda: measured(config, variables, dataset, criterion, macs, not options.no_fine_tuning)
+    )
+
+
+def measured(
+    config: Config, variables: Variables, dataset: sources.Dataset, criterion: str, macs: float, fine_tuning: bool
+) -> dict[str, Any]:
+    """What `compared` gives, computed."""
+    name = config.folder().name
+    network, preprocess = models.fitting(models.create(config.model), variables), preprocessing(dataset)
     images = calibration_batches(dataset, BATCHES, min(BATCH_SIZE, len(dataset.train) // BATCHES))
     if criterion != "none":
-        method = nnc.prune_filters(macs=macs, **methods(dataset, images, options.seed)[criterion])
+        method = nnc.prune_filters(macs=macs, **methods(dataset, images, config.seed)[criterion])
         variables = nnc.compress(variables, method, apply=network.apply, batches=images)
     result = evaluate(network.apply, variables, dataset.test, preprocess, description=f"testing {name}")
     tuned: float | None = None
-    if not options.no_fine_tuning:
+    if fine_tuning:
         run = train(config, variables)
         variables, tuned = checkpoint.restore(run.workdir), run.evaluation.accuracy
     method = nnc.quantize(ranges=nnc.calibration.mean_squared_error)
@@ -124,9 +134,7 @@ def compared(options: Options, dataset: sources.Dataset, init: str, criterion: s
     int8 = evaluate(network.apply, small, dataset.test, preprocess, description=f"testing {name} int8")
     cost = nnc.cost(network.apply, variables, jax.ShapeDtypeStruct((1, *dataset.test.image_shape), np.float32))
     figures = {"accuracy": result.accuracy, "fine_tuned": tuned, "int8": int8.accuracy}
-    figures |= {"macs": cost.macs, "parameters": cost.parameters}
-    file.write_text(json.dumps(figures))
-    return figures
+    return figures | {"macs": cost.macs, "parameters": cost.parameters}
 
 
 if __name__ == "__main__":

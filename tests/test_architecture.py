@@ -112,6 +112,7 @@ ORDER = [
     "initial",
     "report.explain",
     "report.int8",
+    "report.measurements",
     "report.sensitivity",
     "report.plots",
     "commands",

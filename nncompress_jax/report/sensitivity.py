@@ -1,6 +1,5 @@
 """How much each group of channels can lose."""
 
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,9 +8,11 @@ import jax
 import numpy as np
 from rich.progress import track
 
-from nncompress_jax.couplings import Coupling
+from nncompress_jax.couplings import Coupling, Group
 from nncompress_jax.errors import InputError
+from nncompress_jax.report.measurements import Measurements
 from nncompress_jax.report.table import Table
+from nncompress_jax.training import checksums
 from nncompress_jax.weights.base import dense, is_compressed
 
 FORMATS = {"group": "", "channels": ",", "rate": ".2f", "kept": ",", "accuracy": ".4f"}
@@ -36,14 +37,14 @@ def sensitivity(
       measure: accuracy, or whatever counts, of variables in which the channels are zero: dense, so that one compiled
         program serves all.
       rates: shares of the channels that go; one channel stays.
-      file: one line for each measurement, written at once; those that are there are not repeated.
-      title: of the table.
+      file: of measurements, which are not repeated: of these weights, under this title.
+      title: of the table; says what `measure` measures.
 
     Returns:
       A row for each group and rate; rate 0 is the network as it is.
 
     Raises:
-      InputError: for rates outside of 0 to 1, and where the file is of another network.
+      InputError: for rates outside of 0 to 1.
 
     Example:
       >>> import jax.numpy as jnp
@@ -56,40 +57,21 @@ def sensitivity(
     """
     if bad := [rate for rate in rates if not 0 < rate < 1]:
         raise InputError(f"rates {bad}: expected more than 0 and less than 1, the share of the channels that goes")
-    known = _read(file, coupled)
+    measurements = Measurements(file)
+    network = {"measured": title, "weights": checksums.of_description(checksums.of_leaves(variables))}
     tasks = [
         (group, score, rate) for group, score in zip(coupled.groups, scores, strict=True) for rate in (0.0, *rates)
     ]
     rows: list[dict[str, Any]] = []
     for group, score, rate in track(tasks, "measuring", transient=True, disable=file is None):
-        row = known.get((group.name, rate))
-        if row is None:
-            count = max(round((1 - rate) * group.size), 1)
-            there = np.isin(np.arange(group.size), np.argsort(-score, kind="stable")[:count])
+        count = max(round((1 - rate) * group.size), 1)
+        there = np.isin(np.arange(group.size), np.argsort(-score, kind="stable")[:count])
+        gone = {"group": group.name, "channels": np.flatnonzero(~there).tolist()} if rate else {}
+
+        def measured(group: Group = group, there: np.ndarray = there) -> dict[str, float]:
             cut = coupled.cut(variables, {group.name: there})
-            whole = [row["accuracy"] for row in rows if not row["rate"]]
-            accuracy = whole[0] if whole and not rate else measure(jax.tree.map(dense, cut, is_leaf=is_compressed))
-            row = {"group": group.name, "channels": group.size, "rate": rate, "kept": count, "accuracy": accuracy}
-            _write(file, row)
-        rows.append(row)
+            return {"accuracy": measure(jax.tree.map(dense, cut, is_leaf=is_compressed))}
+
+        row = {"group": group.name, "channels": group.size, "rate": rate, "kept": count}
+        rows.append(row | measurements.of(network | {"without": gone}, measured))
     return Table(title, FORMATS, rows)
-
-
-def _write(file: Path | None, row: dict[str, Any]) -> None:
-    if file is not None:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with file.open("a") as lines:
-            lines.write(json.dumps(row) + "\n")
-
-
-def _read(file: Path | None, coupled: Coupling) -> dict[tuple[str, float], dict[str, Any]]:
-    if file is None or not file.exists():
-        return {}
-    sizes = {group.name: group.size for group in coupled.groups}
-    rows = [json.loads(line) for line in file.read_text().splitlines()]
-    for row in rows:
-        if sizes.get(row["group"]) != row["channels"]:
-            expected = sizes.get(row["group"], "no such group")
-            found = f"{row['group']} with {row['channels']} channels"
-            raise InputError(f"{file}: has {found}, expected {expected}, so it is another network's; remove it")
-    return {(row["group"], row["rate"]): row for row in rows}

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 from pathlib import Path
+from typing import Any
 
 import jax
 from etils import epath
@@ -86,9 +87,18 @@ class Config(Settings):
             parts.append(self.compress.replace(":", "").replace("+", "-"))
         return epath.Path("runs", "-".join([*parts, f"seed{self.seed}"] + ["bfloat16"] * bool(self.bfloat16)))
 
+    def run(self, **changes: Any) -> "Config":
+        """The run alone, without what a subclass adds, and with some settings changed."""
+        return Config(**{field.name: getattr(self, field.name) for field in dataclasses.fields(Config)} | changes)
+
 
 HOW_NOT_WHAT = {"workdir", "data_dir", "stream", "checkpoint_steps", "keep_last"}
 """Settings that may change when a run goes on: its result does not depend on them."""
+
+
+def what(config: Config) -> dict[str, Any]:
+    """The settings that a run's result depends on."""
+    return {name: value for name, value in dataclasses.asdict(config).items() if name not in HOW_NOT_WHAT}
 
 
 def claim(config: Config, *, writes: bool = True) -> epath.Path:
@@ -99,8 +109,8 @@ def claim(config: Config, *, writes: bool = True) -> epath.Path:
     """
     folder = config.folder()
     if (folder / FILE_NAME).exists():
-        ours, theirs = dataclasses.asdict(config), dataclasses.asdict(read(folder))
-        for name in sorted(ours.keys() - HOW_NOT_WHAT, key=lambda name: name != "model"):
+        ours, theirs = what(config), what(read(folder))
+        for name in sorted(ours, key=lambda name: name != "model"):
             if ours[name] != theirs[name]:
                 raise InputError(
                     f"{folder} holds a run of {name}={theirs[name]}, not {ours[name]}; "

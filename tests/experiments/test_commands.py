@@ -12,7 +12,7 @@ import pytest
 import nncompress_jax as nnc
 from nncompress_jax.importers import torch as importer
 from nncompress_jax.initial import initial_variables
-from nncompress_jax.training import checkpoint
+from nncompress_jax.training import checkpoint, checksums
 from nncompress_jax.training.config import Config
 from nncompress_jax.tree import named_leaves
 
@@ -192,6 +192,16 @@ def test_filters(command, workdir, tiny_data, tmp_path):
     assert cut["macs"] == pytest.approx(0.5 * none["macs"], rel=0.02)
     assert (cut["spread"], cut["fine_tuned"]) == (0, None)
     assert f"| taylor | {cut['macs']:,} |" in out
+    measured = tmp_path / "measurements.jsonl"
+    lines = measured.read_text().splitlines()
+    assert len(lines) == 2
+    code, again, _ = command(f"filters {data} --inits {workdir} {some} --out={tmp_path}")
+    assert (code, again.split()) == (0, out.split())
+    assert measured.read_text().splitlines() == lines
+    none, cut = (json.loads(line)["of"] for line in lines)
+    assert cut == none | {"criterion": "taylor", "macs": 0.5}
+    assert {"model", "dataset", "init", "seed", "epochs", "learning_rate", "fine_tuning"} < cut.keys()
+    assert cut["init"] == checksums.of_description(checksums.of_leaves(checkpoint.restore(workdir)))
 
 
 def test_channels_are_cut_by_a_recipe(workdir, tiny_data):
@@ -215,10 +225,12 @@ def test_sensitivity(command, workdir, tiny_data, tmp_path):
     code, again, _ = command(line)
     assert (code, again.split()) == (0, out.split())
     assert (tmp_path / f"{name}.jsonl").read_text() == measured
-    (tmp_path / f"{name}.jsonl").write_text(measured.replace('"channels": 32', '"channels": 33'))
-    code, _, err = command(line)
-    assert code == 2
-    assert "with 33 channels, expected 32, so it is another network's; remove it" in err
+    code, _, _ = command(f"{line} --rates 0.25")
+    lines = [json.loads(line)["of"] for line in (tmp_path / f"{name}.jsonl").read_text().splitlines()]
+    assert [len(each["without"].get("channels", ())) for each in lines[:2]] == [0, 16]
+    assert (code, len(lines)) == (0, 9)  # the whole network, and four groups at two rates
+    code, _, _ = command(line.replace("--images=16", "--images=8"))
+    assert len((tmp_path / f"{name}.jsonl").read_text().splitlines()) == 14
     code, _, err = command(f"sensitivity {data}")
     assert (code, err) == (2, "error: --init is missing: the trained network, a workdir or a .pth file\n")
 
