@@ -91,7 +91,7 @@ class Flow:
             return [self.joined(results, meet(r.owner for r in results)) for results in zip(*branches, strict=True)]
         if inside and name not in ELEMENT_PROGRAMS:
             return self.run(getattr(inside[0], "jaxpr", inside[0]), values, repeats)
-        if equation.primitive in ELEMENTWISE or name == "convert_element_type":
+        if equation.primitive in ELEMENTWISE:
             return [dataclasses.replace(self.joined(values, owner), fill=filled(equation, values))]
         if not marked:
             fill = values[0].fill if name == "broadcast_in_dim" else None

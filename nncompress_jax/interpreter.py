@@ -20,7 +20,8 @@ from nncompress_jax.ops.fast import FAST, has_fast_form
 from nncompress_jax.program import PRODUCTS, Owner, holds, meet, settled_owners
 from nncompress_jax.types import Array
 from nncompress_jax.weights.base import bind, dense, is_compressed
-from nncompress_jax.weights.kept import Kept, conforming
+from nncompress_jax.weights.kept import Kept, conforming, on_fills
+from nncompress_jax.weights.kept_elementwise import ELEMENTWISE
 
 Statistic = Callable[[str, Array], Any]
 
@@ -53,7 +54,7 @@ class Interpreter:
       statistic: of what enters each weight; None: nothing is observed.
       fast: float operations run in the forms of `FAST`.
       channels: arrays of one value are `Kept` without any channel, so that they do not bring those back that others
-        lack.
+        lack; scalars that can be known are, so that zeros are known to be zero.
     """
 
     statistic: Statistic | None = None
@@ -86,6 +87,8 @@ class Interpreter:
             return inside(self, equation, values, owners)
         if self.channels and equation.primitive is lax.broadcast_in_dim_p and not jnp.ndim(values[0]):
             results: list[Any] = [Kept.uniform(values[0], equation.params["shape"])]
+        elif self.channels and equation.primitive in ELEMENTWISE and not any(map(jnp.ndim, values)):
+            results = on_fills(lambda *values: _bound(equation, values), values)
         elif self.fast and not compressed and has_fast_form(equation.primitive, values, equation.params):
             results = [FAST[equation.primitive](*values, **equation.params)]
         else:

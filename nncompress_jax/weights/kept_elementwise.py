@@ -18,7 +18,7 @@ NAMES = (
     "ne neg nextafter not or pow reduce_precision rem round rsqrt select_n sign sin sinh sqrt square stop_gradient "
     "sub tan tanh xor"
 )
-ELEMENTWISE = (add_jaxvals_p, *(getattr(lax, f"{name}_p") for name in NAMES.split()))
+ELEMENTWISE = (add_jaxvals_p, lax.convert_element_type_p, *(getattr(lax, f"{name}_p") for name in NAMES.split()))
 """Operations whose results depend on the operands' entries at the same place alone."""
 
 
@@ -58,7 +58,8 @@ def _every(combine: Any, cuts: Sequence[Cuts]) -> Cuts:
 
 
 for _primitive in ELEMENTWISE:
-    registered(_primitive, elementwise)
+    if _primitive is not lax.convert_element_type_p:  # of which every weight has a rule
+        registered(_primitive, elementwise)
 
 
 @quax.register(lax.convert_element_type_p)
