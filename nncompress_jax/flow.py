@@ -1,20 +1,20 @@
 """Following the channels of weights through a program: which of them meet, and which have to stay.
 
-Every position of every axis of a weight has a label. Operations carry labels along, and tie those that meet: channels
-that have to be cut together. Labels of channels that an operation needs, or of which nothing is known, are held.
+Operations carry labels along, and tie those that meet: channels that have to be cut together. Labels of channels that
+an operation needs, or of which nothing is known, are held.
 """
 
 import dataclasses
-import functools
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from jax import lax
 
-from nncompress_jax.contraction import of_convolution, of_dot, placed
+from nncompress_jax.contraction import Axes, of_convolution, of_dot, placed
+from nncompress_jax.labels import Labels
 from nncompress_jax.marked import Marked, filled, only, read
-from nncompress_jax.marks import MIXED_AXES, Mark, along, axes_of, followed
+from nncompress_jax.marks import MIXED_AXES, Mark, along, axes_of, followed, gathered, simplest
 from nncompress_jax.program import ELEMENT_PROGRAMS, PRODUCTS, Owner, meet, product_of
 from nncompress_jax.weights.kept_elementwise import ELEMENTWISE
 
@@ -38,36 +38,12 @@ class Reach:
     outputs: np.ndarray
 
 
-class Flow:
-    """What was found: pairs of labels that are tied, labels that are held with the reason, and products.
-
-    Label 0 is that of everything that cannot be cut.
-    """
+class Flow(Labels):
+    """What was found on the way through a program: labels that are tied, and held, and products."""
 
     def __init__(self) -> None:
-        self.count = 1
-        self.ties: list[np.ndarray] = []
-        self.held: list[tuple[np.ndarray, str]] = []
+        super().__init__()
         self.products: list[Reach] = []
-
-    def labels(self, number: int) -> np.ndarray:
-        """New ones."""
-        self.count += number
-        return np.arange(self.count - number, self.count)
-
-    def leaf(self, path: str, shape: Sequence[int]) -> Marked:
-        """A weight with new labels along each axis."""
-        sizes = [(axis, size) for axis, size in enumerate(shape) if size > 1]
-        return Marked(tuple(along(axis, len(shape), self.labels(size)) for axis, size in sizes), path, 0.0)
-
-    def tie(self, one: Mark, other: Mark) -> None:
-        """Channels that have to be cut together."""
-        pairs = np.stack(np.broadcast_arrays(one, other), -1).reshape(-1, 2)
-        self.ties.append(np.unique(pairs, axis=0))
-
-    def hold(self, mark: Mark, reason: str) -> None:
-        """Channels that have to stay."""
-        self.held.append((np.unique(mark), reason))
 
     def run(self, jaxpr: Any, values: Sequence[Marked], repeats: int = 1) -> list[Marked]:
         """Through a program."""
@@ -98,6 +74,15 @@ class Flow:
             return [Marked(owner=owner, fill=fill)] * len(equation.outvars)
         if name == "concatenate":
             return [self.concatenated(equation, values, owner)]
+        if name == "stack":
+            axis = equation.params["axis"]
+            marks = [tuple(np.expand_dims(mark, axis) for mark in value.marks) for value in values]
+            values = [dataclasses.replace(value, marks=own) for value, own in zip(values, marks, strict=True)]
+            return [self.joined(values, owner)]
+        if name == "optimization_barrier":
+            return values
+        if name in ("gather", "dynamic_slice"):
+            return [self.gathered(equation, values, owner)]
         if name == "pad":
             return [self.padded(equation, values, owner)]
         return self.moved(equation, values, owner)
@@ -125,10 +110,8 @@ class Flow:
         results: list[list[Mark]] = [[] for _ in range(count)]
         for mark in value.marks:
             mixed = set(MIXED_AXES[name](equation.params)) & set(axes_of(mark)) if name in MIXED_AXES else set()
-            if mixed and mixed < set(axes_of(mark)):  # as in group normalization: whole groups can be cut
-                first = functools.reduce(lambda mark, axis: mark.take([0], axis), sorted(mixed), mark)
-                self.tie(mark, first)
-                mark = first
+            if mixed < set(axes_of(mark)):  # as in group normalization: whole groups can be cut
+                mark = self.whole(mark, mixed)
             found = followed(name, equation.params, mark, shape)
             if found is None:
                 needed = f"{name} over all channels, as normalization does"
@@ -138,25 +121,37 @@ class Flow:
                     self.hold(mark, f"{name} merges them with other channels")
                 elif each.size > 1:
                     result.append(each)
+                else:
+                    self.hold(each, f"{name} takes one channel on its own")
         fill = value.fill if value.fill == 0 or name not in MIXED_AXES else None
         return [Marked(tuple(result), owner, fill) for result in results]
+
+    def gathered(self, equation: Any, values: Sequence[Marked], owner: Owner) -> Marked:
+        """Reading at places that are not known: channels of axes that are read whole are still there."""
+        (value, *_), name = values, equation.primitive.name
+        shape, rank = equation.invars[0].aval.shape, equation.outvars[0].aval.ndim
+        found = [(mark, gathered(name, equation.params, mark, shape, rank)) for mark in value.marks]
+        for mark, result in found:
+            if result is None:
+                self.hold(mark, f"{name}: which of them it reads is not known")
+        for mark in (mark for place in values[1:] for mark in place.marks):
+            self.hold(mark, f"{name} reads where they say")
+        return Marked(tuple(result for _, result in found if result is not None), owner, value.fill)
 
     def concatenated(self, equation: Any, values: Sequence[Marked], owner: Owner) -> Marked:
         """Along one axis, labels one after the other; operands without any there cannot be cut."""
         axis = equation.params["dimension"]
-        rank = equation.outvars[0].aval.ndim
+        here = [[mark for mark in value.marks if axis in axes_of(mark)] for value in values]
+        over = {axis}.union(*(axes_of(mark) for marks in here for mark in marks))
         pieces, others = [], []
-        for atom, value in zip(equation.invars, values, strict=True):
-            here = [mark for mark in value.marks if axis in axes_of(mark)]
+        for atom, value, marks in zip(equation.invars, values, here, strict=True):
+            shape = [size if place in over else 1 for place, size in enumerate(atom.aval.shape)]
+            pieces.append(np.broadcast_to(marks[0] if marks else 0, shape))
             others.append(Marked(tuple(mark for mark in value.marks if axis not in axes_of(mark))))
-            if here and axes_of(here[0]) != [axis]:
-                self.hold(here[0], "concatenate of split channels")
-                here = []
-            pieces.append(here[0].ravel() if here else np.zeros(atom.aval.shape[axis], int))
-        rest = self.joined(others, owner).marks
-        own = np.concatenate(pieces)
+        own = simplest(np.concatenate(pieces, axis))
+        together = self.joined([*others, *([Marked((own,))] if own.any() else [])], owner)
         zero = all(value.fill == 0 for value in values if value.marks)
-        return Marked((*rest, *([along(axis, rank, own)] if own.any() else [])), owner, 0.0 if zero else None)
+        return dataclasses.replace(together, fill=0.0 if zero else None)
 
     def padded(self, equation: Any, values: Sequence[Marked], owner: Owner) -> Marked:
         """What is padded along marked axes has new labels."""
@@ -167,7 +162,7 @@ class Flow:
                 for size, each in zip(mark.shape, equation.params["padding_config"], strict=True)
             ]
             spread = np.asarray(lax.pad(mark.astype(np.int32), np.int32(-1), config)).astype(int)
-            spread[spread < 0] = self.labels(int((spread < 0).sum()))  # nothing depends on what is padded
+            spread[spread < 0] = self.new(int((spread < 0).sum()))  # nothing depends on what is padded
             marks.append(spread)
         return Marked(tuple(marks), owner, values[0].fill if values[0].fill == values[1].fill else None)
 
@@ -206,7 +201,7 @@ class Flow:
             if equation.params["feature_group_count"] > 1:
                 values = self.grouped(equation.params, values, shapes)
         sides = [
-            tuple(placed(mark, axes.places[i], len(axes.order)) for mark in value.marks)
+            tuple(self.one_axis(placed(mark, axes.places[i], len(axes.order)), axes) for mark in value.marks)
             for i, value in enumerate(values)
         ]
         touched = [{axis for mark in marks for axis in axes_of(mark)} for marks in sides]
@@ -216,10 +211,8 @@ class Flow:
                     self.hold(mark, "they multiply what cannot be cut")
         everything = self.joined([Marked(marks) for marks in sides], None).marks
         over = [mark for mark in everything if set(axes_of(mark)) & axes.summed]
-        for mark in over:
-            if set(axes_of(mark)) - axes.summed:
-                self.hold(mark, "only a part of a split axis is summed over")
-            elif all(value.fill != 0 for value in values):
+        if all(value.fill != 0 for value in values):
+            for mark in over:
                 self.hold(mark, "channels without weights would still count")
         free = [mark for mark in everything if set(axes_of(mark)) <= set(axes.results)]
         result = [mark.transpose(axes.order).reshape([mark.shape[axis] for axis in axes.results]) for mark in free]
@@ -240,6 +233,12 @@ class Flow:
         zero = all(value.fill == 0 for value, marks in zip(values, sides, strict=True) if marks)
         return Marked(tuple(result), meet(value.owner for value in values), 0.0 if zero else None)
 
+    def one_axis(self, mark: Mark, axes: Axes) -> Mark:
+        """Of a split axis, as that of the heads of attention and of what each holds, one part can be cut: the first."""
+        here = [axis for axis in axes.order if axis in axes_of(mark)]
+        stays = next((axis for axis in here if axis not in axes.summed), here[0])
+        return self.whole(mark, [axis for axis in here if axis != stays])
+
     def without(self, value: Marked, axes: Sequence[int], reason: str) -> Marked:
         """A value whose channels along some axes have to stay."""
         for mark in value.marks:
@@ -256,6 +255,11 @@ class Flow:
         data, kernel = values
         c, i, o = (only(*pair) for pair in ((data, channels), (kernel, inputs), (kernel, outputs)))
         whole = groups >= each
+        if (
+            whole and c is not None and data.fill == 0 and not kernel.marks
+        ):  # a fixed filter of each channel, as to blur it
+            o = np.repeat(c.reshape(groups, each)[:, 0], shapes[1][outputs] // groups)
+            kernel = dataclasses.replace(kernel, marks=(along(outputs, len(shapes[1]), o),))
         rows = [None if mark is None else mark.reshape(groups, -1) for mark in (c, o)]
         ones = [row if row is None else row[:, :1] if whole else row[:1] for row in rows]
         for row, one in zip(rows, ones, strict=True):

@@ -37,12 +37,14 @@ def read(known: Any, atom: Any) -> Marked:
     """Of a variable, or of a literal."""
     if not isinstance(atom, core.Literal):
         return known.get(atom, Marked(owner=""))
-    return Marked(owner="", fill=float(atom.val) if np.ndim(atom.val) == 0 else None)
+    return Marked(owner="", fill=_number(atom.val) if np.ndim(atom.val) == 0 else None)
 
 
 def filled(equation: Any, values: Sequence[Marked]) -> float | None:
     """What an elementwise operation makes of missing channels."""
     if equation.primitive is lax.mul_p and any(value.fill == 0 for value in values):
+        return 0.0
+    if equation.primitive is lax.div_p and values[0].fill == 0:
         return 0.0
     if equation.primitive is lax.select_n_p and all(value.fill == 0 for value in values[1:]):
         return 0.0
@@ -51,4 +53,8 @@ def filled(equation: Any, values: Sequence[Marked]) -> float | None:
         return None
     with jax.ensure_compile_time_eval():
         scalars = [np.asarray(fill, atom.aval.dtype) for fill, atom in zip(fills, equation.invars, strict=True)]
-        return float(equation.primitive.bind(*scalars, **equation.params))
+        return _number(equation.primitive.bind(*scalars, **equation.params))
+
+
+def _number(scalar: Any) -> float | None:
+    return None if np.iscomplexobj(scalar) else float(scalar)

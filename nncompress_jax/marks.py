@@ -70,9 +70,38 @@ def followed(name: str, params: Mapping[str, Any], mark: Mark, shape: Sequence[i
         ends = np.cumsum(params["sizes"])[:-1]
         whole = mark.shape[params["axis"]] == 1
         return [mark] * len(params["sizes"]) if whole else np.split(mark, ends, params["axis"])
+    if name == "unstack":
+        axis, size = params["axis"], shape[params["axis"]]
+        return [mark.take(i if mark.shape[axis] > 1 else 0, axis) for i in range(size)]
     if name in REDUCTIONS or name == "squeeze":
         return [mark.squeeze(tuple(params.get("axes", params.get("dimensions"))))]
-    return [mark] if name in MIXED_AXES else None
+    return [mark] if name in MIXED_AXES or name == "sharding_constraint" else None
+
+
+def gathered(name: str, params: Mapping[str, Any], mark: Mark, shape: Sequence[int], rank: int) -> Mark | None:
+    """The mark of what is read of an array at places that only the running program knows.
+
+    Args:
+      name: gather or dynamic_slice.
+      params: of the equation.
+      mark: of the array.
+      shape: of the array.
+      rank: of the result.
+
+    Returns:
+      The result's; None, where the array is not read whole along an axis of the mark.
+    """
+    if any(params["slice_sizes"][axis] != shape[axis] for axis in axes_of(mark)):
+        return None
+    if name == "dynamic_slice":
+        return mark
+    numbers = params["dimension_numbers"]
+    gone = {*numbers.collapsed_slice_dims, *numbers.operand_batching_dims}
+    places = dict(zip((axis for axis in range(len(shape)) if axis not in gone), numbers.offset_dims, strict=True))
+    result = [1] * rank
+    for axis in axes_of(mark):
+        result[places[axis]] = shape[axis]
+    return mark.reshape(result)
 
 
 REDUCTIONS = (

@@ -49,6 +49,7 @@ ORDER = [
     "costs",
     "report",
     "report.table",
+    "labels",
     "flow",
     "couplings",
     "methods",

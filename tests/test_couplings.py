@@ -128,11 +128,39 @@ def padded_and_joined(y, weights):
     return jnp.split(y, [3], -1)[0] @ weights["c"][:3] + jnp.flip(y, 0) @ weights["d"]
 
 
+def attention(y, weights, turn=lambda x: x):
+    """Two heads of four channels, whose queries, keys and values are one product."""
+    queries, keys, values = (y @ weights["qkv"]).reshape(5, 3, 2, 4).transpose(1, 2, 0, 3)
+    shares = jax.nn.softmax(jnp.einsum("hnd,hmd->hnm", turn(queries), turn(keys)), -1)
+    return jnp.einsum("hnm,hmd->nhd", shares, values).reshape(5, 8)
+
+
+def turned(x):
+    """Rotary position embedding."""
+    angles = jnp.outer(jnp.arange(5.0), jnp.array([1.0, 0.1]))
+    one, other = jnp.split(x, 2, -1)
+    rotated = one * jnp.cos(angles) - other * jnp.sin(angles), one * jnp.sin(angles) + other * jnp.cos(angles)
+    return jnp.concatenate(rotated, -1)
+
+
+def blurred(y, _):
+    numbers = ("NWC", "WIO", "NWC")
+    return jax.lax.conv_general_dilated(
+        y[None], jnp.ones((3, 1, 8)) / 3, (1,), "SAME", dimension_numbers=numbers, feature_group_count=8
+    )[0]
+
+
+def constrained(y, _):
+    mesh = jax.sharding.Mesh(jax.devices()[:1], "data")
+    sharding = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("data"))
+    return jax.lax.optimization_barrier(jax.lax.with_sharding_constraint(y, sharding))
+
+
 # (function between two layers, further weights, channels of each group that can be cut, words of what freezes "a")
 BETWEEN = {
     "elementwise": (lambda y, _: jax.nn.gelu(y) * jax.nn.sigmoid(y) + 1, {}, [8], ""),
     "a constant of all channels": (lambda y, _: y * jnp.arange(8.0) + jnp.arange(8.0), {}, [8], ""),
-    "masked": (lambda y, _: jnp.where(y[:, :1] > 0, jnp.clip(y, 0, 2), 0), {}, [8], ""),
+    "masked by one of them": (lambda y, _: jnp.where(y[:, :1] > 0, jnp.clip(y, 0, 2), 0), {}, [7], ""),
     "a branch": (
         lambda y, w: jax.lax.cond(w["on"], jnp.sin, jnp.tanh, y) + w["shift"],
         {"on": jnp.array(True), "shift": draw(8)},
@@ -147,6 +175,26 @@ BETWEEN = {
         [8, 6],
         "",
     ),
+    "stacked": (lambda y, _: jnp.stack([y, jnp.tanh(y)]).mean(0) + jnp.stack([y, -y], -1).max(-1), {}, [8], ""),
+    "unstacked": (
+        lambda y, w: jnp.tanh(jnp.multiply(*jnp.unstack((y @ w["c"]).reshape(5, 2, 6), axis=1))) @ w["d"],
+        {"c": draw(8, 12), "d": draw(6, 8)},
+        [8, 8, 6],
+        "",
+    ),
+    "heads of one product": (attention, {"qkv": draw(8, 24)}, [8, 2], ""),
+    "heads that are turned": (lambda y, w: attention(y, w, turned), {"qkv": draw(8, 24)}, [8, 2], ""),
+    "rows of a table": (
+        lambda y, w: y + w["rows"][jnp.arange(5) % 3] + jax.lax.dynamic_slice_in_dim(y, w["first"], 1, 0),
+        {"rows": draw(3, 8), "first": jnp.array(2)},
+        [8],
+        "",
+    ),
+    "resized": (lambda y, _: jax.image.resize(y, (10, 8), "nearest")[::2], {}, [8], ""),
+    "blurred": (blurred, {}, [8], ""),
+    "constrained": (constrained, {}, [8], ""),
+    "divided by norms": (lambda y, w: y @ (w["c"] / jnp.linalg.norm(w["c"], axis=0)), {"c": draw(8, 8)}, [8], ""),
+    "complex": (lambda y, _: jnp.fft.fft(y * 1j, axis=0).imag, {}, [], "fft: what it does to channels is not known"),
     "sorted": (lambda y, _: jnp.sort(y, -1), {}, [], "sort: what it does to channels is not known"),
     "normalized": (lambda y, _: jax.nn.softmax(y, -1), {}, [], "reduce_max over all channels, as normalization does"),
     "cumulative": (lambda y, _: jnp.cumsum(y, -1), {}, [], "cumsum over all channels, as normalization does"),

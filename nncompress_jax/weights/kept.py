@@ -21,7 +21,8 @@ class Kept(CompressedWeight):
     """An array of which some channels of some axes are stored; all others hold one value, `fill`.
 
     Functions pass it on: what they compute from it lacks the same channels. An operation that keeps no such structure
-    makes it dense. Error: none but that of float sums in another order; missing zeros that meet infinities stay zeros.
+    makes it dense. Error: none but that of float sums in another order; missing zeros stay zeros, whatever multiplies
+    or divides them.
 
     Attributes:
       values: what is there, smaller along the cut axes; or any other compressed weight.

@@ -23,11 +23,15 @@ ELEMENTWISE = (add_jaxvals_p, lax.convert_element_type_p, *(getattr(lax, f"{name
 
 
 def elementwise(primitive: Any, values: Sequence[Any], params: dict[str, Any]) -> Any:
-    """What is there in any operand is there in the result; a product lacks what any factor lacks as zero."""
+    """What is there in any operand is there in the result; a product lacks what any factor lacks as zero.
+
+    A quotient lacks what its dividend does.
+    """
     shape = jnp.broadcast_shapes(*(jnp.shape(value) for value in values))
     values = [_broadcast(value, shape) if jnp.ndim(value) else value for value in values]
-    if primitive is lax.mul_p and any(map(has_zeros, values)):
-        cuts, fill = _every(intersection, [cuts_of(value) for value in values if has_zeros(value)]), None
+    factors = {lax.mul_p: values, lax.div_p: values[:1]}.get(primitive, ())
+    if any(map(has_zeros, factors)):
+        cuts, fill = _every(intersection, [cuts_of(value) for value in factors if has_zeros(value)]), None
     elif primitive is lax.select_n_p and jnp.ndim(values[0]) and all(map(has_zeros, values[1:])):
         cuts, fill = _every(union, _there(values[1:])), None
     else:

@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from nncompress_jax.marks import Mark, along, axes_of, followed
-from nncompress_jax.weights.base import dense, run
+from nncompress_jax.marks import Mark, along, axes_of, followed, gathered
+from nncompress_jax.weights.base import bind, dense, run
 from nncompress_jax.weights.channels import Channels, Cuts, intersection, union
 from nncompress_jax.weights.kept import (
     Kept,
@@ -155,6 +155,47 @@ def padded(primitive: Any, values: Sequence[Any], params: dict[str, Any]) -> Any
     return kept(lax.pad(value, padding, config), None, tuple(cuts))
 
 
+def stacked(primitive: Any, values: Sequence[Any], params: dict[str, Any]) -> Any:
+    """Concatenated along a new axis."""
+    shape = jnp.shape(values[0])
+    axes = [axis for axis in range(len(shape) + 1) if axis != params["axis"]]
+    expanded = {"shape": tuple(np.insert(shape, params["axis"], 1).tolist()), "broadcast_dimensions": tuple(axes)}
+    parts = [bind(lax.broadcast_in_dim_p, (value,), expanded | {"sharding": None}) for value in values]
+    return concatenated(lax.concatenate_p, parts, {"dimension": params["axis"]})
+
+
+def unstacked(primitive: Any, values: Sequence[Any], params: dict[str, Any]) -> Any:
+    """Split along an axis that goes."""
+    (x,), axis = values, params["axis"]
+    pieces = split(lax.split_p, values, {"axis": axis, "sizes": (1,) * x.shape[axis]})
+    return [bind(lax.squeeze_p, (piece,), {"dimensions": (axis,)}) for piece in pieces]
+
+
+def gathered_whole(primitive: Any, values: Sequence[Any], params: dict[str, Any]) -> Any:
+    """Read at places that only the running program knows, along axes that are whole."""
+    x, *places = values
+    if not isinstance(x, Kept) or x.is_uniform:
+        return f"{primitive} at places that lack channels"
+    result = jax.eval_shape(lambda *values: primitive.bind(*values, **params), *map(_shape, values))
+    masks = [along(axis, x.ndim, cut.mask) for axis, cut in enumerate(x.cuts) if cut is not None]
+    found = [gathered(primitive.name, params, mask, x.shape, result.ndim) for mask in masks]
+    cuts = _product([mask for mask in found if mask is not None]) if all(mask is not None for mask in found) else None
+    if cuts is None:
+        return f"{primitive} along channels of which some are missing"
+    sizes = [size if cut is None else len(cut) for size, cut in zip(params["slice_sizes"], x.cuts, strict=True)]
+    read = run(primitive, [dense(value) for value in (x.values, *places)], params | {"slice_sizes": tuple(sizes)})
+    return kept(read, x.fill, cuts)
+
+
+def _shape(x: Any) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(jnp.shape(x), jnp.result_type(x))
+
+
+def hinted(primitive: Any, values: Sequence[Any], params: dict[str, Any]) -> Any:
+    """What only advises the compiler is left out: fewer channels may not divide among devices."""
+    return list(values) if primitive.multiple_results else values[0]
+
+
 MOVING = (lax.transpose_p, lax.reshape_p, lax.broadcast_in_dim_p, lax.squeeze_p, lax.rev_p, lax.tile_p)
 REDUCING = (
     *(lax.reduce_sum_p, lax.reduce_max_p, lax.reduce_min_p, lax.reduce_prod_p, lax.reduce_and_p, lax.reduce_or_p),
@@ -172,6 +213,10 @@ for _rule, _primitives in {
     windowed: ALONG,
     concatenated: (lax.concatenate_p,),
     padded: (lax.pad_p,),
+    stacked: (getattr(lax, "stack_p", None),),  # not of the oldest jax
+    unstacked: (getattr(lax, "unstack_p", None),),
+    gathered_whole: (lax.gather_p, lax.dynamic_slice_p),
+    hinted: (lax.optimization_barrier_p, lax.sharding_constraint_p),
 }.items():
-    for _primitive in _primitives:
+    for _primitive in filter(None, _primitives):
         registered(_primitive, _rule)
