@@ -55,3 +55,13 @@ def test_an_operation_without_a_rule_is_named():
     weight = {"k": Kept(jnp.ones((3, 2)), None, (None, Channels.of(5, [1, 3])))}
     (row,) = nnc.explain(lambda w, x: x @ jnp.sort(w["k"], -1), weight, jnp.ones((2, 3))).rows()
     assert row["runs"] == "materialised: no rule for sort"
+
+
+def test_what_is_padded_with_zeros_lacks_more_of_them():
+    weights = {"kernel": Kept(jnp.ones((3, 2)), None, (None, Channels.of(8, [0, 3])))}
+
+    def apply(weights, x):
+        y = jnp.pad(x @ weights["kernel"], ((0, 0), (0, 0), (1, 1)))
+        return jnp.einsum("bnc,bmc->bnm", y, y)
+
+    assert nnc.cost(apply, weights, jnp.ones((1, 5, 3))).macs == 5 * 3 * 2 + 5 * 5 * 2
