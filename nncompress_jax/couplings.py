@@ -13,7 +13,7 @@ from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
 from nncompress_jax.errors import InputError
-from nncompress_jax.flow import WINDOW, Flow
+from nncompress_jax.flow import Flow
 from nncompress_jax.marked import Marked
 from nncompress_jax.marks import axes_of
 from nncompress_jax.report.table import Table
@@ -61,9 +61,9 @@ class Group:
     frozen: str = ""
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class Coupling:
-    """All groups of a network, and what its multiply-accumulates are when channels of them stay.
+    """All groups of a network, and what its multiply-accumulates are when channels of them stay; shown as a table.
 
     Attributes:
       groups: those that can be cut.
@@ -96,6 +96,9 @@ class Coupling:
     def print(self) -> None:
         """The table, on the terminal."""
         self.table().print()
+
+    def __repr__(self) -> str:
+        return str(self.table())
 
     def macs(self, keep: Mapping[str, np.ndarray]) -> int:
         """Multiply-accumulates for one example.
@@ -196,7 +199,8 @@ def coupling(apply: Apply, variables: Any, example: Any, *inputs: Any) -> Coupli
             f"apply cannot be traced with inputs of shape {shapes}: {type(error).__name__}: {reason}"
         ) from error
     flow = Flow()
-    marked = [flow.leaf(path, leaf.shape) for path, leaf in leaves]
+    floats = [jnp.issubdtype(leaf.dtype, jnp.floating) for _, leaf in leaves]
+    marked = [flow.leaf(path, leaf.shape if cut else ()) for (path, leaf), cut in zip(leaves, floats, strict=True)]
     results = flow.run(program, [*marked, *[Marked()] * (len(program.invars) - len(leaves))])
     for mark in (mark for value in results for mark in value.marks):
         flow.hold(mark, "an output of the network")
@@ -209,11 +213,13 @@ def _coupling(flow: Flow, leaves: Sequence[tuple[str, Marked]], batch: int) -> C
     ties = np.concatenate([*flow.ties, np.zeros((0, 2), int)])
     graph = coo_matrix((np.ones(len(ties), bool), tuple(ties.T)), (flow.count, flow.count))
     _, classes = connected_components(graph, directed=False)
-    why: dict[int, str] = {int(classes[0]): "they meet what cannot be cut"}
+    why: dict[int, str] = {}
     for labels, reason in flow.held:
         for channel in np.unique(classes[labels]).tolist():
             why.setdefault(channel, reason)
+    inner = np.isin(np.arange(flow.count), np.concatenate([*flow.inner, []]))
     axes = [(path, axes_of(mark)[0], mark.ravel()) for path, value in leaves for mark in value.marks]
+    axes = [(path, axis, labels) for path, axis, labels in axes if not inner[labels].all()]
 
     roles: list[Role] = ["vector"] * flow.count
     turn = np.full(flow.count, len(flow.products))  # of the product that computes them
@@ -245,7 +251,7 @@ def _coupling(flow: Flow, leaves: Sequence[tuple[str, Marked]], batch: int) -> C
             Member(axes[n][0], axes[n][1], roles[axes[n][2][0]], position[classes[axes[n][2]]]) for n, _ in where
         )
         named = next((member for member in members if member.role == "output"), None)
-        reason = reason or ("" if named else "no weight computes them") or ("one channel" * (len(channels) == 1))
+        reason = reason or ("" if named else "no weight computes them") or ("a single channel" * (len(channels) == 1))
         name = _name(named or members[0], leaves, {group.name for group in groups})
         groups.append(Group(name, len(channels), members, reason))
         if not reason:
@@ -254,7 +260,7 @@ def _coupling(flow: Flow, leaves: Sequence[tuple[str, Marked]], batch: int) -> C
             first += len(channels)
     products = tuple((each.macs // batch, tuple(number_of[mark] for mark in each.marks)) for each in flow.products)
     free, frozen = (tuple(group for group in groups if bool(group.frozen) == held) for held in (False, True))
-    return Coupling(free, tuple(group for group in frozen if group.frozen != WINDOW), products, starts)
+    return Coupling(free, frozen, products, starts)
 
 
 def _name(member: Member, leaves: Sequence[tuple[str, Marked]], taken: set[str]) -> str:

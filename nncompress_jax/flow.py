@@ -14,11 +14,9 @@ from jax import lax
 from nncompress_jax.contraction import Axes, of_convolution, of_dot, placed
 from nncompress_jax.labels import Labels
 from nncompress_jax.marked import Marked, filled, only, read
-from nncompress_jax.marks import MIXED_AXES, Mark, along, axes_of, followed, gathered, simplest
+from nncompress_jax.marks import MIXED_AXES, Mark, along, axes_of, followed, gathered, simplest, taken_apart
 from nncompress_jax.program import ELEMENT_PROGRAMS, PRODUCTS, Owner, meet, product_of
 from nncompress_jax.weights.kept_elementwise import ELEMENTWISE
-
-WINDOW = "a window slides along them"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,15 +43,20 @@ class Flow(Labels):
         super().__init__()
         self.products: list[Reach] = []
 
-    def run(self, jaxpr: Any, values: Sequence[Marked], repeats: int = 1) -> list[Marked]:
-        """Through a program."""
+    def run(self, jaxpr: Any, values: Sequence[Marked], repeats: int = 1, scope: str = "") -> list[Marked]:
+        """Through a program, which stands in a scope."""
         known: dict[Any, Marked] = dict(zip(jaxpr.invars, values, strict=True))
+        around = self.here
         for equation in jaxpr.eqns:
-            results = self.step(equation, [read(known, atom) for atom in equation.invars], repeats)
+            within = f"{scope}/{equation.source_info.name_stack}"
+            names = [name for name in within.split("/") if name and "(" not in name]  # not those of transformations
+            self.here = " in ".join(filter(None, (equation.primitive.name, "/".join(names))))
+            results = self.step(equation, [read(known, atom) for atom in equation.invars], repeats, within)
             known.update(zip(equation.outvars, results, strict=True))
+        self.here = around
         return [read(known, atom) for atom in jaxpr.outvars]
 
-    def step(self, equation: Any, values: list[Marked], repeats: int) -> list[Marked]:
+    def step(self, equation: Any, values: list[Marked], repeats: int, scope: str) -> list[Marked]:
         """Through one equation."""
         name, marked = equation.primitive.name, any(value.marks for value in values)
         owner = meet(value.owner for value in values)
@@ -61,12 +64,12 @@ class Flow(Labels):
         if equation.primitive in PRODUCTS:
             return [self.product(equation, values, repeats)]
         if name == "scan":
-            return self.scan(equation, values, repeats)
+            return self.scan(equation, values, repeats, scope)
         if name == "cond":
-            branches = [self.run(branch.jaxpr, values[1:], repeats) for branch in equation.params["branches"]]
+            branches = [self.run(branch.jaxpr, values[1:], repeats, scope) for branch in equation.params["branches"]]
             return [self.joined(results, meet(r.owner for r in results)) for results in zip(*branches, strict=True)]
         if inside and name not in ELEMENT_PROGRAMS:
-            return self.run(getattr(inside[0], "jaxpr", inside[0]), values, repeats)
+            return self.run(getattr(inside[0], "jaxpr", inside[0]), values, repeats, scope)
         if equation.primitive in ELEMENTWISE:
             return [dataclasses.replace(self.joined(values, owner), fill=filled(equation, values))]
         if not marked:
@@ -104,25 +107,24 @@ class Flow(Labels):
         name, count = equation.primitive.name, len(equation.outvars)
         if len(values) != 1:
             for mark in (mark for value in values for mark in value.marks):
-                self.hold(mark, f"{name}: what it does to channels is not known")
+                self.hold(mark, "what it does to channels is not known")
             return [Marked(owner=owner)] * count
         (value,), shape = values, equation.invars[0].aval.shape
         results: list[list[Mark]] = [[] for _ in range(count)]
         for mark in value.marks:
             mixed = set(MIXED_AXES[name](equation.params)) & set(axes_of(mark)) if name in MIXED_AXES else set()
-            if mixed < set(axes_of(mark)):  # as in group normalization: whole groups can be cut
-                mark = self.whole(mark, mixed)
+            mark = self.divided(mark, mixed | set(taken_apart(name, equation.params, shape)))
             found = followed(name, equation.params, mark, shape)
             if found is None:
-                needed = f"{name} over all channels, as normalization does"
-                self.hold(mark, needed if mixed else f"{name}: what it does to channels is not known")
+                needed = "it needs all channels, as normalization does"
+                self.hold(mark, needed if mixed else "what it does to channels is not known")
             for result, each in zip(results, found or (), strict=False):
                 if any(set(axes_of(other)) & set(axes_of(each)) for other in result):
-                    self.hold(mark, f"{name} merges them with other channels")
+                    self.hold(mark, "it merges them with other channels")
                 elif each.size > 1:
                     result.append(each)
                 else:
-                    self.hold(each, f"{name} takes one channel on its own")
+                    self.hold(each, "it takes one channel on its own")
         fill = value.fill if value.fill == 0 or name not in MIXED_AXES else None
         return [Marked(tuple(result), owner, fill) for result in results]
 
@@ -133,9 +135,9 @@ class Flow(Labels):
         found = [(mark, gathered(name, equation.params, mark, shape, rank)) for mark in value.marks]
         for mark, result in found:
             if result is None:
-                self.hold(mark, f"{name}: which of them it reads is not known")
+                self.hold(mark, "which of them it reads is not known")
         for mark in (mark for place in values[1:] for mark in place.marks):
-            self.hold(mark, f"{name} reads where they say")
+            self.hold(mark, "it reads where they say")
         return Marked(tuple(result for _, result in found if result is not None), owner, value.fill)
 
     def concatenated(self, equation: Any, values: Sequence[Marked], owner: Owner) -> Marked:
@@ -166,7 +168,7 @@ class Flow(Labels):
             marks.append(spread)
         return Marked(tuple(marks), owner, values[0].fill if values[0].fill == values[1].fill else None)
 
-    def scan(self, equation: Any, values: list[Marked], repeats: int) -> list[Marked]:
+    def scan(self, equation: Any, values: list[Marked], repeats: int, scope: str) -> list[Marked]:
         """The body, until what it hands on has the marks that it takes."""
         params = equation.params
         first, last = params["num_consts"], params["num_consts"] + params["num_carry"]
@@ -174,12 +176,13 @@ class Flow(Labels):
         for value in values[last:]:
             for mark in value.marks:
                 if 0 in axes_of(mark):
-                    self.hold(mark, "scan walks along them")
+                    self.hold(mark, "it walks along them")
             inner = [mark for mark in value.marks if 0 not in axes_of(mark)]
             rows.append(dataclasses.replace(value, marks=tuple(mark[0] for mark in inner)))
         carry, counted = values[first:last], len(self.products)
         while True:
-            results = self.run(params["jaxpr"].jaxpr, [*values[:first], *carry, *rows], repeats * params["length"])
+            turn, times = [*values[:first], *carry, *rows], repeats * params["length"]
+            results = self.run(params["jaxpr"].jaxpr, turn, times, scope)
             after = [self.joined(pair, meet(v.owner for v in pair)) for pair in zip(carry, results, strict=False)]
             if [len(value.marks) for value in after] == [len(value.marks) for value in carry]:
                 break
@@ -197,7 +200,7 @@ class Flow(Labels):
             axes = of_dot(equation.params, shapes)
         else:
             axes = of_convolution(equation.params, shapes)
-            values = [self.without(value, drop, WINDOW) for value, drop in zip(values, axes.windows, strict=True)]
+            values = [self.slid(value, along) for value, along in zip(values, axes.windows, strict=True)]
             if equation.params["feature_group_count"] > 1:
                 values = self.grouped(equation.params, values, shapes)
         sides = [
@@ -213,7 +216,7 @@ class Flow(Labels):
         over = [mark for mark in everything if set(axes_of(mark)) & axes.summed]
         if all(value.fill != 0 for value in values):
             for mark in over:
-                self.hold(mark, "channels without weights would still count")
+                self.hold(mark, "they are not zero where they are cut, and would still count")
         free = [mark for mark in everything if set(axes_of(mark)) <= set(axes.results)]
         result = [mark.transpose(axes.order).reshape([mark.shape[axis] for axis in axes.results]) for mark in free]
         found = product_of(equation)
@@ -239,14 +242,17 @@ class Flow(Labels):
         stays = next((axis for axis in here if axis not in axes.summed), here[0])
         return self.whole(mark, [axis for axis in here if axis != stays])
 
-    def without(self, value: Marked, axes: Sequence[int], reason: str) -> Marked:
-        """A value whose channels along some axes have to stay."""
-        for mark in value.marks:
-            if set(axes) & set(axes_of(mark)):
-                self.hold(mark, reason)
-        return dataclasses.replace(
-            value, marks=tuple(mark for mark in value.marks if not set(axes) & set(axes_of(mark)))
-        )
+    def slid(self, value: Marked, axes: Sequence[int]) -> Marked:
+        """An operand whose channels along some axes have to stay: along those a window slides, or they are its own."""
+        rest = []
+        for mark in (self.divided(mark, axes) for mark in value.marks):
+            if not set(axes) & set(axes_of(mark)):
+                rest.append(mark)
+                continue
+            self.hold(mark, "a window slides along them")
+            if value.owner:
+                self.inner.append(np.unique(mark))
+        return dataclasses.replace(value, marks=tuple(rest))
 
     def grouped(self, params: Any, values: list[Marked], shapes: Sequence[Sequence[int]]) -> list[Marked]:
         """Where groups are many they are cut whole, else the same places in each: they stay of equal size."""
@@ -270,13 +276,14 @@ class Flow(Labels):
         elif not whole and rows[0] is not None and i is not None:
             self.tie(rows[0], i.reshape(1, each))
         if whole and i is not None:
-            self.hold(i, WINDOW)
+            self.hold(i, "its groups are cut whole")
+            self.inner.append(i)
         if (c is None and i is not None and not whole) or (c is not None and (o if whole else i) is None):
             for mark in (mark for mark in (c, i) if mark is not None):
                 self.hold(mark, "they multiply what cannot be cut")
         split = [mark for mark in data.marks if channels in axes_of(mark) and len(axes_of(mark)) > 1]
         for mark in split:
-            self.hold(mark, "a grouped convolution of split channels")
+            self.hold(mark, "its groups divide them")
         kept = tuple(mark for mark in data.marks if channels not in axes_of(mark))
         return [dataclasses.replace(data, marks=kept), kernel]
 

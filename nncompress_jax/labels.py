@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from nncompress_jax.marked import Marked
-from nncompress_jax.marks import Mark, along
+from nncompress_jax.marks import Mark, along, axes_of
 
 
 class Labels:
@@ -16,12 +16,16 @@ class Labels:
       count: of labels.
       ties: [N, 2] each, pairs of labels whose channels have to be cut together.
       held: labels whose channels have to stay, with the reason.
+      inner: labels of places within a kernel's window, or within its groups, which are no channels of their own.
+      here: the operation at hand, as reasons name it; empty: none.
     """
 
     def __init__(self) -> None:
         self.count = 1
         self.ties: list[np.ndarray] = []
         self.held: list[tuple[np.ndarray, str]] = []
+        self.inner: list[np.ndarray] = []
+        self.here = ""
 
     def new(self, number: int) -> np.ndarray:
         """So many new labels."""
@@ -31,16 +35,25 @@ class Labels:
     def leaf(self, path: str, shape: Sequence[int]) -> Marked:
         """A weight with new labels along each axis."""
         sizes = [(axis, size) for axis, size in enumerate(shape) if size > 1]
-        return Marked(tuple(along(axis, len(shape), self.new(size)) for axis, size in sizes), path, 0.0)
+        marks = tuple(along(axis, len(shape), self.new(size)) for axis, size in sizes)
+        return Marked(marks, path, 0.0 if marks else None)
 
     def tie(self, one: Mark, other: Mark) -> None:
         """Channels that have to be cut together."""
-        pairs = np.stack(np.broadcast_arrays(one, other), -1).reshape(-1, 2)
-        self.ties.append(np.unique(pairs, axis=0))
+        pairs = np.unique(np.stack(np.broadcast_arrays(one, other), -1).reshape(-1, 2), axis=0)
+        apart = (pairs == 0).any(1)
+        self.ties.append(pairs[~apart])
+        if apart.any():
+            self.hold(pairs[apart].max(1), "they meet what cannot be cut")
 
     def hold(self, mark: Mark, reason: str) -> None:
         """Channels that have to stay."""
-        self.held.append((np.unique(mark), reason))
+        self.held.append((np.unique(mark), f"{self.here}: {reason}" if self.here else reason))
+
+    def divided(self, mark: Mark, axes: Iterable[int]) -> Mark:
+        """As `whole`, of channels that stand along other axes, too: as in group normalization whole groups go."""
+        own = set(axes_of(mark))
+        return self.whole(mark, own & set(axes)) if own - set(axes) else mark
 
     def whole(self, mark: Mark, axes: Iterable[int]) -> Mark:
         """Of channels along several axes, those along some are cut together."""

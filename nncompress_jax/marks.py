@@ -78,6 +78,16 @@ def followed(name: str, params: Mapping[str, Any], mark: Mark, shape: Sequence[i
     return [mark] if name in MIXED_AXES or name == "sharding_constraint" else None
 
 
+def taken_apart(name: str, params: Mapping[str, Any], shape: Sequence[int]) -> list[int]:
+    """Axes of which an operation with one operand takes pieces."""
+    if name == "slice":
+        bounds = zip(
+            params["start_indices"], params["limit_indices"], params["strides"] or [1] * len(shape), strict=True
+        )
+        return [axis for axis, each in enumerate(bounds) if each != (0, shape[axis], 1)]
+    return [params["axis"]] if name in ("split", "unstack") else []
+
+
 def gathered(name: str, params: Mapping[str, Any], mark: Mark, shape: Sequence[int], rank: int) -> Mark | None:
     """The mark of what is read of an array at places that only the running program knows.
 

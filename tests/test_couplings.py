@@ -135,6 +135,22 @@ def attention(y, weights, turn=lambda x: x):
     return jnp.einsum("hnm,hmd->nhd", shares, values).reshape(5, 8)
 
 
+def talking(y, weights):
+    """Attention whose heads are mixed before and after the softmax, so that those of values are other ones."""
+    qkv = (y @ weights["qkv"]).reshape(5, 3, 2, 4).transpose(1, 2, 0, 3)
+    shares = jnp.einsum("hnm,hg->gnm", jnp.einsum("hnd,hmd->hnm", qkv[0], qkv[1]), weights["before"])
+    shares = jnp.einsum("hnm,hg->gnm", jax.nn.softmax(shares, -1), weights["after"])
+    return jnp.einsum("hnm,hmd->nhd", shares, qkv[2]).reshape(5, 8)
+
+
+def decoded(y, weights):
+    """Channels of a dense layer that becomes an image."""
+    image = jax.nn.relu(y @ weights["c"]).reshape(5, 3, 3, 4)
+    layout = ("NHWC", "HWIO", "NHWC")
+    image = jax.lax.conv_general_dilated(image, weights["window"], (1, 1), "SAME", dimension_numbers=layout)
+    return jax.nn.relu(image).mean((1, 2))
+
+
 def turned(x):
     """Rotary position embedding."""
     angles = jnp.outer(jnp.arange(5.0), jnp.array([1.0, 0.1]))
@@ -184,9 +200,11 @@ BETWEEN = {
     ),
     "heads of one product": (attention, {"qkv": draw(8, 24)}, [8, 2], ""),
     "heads that are turned": (lambda y, w: attention(y, w, turned), {"qkv": draw(8, 24)}, [8, 2], ""),
+    "heads that are mixed": (talking, {"qkv": draw(8, 24), "before": draw(2, 3), "after": draw(3, 2)}, [8, 3, 2], ""),
+    "a decoder": (decoded, {"c": draw(8, 36), "window": draw(3, 3, 4, 8)}, [8, 8, 4], ""),
     "rows of a table": (
-        lambda y, w: y + w["rows"][jnp.arange(5) % 3] + jax.lax.dynamic_slice_in_dim(y, w["first"], 1, 0),
-        {"rows": draw(3, 8), "first": jnp.array(2)},
+        lambda y, w: y + w["rows"][w["which"]] + jax.lax.dynamic_slice_in_dim(y, w["which"][0], 1, 0),
+        {"rows": draw(3, 8), "which": jnp.arange(5) % 3},
         [8],
         "",
     ),
@@ -196,8 +214,13 @@ BETWEEN = {
     "divided by norms": (lambda y, w: y @ (w["c"] / jnp.linalg.norm(w["c"], axis=0)), {"c": draw(8, 8)}, [8], ""),
     "complex": (lambda y, _: jnp.fft.fft(y * 1j, axis=0).imag, {}, [], "fft: what it does to channels is not known"),
     "sorted": (lambda y, _: jnp.sort(y, -1), {}, [], "sort: what it does to channels is not known"),
-    "normalized": (lambda y, _: jax.nn.softmax(y, -1), {}, [], "reduce_max over all channels, as normalization does"),
-    "cumulative": (lambda y, _: jnp.cumsum(y, -1), {}, [], "cumsum over all channels, as normalization does"),
+    "normalized": (
+        lambda y, _: jax.nn.softmax(y, -1),
+        {},
+        [],
+        "reduce_max: it needs all channels, as normalization does",
+    ),
+    "cumulative": (lambda y, _: jnp.cumsum(y, -1), {}, [], "cumsum: it needs all channels, as normalization does"),
     "looped": (
         lambda y, _: jax.lax.while_loop(lambda y: y.sum() < 0, lambda y: y + 1, y),
         {},
@@ -208,7 +231,19 @@ BETWEEN = {
         lambda y, _: (jax.nn.elu(y) + 1) @ (jax.nn.elu(y) + 1).T @ jnp.ones((5, 8)),
         {},
         [],
-        "channels without weights would still count",
+        "dot_general: they are not zero where they are cut, and would still count",
+    ),
+    "products with itself of what a weight shifts": (
+        lambda y, w: (y + w["shift"]) @ (y + w["shift"]).T @ jnp.ones((5, 8)),
+        {"shift": jnp.array([0.5])},
+        [],
+        "dot_general: they are not zero where they are cut, and would still count",
+    ),
+    "a window over channels": (
+        lambda y, w: jax.nn.sigmoid(jax.vmap(lambda row: jnp.convolve(row, w["taps"], mode="same"))(y)) * y,
+        {"taps": draw(3)},
+        [],
+        "conv_general_dilated: a window slides along them",
     ),
 }
 

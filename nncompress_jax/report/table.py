@@ -40,16 +40,28 @@ class Table:
         return ["-" if row[name] is None else format(row[name], spec) for name, spec in self.formats.items()]
 
     def print(self) -> None:
-        """On the terminal."""
+        """On the terminal; words that are too long for it go on in the next line, numbers are whole."""
+        if rich.console.Console().is_terminal:
+            rich.console.Console().print(self._drawn())
+        else:
+            print(self)
+
+    def __str__(self) -> str:
+        table = self._drawn()
+        # Off a terminal the width is a guess, and a number cut short is worse than a long line.
+        width = rich.console.Console(width=1000).measure(table).maximum
+        console = rich.console.Console(width=width, file=io.StringIO())
+        with console.capture() as text:
+            console.print(table)
+        return text.get().rstrip("\n")
+
+    def _drawn(self) -> rich.table.Table:
         table = rich.table.Table(title=self.title, box=rich.box.SIMPLE_HEAD, title_justify="left")
         for name, spec in self.formats.items():
-            table.add_column(name, justify="right" if spec else "left", no_wrap=True)
+            table.add_column(name, justify="right" if spec else "left", no_wrap=bool(spec), overflow="fold")
         for row in self.rows:
             table.add_row(*self.cells(row))
-        terminal = rich.console.Console()
-        # Off a terminal the width is a guess, and a number cut short is worse than a long line.
-        width = None if terminal.is_terminal else rich.console.Console(width=1000).measure(table).maximum
-        rich.console.Console(width=width).print(table)
+        return table
 
     def markdown(self) -> str:
         """A GitHub table."""
