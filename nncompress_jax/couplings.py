@@ -20,8 +20,8 @@ from nncompress_jax.report.table import Table
 from nncompress_jax.tree import named_leaves
 from nncompress_jax.types import Apply
 from nncompress_jax.weights.base import is_compressed
-from nncompress_jax.weights.channels import Channels
-from nncompress_jax.weights.kept import kept
+from nncompress_jax.weights.channels import Channels, intersection
+from nncompress_jax.weights.kept import at, cuts_of, is_plain, kept
 
 Role = Literal["output", "input", "vector"]
 """Of an axis: its channels are computed there, summed over there, or only scaled, shifted and the like."""
@@ -127,7 +127,7 @@ class Coupling:
         """Variables without the other channels.
 
         Args:
-          variables: dense.
+          variables: dense, or cut before: what is gone stays so.
           keep: as in `macs`.
 
         Returns:
@@ -150,15 +150,26 @@ class Coupling:
                 masks[member.path, member.axis] = masks.get((member.path, member.axis), True) & here
 
         def new(path: str, leaf: Any) -> Any:
-            cuts = [masks.get((path, axis)) for axis in range(np.ndim(leaf))]
-            value = leaf
-            for axis, mask in enumerate(cuts):
-                if mask is not None and not mask.all():
-                    value = jnp.take(value, np.flatnonzero(mask), axis)
-            return kept(value, None, tuple(None if mask is None else Channels.at(mask) for mask in cuts))
+            asked = [masks.get((path, axis)) for axis in range(np.ndim(leaf))]
+            wanted = [None if mask is None or mask.all() else Channels.at(mask) for mask in asked]
+            cuts = tuple(map(intersection, zip(cuts_of(leaf), wanted, strict=True)))
+            return kept(at(leaf, cuts), None, cuts)
 
-        leaves = named_leaves(variables)
-        return jax.tree.unflatten(jax.tree.structure(variables), [new(path, leaf) for path, leaf in leaves])
+        leaves = named_leaves(variables, is_compressed)
+        structure = jax.tree.structure(variables, is_leaf=is_compressed)
+        return jax.tree.unflatten(structure, [new(path, leaf) for path, leaf in leaves])
+
+    def there(self, variables: Any) -> dict[str, np.ndarray]:
+        """By group, [size] bool: which channels variables have, of which others may have been cut before."""
+        leaves = dict(named_leaves(variables, is_compressed))
+        masks = {group.name: np.ones(group.size, bool) for group in self.groups}
+        for group in self.groups:
+            for member in group.members:
+                cut = cuts_of(leaves[member.path])[member.axis]
+                if cut is not None:
+                    gone = member.channels[~cut.mask]
+                    masks[group.name][gone[gone >= 0]] = False
+        return masks
 
 
 def coupling(apply: Apply, variables: Any, example: Any, *inputs: Any) -> Coupling:
@@ -170,12 +181,13 @@ def coupling(apply: Apply, variables: Any, example: Any, *inputs: Any) -> Coupli
 
     Args:
       apply: of (variables, example, ...), in the mode in which it is used, so without batch statistics as outputs.
-      variables: dense arrays, or `jax.ShapeDtypeStruct`.
+      variables: dense arrays, `jax.ShapeDtypeStruct`, or what `prune_filters` made of them: the groups are those of
+        the uncut network.
       example: [B, ...], or its `jax.ShapeDtypeStruct`.
       *inputs: apply's further arguments.
 
     Raises:
-      InputError: for compressed weights, and where apply cannot be traced with these arguments.
+      InputError: for weights that are compressed otherwise, and where apply cannot be traced with these arguments.
 
     Example:
       >>> weights = {"a": jnp.ones((4, 8)), "b": jnp.ones((8, 3))}
@@ -186,10 +198,12 @@ def coupling(apply: Apply, variables: Any, example: Any, *inputs: Any) -> Coupli
       28
     """
     leaves = named_leaves(variables, is_compressed)
-    if taken := [path for path, leaf in leaves if is_compressed(leaf)]:
+    if taken := [path for path, leaf in leaves if is_compressed(leaf) and not is_plain(leaf)]:
         raise InputError(f"{', '.join(taken)}: compressed already; cut channels first, then compress what is left")
+    uncut = [jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) if is_compressed(leaf) else leaf for _, leaf in leaves]
     try:
-        program = jax.make_jaxpr(apply)(variables, example, *inputs).jaxpr
+        structure = jax.tree.structure(variables, is_leaf=is_compressed)
+        program = jax.make_jaxpr(apply)(jax.tree.unflatten(structure, uncut), example, *inputs).jaxpr
     except InputError:
         raise
     except Exception as error:

@@ -11,37 +11,15 @@ from typing import Any
 import numpy as np
 from jax import lax
 
-from nncompress_jax.contraction import Axes, of_convolution, of_dot, placed
-from nncompress_jax.labels import Labels
-from nncompress_jax.marked import Marked, filled, only, read
-from nncompress_jax.marks import MIXED_AXES, Mark, along, axes_of, followed, gathered, simplest, taken_apart
-from nncompress_jax.program import ELEMENT_PROGRAMS, PRODUCTS, Owner, meet, product_of
+from nncompress_jax.marked import Marked, filled, read
+from nncompress_jax.marks import MIXED_AXES, Mark, axes_of, followed, gathered, simplest, taken_apart
+from nncompress_jax.products import Products
+from nncompress_jax.program import ELEMENT_PROGRAMS, PRODUCTS, Owner, branches_of, meet
 from nncompress_jax.weights.kept_elementwise import ELEMENTWISE
 
 
-@dataclasses.dataclass(frozen=True)
-class Reach:
-    """A convolution or dot product that depends on channels.
-
-    Attributes:
-      macs: multiply-accumulates, over the whole batch, with all channels.
-      marks: each of labels; the share of those that stay is the share of the multiply-accumulates that does.
-      inputs: labels of the weight that are summed over; none where data meets data.
-      outputs: labels of the weight that are not.
-    """
-
-    macs: int
-    marks: tuple[np.ndarray, ...]
-    inputs: np.ndarray
-    outputs: np.ndarray
-
-
-class Flow(Labels):
+class Flow(Products):
     """What was found on the way through a program: labels that are tied, and held, and products."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.products: list[Reach] = []
 
     def run(self, jaxpr: Any, values: Sequence[Marked], repeats: int = 1, scope: str = "") -> list[Marked]:
         """Through a program, which stands in a scope."""
@@ -66,8 +44,10 @@ class Flow(Labels):
         if name == "scan":
             return self.scan(equation, values, repeats, scope)
         if name == "cond":
-            branches = [self.run(branch.jaxpr, values[1:], repeats, scope) for branch in equation.params["branches"]]
-            return [self.joined(results, meet(r.owner for r in results)) for results in zip(*branches, strict=True)]
+            return self.branched(equation, values[1:], repeats, scope)
+        if name == "while":
+            body, first = equation.params["body_jaxpr"].jaxpr, equation.params["cond_nconsts"]
+            self.run(body, [Marked(owner=value.owner) for value in values[first:]], repeats, scope)
         if inside and name not in ELEMENT_PROGRAMS:
             return self.run(getattr(inside[0], "jaxpr", inside[0]), values, repeats, scope)
         if equation.primitive in ELEMENTWISE:
@@ -89,18 +69,6 @@ class Flow(Labels):
         if name == "pad":
             return [self.padded(equation, values, owner)]
         return self.moved(equation, values, owner)
-
-    def joined(self, values: Sequence[Marked], owner: Owner) -> Marked:
-        """Values of one shape, combined entry by entry: what lies at the same place is cut together."""
-        result: list[Mark] = []
-        for mark in (mark for value in values for mark in value.marks):
-            overlapping = [other for other in result if set(axes_of(other)) & set(axes_of(mark))]
-            for other in overlapping:
-                self.tie(mark, other)
-            if not overlapping:
-                result.append(mark)
-        fills = {value.fill for value in values}
-        return Marked(tuple(result), owner, fills.pop() if len(fills) == 1 else None)
 
     def moved(self, equation: Any, values: Sequence[Marked], owner: Owner) -> list[Marked]:
         """Transposed, reshaped, sliced, reduced over axes that are not cut; other operations hold what they take."""
@@ -168,6 +136,20 @@ class Flow(Labels):
             marks.append(spread)
         return Marked(tuple(marks), owner, values[0].fill if values[0].fill == values[1].fill else None)
 
+    def branched(self, equation: Any, values: list[Marked], repeats: int, scope: str) -> list[Marked]:
+        """All branches, of which the dearest counts."""
+        results, products = [], []
+        for branch in equation.params["branches"]:
+            counted = len(self.products)
+            results.append(self.run(branch.jaxpr, values, repeats, scope))
+            products.append(self.products[counted:])
+            del self.products[counted:]
+        run = [products[equation.params["branches"].index(branch)] for branch in branches_of(equation)]
+        dearest = max(run, key=lambda each: sum(product.macs for product in each))
+        for each in products:
+            self.products += each if each is dearest else [dataclasses.replace(product, macs=0) for product in each]
+        return [self.joined(pair, meet(value.owner for value in pair)) for pair in zip(*results, strict=True)]
+
     def scan(self, equation: Any, values: list[Marked], repeats: int, scope: str) -> list[Marked]:
         """The body, until what it hands on has the marks that it takes."""
         params = equation.params
@@ -192,101 +174,3 @@ class Flow(Labels):
             for value in results[len(carry) :]
         ]
         return [*after, *columns]
-
-    def product(self, equation: Any, values: list[Marked], repeats: int) -> Marked:
-        """Channels that are summed over together are cut together; the result has those of the other axes."""
-        shapes = [atom.aval.shape for atom in equation.invars]
-        if equation.primitive is lax.dot_general_p:
-            axes = of_dot(equation.params, shapes)
-        else:
-            axes = of_convolution(equation.params, shapes)
-            values = [self.slid(value, along) for value, along in zip(values, axes.windows, strict=True)]
-            if equation.params["feature_group_count"] > 1:
-                values = self.grouped(equation.params, values, shapes)
-        sides = [
-            tuple(self.one_axis(placed(mark, axes.places[i], len(axes.order)), axes) for mark in value.marks)
-            for i, value in enumerate(values)
-        ]
-        touched = [{axis for mark in marks for axis in axes_of(mark)} for marks in sides]
-        for marks, there in zip(sides, reversed(touched), strict=True):
-            for mark in marks:
-                if set(axes_of(mark)) & axes.summed - there:
-                    self.hold(mark, "they multiply what cannot be cut")
-        everything = self.joined([Marked(marks) for marks in sides], None).marks
-        over = [mark for mark in everything if set(axes_of(mark)) & axes.summed]
-        if all(value.fill != 0 for value in values):
-            for mark in over:
-                self.hold(mark, "they are not zero where they are cut, and would still count")
-        free = [mark for mark in everything if set(axes_of(mark)) <= set(axes.results)]
-        result = [mark.transpose(axes.order).reshape([mark.shape[axis] for axis in axes.results]) for mark in free]
-        found = product_of(equation)
-        assert found is not None
-        weight = next((i for i, value in enumerate(values) if value.owner and values[1 - i].owner is None), None)
-        own = sides[weight] if weight is not None else ()
-        outputs = [mark for mark in own if set(axes_of(mark)) <= set(axes.results)]
-        inputs = [mark for mark in own if not set(axes_of(mark)) <= set(axes.results)]
-        self.products.append(
-            Reach(
-                found.macs * repeats,
-                tuple(everything),
-                _labels(inputs),
-                _labels(outputs),
-            )
-        )
-        zero = all(value.fill == 0 for value, marks in zip(values, sides, strict=True) if marks)
-        return Marked(tuple(result), meet(value.owner for value in values), 0.0 if zero else None)
-
-    def one_axis(self, mark: Mark, axes: Axes) -> Mark:
-        """Of a split axis, as that of the heads of attention and of what each holds, one part can be cut: the first."""
-        here = [axis for axis in axes.order if axis in axes_of(mark)]
-        stays = next((axis for axis in here if axis not in axes.summed), here[0])
-        return self.whole(mark, [axis for axis in here if axis != stays])
-
-    def slid(self, value: Marked, axes: Sequence[int]) -> Marked:
-        """An operand whose channels along some axes have to stay: along those a window slides, or they are its own."""
-        rest = []
-        for mark in (self.divided(mark, axes) for mark in value.marks):
-            if not set(axes) & set(axes_of(mark)):
-                rest.append(mark)
-                continue
-            self.hold(mark, "a window slides along them")
-            if value.owner:
-                self.inner.append(np.unique(mark))
-        return dataclasses.replace(value, marks=tuple(rest))
-
-    def grouped(self, params: Any, values: list[Marked], shapes: Sequence[Sequence[int]]) -> list[Marked]:
-        """Where groups are many they are cut whole, else the same places in each: they stay of equal size."""
-        channels, (outputs, inputs) = params["dimension_numbers"].lhs_spec[1], params["dimension_numbers"].rhs_spec[:2]
-        groups, each = params["feature_group_count"], shapes[1][inputs]
-        data, kernel = values
-        c, i, o = (only(*pair) for pair in ((data, channels), (kernel, inputs), (kernel, outputs)))
-        whole = groups >= each
-        if (
-            whole and c is not None and data.fill == 0 and not kernel.marks
-        ):  # a fixed filter of each channel, as to blur it
-            o = np.repeat(c.reshape(groups, each)[:, 0], shapes[1][outputs] // groups)
-            kernel = dataclasses.replace(kernel, marks=(along(outputs, len(shapes[1]), o),))
-        rows = [None if mark is None else mark.reshape(groups, -1) for mark in (c, o)]
-        ones = [row if row is None else row[:, :1] if whole else row[:1] for row in rows]
-        for row, one in zip(rows, ones, strict=True):
-            if row is not None and one is not None:
-                self.tie(row, one)
-        if whole and ones[0] is not None and ones[1] is not None:
-            self.tie(ones[0], ones[1])
-        elif not whole and rows[0] is not None and i is not None:
-            self.tie(rows[0], i.reshape(1, each))
-        if whole and i is not None:
-            self.hold(i, "its groups are cut whole")
-            self.inner.append(i)
-        if (c is None and i is not None and not whole) or (c is not None and (o if whole else i) is None):
-            for mark in (mark for mark in (c, i) if mark is not None):
-                self.hold(mark, "they multiply what cannot be cut")
-        split = [mark for mark in data.marks if channels in axes_of(mark) and len(axes_of(mark)) > 1]
-        for mark in split:
-            self.hold(mark, "its groups divide them")
-        kept = tuple(mark for mark in data.marks if channels not in axes_of(mark))
-        return [dataclasses.replace(data, marks=kept), kernel]
-
-
-def _labels(marks: Sequence[Mark]) -> np.ndarray:
-    return np.unique(np.concatenate([mark.ravel() for mark in marks])) if marks else np.zeros(0, int)

@@ -7,6 +7,7 @@ import numpy as np
 
 from nncompress_jax.marked import Marked
 from nncompress_jax.marks import Mark, along, axes_of
+from nncompress_jax.program import Owner
 
 
 class Labels:
@@ -61,3 +62,15 @@ class Labels:
         if first is not mark:
             self.tie(mark, first)
         return first
+
+    def joined(self, values: Sequence[Marked], owner: Owner) -> Marked:
+        """Values of one shape, combined entry by entry: what lies at the same place is cut together."""
+        result: list[Mark] = []
+        for mark in (mark for value in values for mark in value.marks):
+            overlapping = [other for other in result if set(axes_of(other)) & set(axes_of(mark))]
+            for other in overlapping:
+                self.tie(mark, other)
+            if not overlapping:
+                result.append(mark)
+        fills = {value.fill for value in values}
+        return Marked(tuple(result), owner, fills.pop() if len(fills) == 1 else None)

@@ -160,7 +160,7 @@ def _inner(equation: Any) -> list[tuple[Any, int]]:
     if equation.primitive.name == "while":
         return [(params["body_jaxpr"].jaxpr, 1)]
     if equation.primitive.name == "cond":
-        return [(branch.jaxpr, 1) for branch in _branches(equation)]
+        return [(branch.jaxpr, 1) for branch in branches_of(equation)]
     for name in ("jaxpr", "call_jaxpr", "fun_jaxpr"):
         if name in params and equation.primitive.name not in ELEMENT_PROGRAMS:
             return [(getattr(params[name], "jaxpr", params[name]), 1)]
@@ -171,7 +171,7 @@ def _is_named(equation: Any) -> bool:
     return equation.primitive.name == "jit" and equation.params["name"] in NAMES
 
 
-def _branches(equation: Any) -> list[Any]:
+def branches_of(equation: Any) -> list[Any]:
     """Of a `cond`; of one that is decided by platform, the branch of this one."""
     branches, platforms = equation.params["branches"], equation.params.get("branches_platforms")
     if platforms is None:
@@ -204,7 +204,7 @@ def product_of(equation: Any) -> Product | None:
 def _named_product(equation: Any) -> Product:
     """The operation is that of the branch for all other platforms; the algorithm, the name of this platform's."""
     choice = next(inner for inner in equation.params["jaxpr"].jaxpr.eqns if inner.primitive.name == "cond")
-    (chosen,) = _branches(choice)
+    (chosen,) = branches_of(choice)
     (native,) = (step for step in choice.params["branches"][-1].jaxpr.eqns if step.primitive.name == "jit")
     (product,) = (p for p in map(product_of, native.params["jaxpr"].jaxpr.eqns) if p)
     (algorithm,) = (step.params["name"] for step in chosen.jaxpr.eqns if step.primitive.name == "jit")

@@ -50,6 +50,7 @@ ORDER = [
     "report",
     "report.table",
     "labels",
+    "products",
     "flow",
     "couplings",
     "methods",

@@ -183,6 +183,20 @@ BETWEEN = {
         [8],
         "",
     ),
+    "branches of products": (
+        lambda y, w: jax.lax.cond(w["on"], lambda y: y @ w["c"], lambda y: (y @ w["d"]) @ w["e"], y),
+        {"on": jnp.array(True), "c": draw(8, 8), "d": draw(8, 6), "e": draw(6, 8)},
+        [8, 8, 6],
+        "",
+    ),
+    "a loop beside": (
+        lambda y, w: (
+            y * (1 + jax.lax.fori_loop(0, w["turns"], lambda _, z: jnp.tanh(z @ w["c"]), jnp.ones((5, 6))).sum())
+        ),
+        {"turns": jnp.array(2), "c": draw(6, 6)},
+        [8],
+        "",
+    ),
     "rematerialised": (jax.checkpoint(lambda y, _: jnp.tanh(y)), {}, [8], ""),
     "joined, padded, split, turned": (padded_and_joined, {"c": draw(8, 8), "d": draw(8, 8)}, [8, 5, 3], ""),
     "layers in a scan": (
@@ -261,6 +275,7 @@ def test_between_two_layers(case):
         outputs = jax.jit(nnc.inject(apply))(cut, x)
         expected = apply(without_by_hand(weights, found, keep), x)
         np.testing.assert_allclose(outputs, expected, atol=1e-5 * float(jnp.abs(expected).max()))
+        assert found.macs({}) == nnc.cost(apply, weights, x).macs
         assert found.macs(keep) == nnc.cost(apply, cut, x).macs < nnc.cost(apply, weights, x).macs
     else:
         assert not found.groups

@@ -79,11 +79,12 @@ def random(key: Array) -> Criterion:
 
 
 def taylor(loss: Callable[[Any, Any], Array], examples: Sequence[tuple[Any, Any]]) -> Criterion:
-    """How much the loss would change, to first order, without what a channel hands on.
+    """How much the loss of an example would change, to first order, without what a channel hands on.
 
     Args:
       loss: of (outputs, labels) to a scalar.
-      examples: batches of (inputs, labels); the magnitude is taken of each batch, then the mean over batches.
+      examples: batches of (inputs, labels), which are taken apart: the magnitude is that of each example, one at a
+        time, and the score its mean over all.
 
     Source: Molchanov et al. 2017, "Pruning Convolutional Neural Networks for Resource Efficient Inference",
     equation 8; the product of activation and gradient is that of a weight and its gradient, summed where the channel
@@ -93,20 +94,23 @@ def taylor(loss: Callable[[Any, Any], Array], examples: Sequence[tuple[Any, Any]
     def scores(groups: Sequence[Group], weights: Weights, context: Context) -> list[np.ndarray]:
         apply = context.apply
         assert apply is not None
+        entered = {(member.path, member.axis) for group in groups for member in _members(group, "input")}
 
         @jax.jit
-        def products(inputs: Any, labels: Any) -> dict[str, Array]:
-            gradients = jax.grad(lambda own: loss(apply({**weights, **own}, inputs), labels))(floats)
-            return {path: floats[path] * gradients[path] for path in floats}
+        def changes(inputs: Any, labels: Any, row: int) -> dict[tuple[str, int], Array]:
+            one, label = jax.tree.map(lambda x: lax.dynamic_slice_in_dim(x, row, 1), (inputs, labels))
+            gradients = jax.grad(lambda own: loss(apply({**weights, **own}, one), label))(floats)
+            return {(path, axis): _along(floats[path] * gradients[path], axis) for path, axis in entered}
 
-        paths = {member.path for group in groups for member in _members(group, "input")}
-        floats = {path: weights[path] for path in paths}
+        floats = {path: weights[path] for path, _ in entered}
         found = [np.zeros(group.size) for group in groups]
-        for inputs, labels in examples:
-            each = products(inputs, labels)
+        rows = [(batch, row) for batch in examples for row in range(len(batch[1]))]
+        for (inputs, labels), row in rows:
+            each = jax.device_get(changes(inputs, labels, row))
             for total, group in zip(found, groups, strict=True):
-                total += np.abs(_sums(group, "input", each.__getitem__)) / len(examples)
-        return found
+                members = _members(group, "input")
+                total += np.abs(sum(_by_channel(group, member, each[member.path, member.axis]) for member in members))
+        return [total / len(rows) for total in found]
 
     return scores
 
@@ -212,14 +216,22 @@ def _members(group: Group, role: Role) -> list[Member]:
     return [member for member in group.members if member.role == role]
 
 
+def _along(entries: Any, axis: int) -> Any:
+    """Sums over all other axes."""
+    return entries.sum(tuple(other for other in range(entries.ndim) if other != axis))
+
+
+def _by_channel(group: Group, member: Member, sums: np.ndarray) -> np.ndarray:
+    """[size]: of what stands along a member's axis, the sum for each channel."""
+    there = member.channels >= 0
+    return np.bincount(member.channels[there], np.asarray(sums, np.float64)[there], group.size)
+
+
 def _sums(group: Group, role: Role, values: Callable[[str], Array]) -> np.ndarray:
     """[size]: of all entries that belong to a channel, along the axes of one role."""
     total = np.zeros(group.size)
     for member in _members(group, role):
-        entries = np.asarray(values(member.path), np.float64)
-        sums = entries.sum(tuple(axis for axis in range(entries.ndim) if axis != member.axis))
-        there = member.channels >= 0
-        total += np.bincount(member.channels[there], sums[there], group.size)
+        total += _by_channel(group, member, _along(np.asarray(values(member.path), np.float64), member.axis))
     return total
 
 
@@ -229,4 +241,5 @@ def _distances(weight: Array, member: Member) -> np.ndarray:
     filters = jnp.moveaxis(weight, member.axis, 0)[order].reshape(size, -1)
     squares = (filters**2).sum(1)
     between = squares[:, None] + squares - 2 * filters @ filters.T
-    return np.sqrt(np.maximum(np.asarray(between, np.float64), 0)).sum(1)
+    others = np.asarray(squares > 0)  # what is cut already is no neighbour
+    return np.sqrt(np.maximum(np.asarray(between, np.float64), 0)) @ others

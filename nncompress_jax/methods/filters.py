@@ -1,5 +1,6 @@
 """Pruning of whole channels, in all weights that share them."""
 
+import dataclasses
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
@@ -10,10 +11,13 @@ import numpy as np
 
 from nncompress_jax.couplings import Coupling, Group, coupling
 from nncompress_jax.errors import InputError
+from nncompress_jax.marks import along
 from nncompress_jax.methods.criteria import Criterion, contributions, l1
 from nncompress_jax.methods.selection import LeftAlone
 from nncompress_jax.tree import Where, named_leaves, selected
 from nncompress_jax.types import Context, Method
+from nncompress_jax.weights.base import dense, is_compressed
+from nncompress_jax.weights.kept import Kept, cuts_of
 
 TOLERANCE = 0.02
 """How far from what was asked a result may be, relative to it, without a warning."""
@@ -32,6 +36,9 @@ def prune_filters(
     reconstruct: bool = False,
 ) -> Method:
     """Takes the least important channels out of a network, in every weight where they stand.
+
+    A network that lost channels can lose more: cutting and training in turns loses less than all at once. Shares are
+    those of the uncut network.
 
     Args:
       macs: share of the multiply-accumulates that stays, from 0 to 1.
@@ -80,9 +87,9 @@ def prune_filters(
         apply = context.apply
         inputs = [batch if isinstance(batch, tuple) else (batch,) for batch in context.batches]
         coupled = coupling(apply, variables, *inputs[0])
-        groups = _chosen(coupled, where)
-        structure = jax.tree.structure(variables)
-        weights = dict(named_leaves(variables))
+        groups, there = _chosen(coupled, where), coupled.there(variables)
+        uncut = jax.tree.map(dense, variables, is_leaf=is_compressed)
+        structure, weights = jax.tree.structure(uncut), dict(named_leaves(uncut))
 
         def by_path(weights: Mapping[str, Any], *inputs: Any) -> Any:
             return apply(jax.tree.unflatten(structure, [weights[path] for path in paths]), *inputs)
@@ -91,12 +98,10 @@ def prune_filters(
         own = Context(by_path, context.batches)
         scores = dict(zip([group.name for group in groups], criterion(groups, weights, own), strict=True))
         if scope == "global":
-            scores = {name: each / (np.sqrt(np.mean(np.square(each))) or 1) for name, each in scores.items()}
-        kept = _within(coupled, groups, scores, budget, share, scope, round_to, at_least)
-        if reconstruct:
-            weights = _reconstructed(groups, weights, kept, own)
-            variables = jax.tree.unflatten(structure, [weights[path] for path in paths])
-        return coupled.cut(variables, kept)
+            scores = {name: _by_size(each, there[name]) for name, each in scores.items()}
+        kept = _within(coupled, groups, scores, there, budget, share, scope, round_to, at_least)
+        scales = _scales(groups, weights, kept, own) if reconstruct else {}
+        return _scaled(coupled.cut(variables, kept), scales)
 
     return method
 
@@ -112,6 +117,7 @@ def _within(
     coupled: Coupling,
     groups: Sequence[Group],
     scores: Mapping[str, np.ndarray],
+    there: Mapping[str, np.ndarray],
     budget: str,
     share: float,
     scope: str,
@@ -123,7 +129,7 @@ def _within(
 
     def at(rate: float) -> dict[str, np.ndarray]:
         """With this share of the channels cut, before rounding."""
-        masks = {}
+        masks = dict(there)
         for group in groups:
             own = scores[group.name]
             if scope == "global":
@@ -131,13 +137,13 @@ def _within(
             else:
                 count = round((1 - rate) * group.size)
             count = min(max(-(-count // round_to) * round_to, at_least), group.size)
-            masks[group.name] = np.zeros(group.size, bool)
-            masks[group.name][np.argsort(-own, kind="stable")[:count]] = True
+            first = np.argsort(np.where(there[group.name], -own, np.inf), kind="stable")[:count]
+            masks[group.name] = there[group.name] & np.isin(np.arange(group.size), first)
         return masks
 
     def measure(masks: Mapping[str, np.ndarray]) -> float:
         if budget == "keep":
-            return sum(int(mask.sum()) for mask in masks.values()) / sum(group.size for group in groups)
+            return sum(int(masks[group.name].sum()) for group in groups) / sum(group.size for group in groups)
         whole = {"macs": coupled.macs, "parameters": coupled.parameters}[budget]
         return whole(masks) / whole({})
 
@@ -162,12 +168,17 @@ def _within(
     return nearest
 
 
-def _reconstructed(
+def _by_size(scores: np.ndarray, there: np.ndarray) -> np.ndarray:
+    """Scores in units of their root mean square."""
+    return scores / (np.sqrt(np.mean(np.square(scores[there]))) or 1)
+
+
+def _scales(
     groups: Sequence[Group], weights: Mapping[str, Any], kept: Mapping[str, np.ndarray], context: Context
-) -> dict[str, Any]:
-    """Weights whose input channels that stay are scaled, each by one number."""
+) -> dict[tuple[str, int], np.ndarray]:
+    """By path and axis of a weight, what its input channels that stay are multiplied by."""
     found = contributions(groups, weights, context, context.batches, samples=1024, seed=0)
-    weights = dict(weights)
+    scales = {}
     for group in groups:
         there = kept[group.name]
         for path, each in found[group.name].items():
@@ -176,9 +187,24 @@ def _reconstructed(
             ridge = 1e-4 * (inside**2).mean(0).sum() / max(inside.shape[1], 1) * len(inside) * np.eye(inside.shape[1])
             # Towards scales of one, where the samples say nothing.
             more = np.linalg.solve(inside.T @ inside + ridge, inside.T @ each[:, ~there].sum(1))
-            scales = np.ones(group.size)
-            scales[there] += more
-            spread = np.where(member.channels < 0, 1, scales[member.channels])
-            shape = [-1 if axis == member.axis else 1 for axis in range(weights[path].ndim)]
-            weights[path] = weights[path] * jnp.asarray(spread.reshape(shape), weights[path].dtype)
-    return weights
+            own = np.ones(group.size)
+            own[there] += more
+            scales[path, member.axis] = np.where(member.channels < 0, 1, own[member.channels])
+    return scales
+
+
+def _scaled(variables: Any, scales: Mapping[tuple[str, int], np.ndarray]) -> Any:
+    """Variables, cut or not, of which some axes are multiplied by numbers."""
+
+    def new(path: str, leaf: Any) -> Any:
+        for axis, cut in enumerate(cuts_of(leaf)):
+            if (path, axis) in scales:
+                values = leaf.values if isinstance(leaf, Kept) else leaf
+                own = scales[path, axis] if cut is None else scales[path, axis][cut.indices]
+                values = values * jnp.asarray(along(axis, values.ndim, own), values.dtype)
+                leaf = dataclasses.replace(leaf, values=values) if isinstance(leaf, Kept) else values
+        return leaf
+
+    leaves = named_leaves(variables, is_compressed)
+    structure = jax.tree.structure(variables, is_leaf=is_compressed)
+    return jax.tree.unflatten(structure, [new(path, leaf) for path, leaf in leaves])

@@ -109,6 +109,11 @@ def has_zeros(x: Any) -> bool:
     return isinstance(x, Kept) and x.fill is None
 
 
+def is_plain(x: Any) -> bool:
+    """Whether it is an array without some channels, and nothing more: floats, and zeros for what is missing."""
+    return has_zeros(x) and not is_compressed(x.values)
+
+
 def kept(value: Any, fill: Any, cuts: Cuts) -> Any:
     """`Kept`, if any axis lacks anything; a fill that is a known zero is left out."""
     cuts = tuple(None if cut is None or len(cut) == cut.size else cut for cut in cuts)

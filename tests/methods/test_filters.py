@@ -10,13 +10,14 @@ import pytest
 
 import nncompress_jax as nnc
 from nncompress_jax import criteria, models
+from nncompress_jax.marks import along
 from nncompress_jax.methods.selection import LeftAlone
 from nncompress_jax.models.vgg import configuration
 from nncompress_jax.tree import named_leaves
 from nncompress_jax.types import Context
-from nncompress_jax.weights.base import is_compressed
+from nncompress_jax.weights.base import dense, is_compressed
 from nncompress_jax.weights.channels import Channels
-from nncompress_jax.weights.kept import Kept
+from nncompress_jax.weights.kept import Kept, cuts_of
 from tests.methods.drawn import draw
 from tests.zoo import ZOO
 
@@ -67,16 +68,18 @@ def test_the_geometric_median_is_farthest_from_no_other(weights):
     np.testing.assert_allclose(score(criteria.geometric_median, weights), distances, rtol=1e-4)
 
 
-def test_taylor_is_the_derivative_by_a_gate(weights):
+def test_taylor_is_the_derivative_by_a_gate_of_each_example(weights):
     labels = jnp.arange(32) % 5
     loss = lambda y, labels: optax.softmax_cross_entropy_with_integer_labels(y, labels).mean()  # noqa: E731
 
-    def gated(gate):
-        hidden = jax.nn.relu(X @ weights["a"]["kernel"] + weights["a"]["bias"]) * gate
+    def gated(gate, x, labels):
+        hidden = jax.nn.relu(x @ weights["a"]["kernel"] + weights["a"]["bias"]) * gate
         return loss(hidden @ weights["b"]["kernel"], labels)
 
-    expected = np.abs(jax.grad(gated)(jnp.ones(8)))
-    np.testing.assert_allclose(score(criteria.taylor(loss, [(X, labels)]), weights), expected, rtol=1e-4, atol=1e-6)
+    by_example = jax.vmap(jax.grad(gated), (None, 0, 0))(jnp.ones(8), X[:, None], labels[:, None])
+    batches = [(X[:24], labels[:24]), (X[24:], labels[24:])]
+    scores = score(criteria.taylor(loss, batches), weights)
+    np.testing.assert_allclose(scores, jnp.abs(by_example).mean(0), rtol=1e-4, atol=1e-6)
 
 
 def test_reconstruction_takes_what_is_missed_least(weights):
@@ -124,6 +127,60 @@ def test_budgets(budget, scope, criterion):
         assert abs(there - channels / 2) <= 0.02 * channels
     else:
         assert getattr(left, budget) == pytest.approx(0.5 * getattr(whole, budget), rel=0.02)
+
+
+@pytest.mark.parametrize("scope", ["layer", "global"])
+def test_a_network_that_lost_channels_can_lose_more(scope):
+    specimen = resnet()
+    apply, images, whole = (
+        specimen.apply,
+        specimen.images,
+        nnc.cost(specimen.apply, specimen.variables, specimen.images),
+    )
+    half = cut(specimen.variables, apply, [images], macs=0.5, scope=scope)
+    trained = jax.tree.map(lambda x: 1.5 * x, half)
+    less = cut(trained, apply, [images], macs=0.3, scope=scope)
+    assert nnc.cost(apply, less, images).macs == pytest.approx(0.3 * whole.macs, rel=0.02)
+    before, after = (dict(named_leaves(each, is_compressed)) for each in (trained, less))
+    for path, leaf in after.items():
+        for axis, own in enumerate(cuts_of(before[path])):
+            assert own is None or not (cuts_of(leaf)[axis].mask & ~own.mask).any(), path
+        np.testing.assert_array_equal(dense(leaf), at_channels_of(leaf, dense(before[path])), err_msg=path)
+    outputs, expected = jax.jit(nnc.inject(apply))(less, images), jax.jit(apply)(nnc.decompress(less), images)
+    np.testing.assert_allclose(outputs, expected, atol=1e-5 * float(jnp.abs(expected).max()))
+    with pytest.warns(LeftAlone, match=r"macs=0\.9: the nearest that can be reached is 0\.[23]"):
+        again = cut(less, apply, [images], macs=0.9)
+    assert jax.tree.structure(again) == jax.tree.structure(less)
+
+
+def at_channels_of(leaf, array):
+    """Zero where a leaf lacks channels."""
+    for axis, own in enumerate(cuts_of(leaf)):
+        array = array if own is None else array * along(axis, array.ndim, own.mask)
+    return array
+
+
+def test_what_is_gone_counts_for_nothing(weights):
+    small = cut(weights, keep=0.75)
+    there = kept(small)
+    for criterion in (criteria.geometric_median, criteria.l2):
+        whole = {"a": {name: leaf[..., np.array(there)] for name, leaf in weights["a"].items()}}
+        whole["b"] = {"kernel": weights["b"]["kernel"][np.array(there)]}
+        expected = [there[i] for i in kept(cut(whole, keep=2 / 3, criterion=criterion))]
+        assert kept(cut(small, keep=0.5, criterion=criterion)) == expected
+
+
+def test_other_groups_stay_cut():
+    weights = {"a": draw(6, 8), "b": draw(8, 4, seed=1), "c": draw(4, 3, seed=2)}
+    apply = lambda w, x: jax.nn.relu(jax.nn.relu(x @ w["a"]) @ w["b"]) @ w["c"]  # noqa: E731
+    small = cut(weights, apply, keep=0.5, where="a")
+    both = cut(small, apply, keep=0.5, where="b")
+    assert both["a"] is not small["a"]
+    assert both["a"].channels == small["a"].channels
+    assert [None if each is None else len(each) for each in both["b"].cuts] == [4, 2]
+    chained = nnc.chain(nnc.prune_filters(keep=0.5, where="a"), nnc.prune_filters(keep=0.5, where="b"))
+    again = nnc.compress(weights, chained, apply=apply, batches=[X])
+    assert all((x == y).all() for x, y in zip(jax.tree.leaves(again), jax.tree.leaves(both), strict=True))
 
 
 def test_numbers_of_channels_are_round(weights):
