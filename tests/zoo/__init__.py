@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -31,16 +32,16 @@ class Specimen:
     """A network with weights and a batch of images.
 
     Attributes:
-      apply: (variables, images, **options) -> outputs, [B, 5], of the U-Net [B, H, W, 5].
+      apply: (variables, images) -> outputs, [B, 5], of the U-Net [B, H, W, 5].
+      train: (variables, images) -> (outputs, batch statistics) in training mode.
       variables: {"params": ..., "batch_stats": ...}, every leaf drawn at random.
       images: [B, H, W, 3] float32.
-      has_batch_norm: apply takes train=True, mutable=["batch_stats"].
     """
 
     apply: Callable[..., Any]
+    train: Callable[..., Any]
     variables: Any
     images: jax.Array
-    has_batch_norm: bool
 
 
 def drawn(variables):
@@ -67,11 +68,17 @@ def images_of(size):
 def of_linen(module, size=16):
     images = images_of(size)
     variables = drawn(jax.eval_shape(module.init, jax.random.key(0), images))
-    return Specimen(module.apply, variables, images, "batch_stats" in variables)
+    mode = {"train": True} if "train" in inspect.signature(type(module).__call__).parameters else {}
+
+    def train(variables, images):
+        rngs = {"dropout": jax.random.key(0)}
+        outputs, updates = module.apply(variables, images, **mode, rngs=rngs, mutable=["batch_stats"])
+        return outputs, updates.get("batch_stats", {})
+
+    return Specimen(module.apply, train, variables, images)
 
 
 def of_nnx(kind, size=16):
-    """Batch norm in its evaluation mode."""
     model = nnx.eval_shape(lambda: kind(rngs=nnx.Rngs(0)))
     model.eval()
     graph, *states = nnx.split(model, nnx.Param, nnx.BatchStat)
@@ -80,7 +87,13 @@ def of_nnx(kind, size=16):
     def apply(variables, images):
         return nnx.merge(graph, variables["params"], variables["batch_stats"])(images)
 
-    return Specimen(apply, drawn(variables), images_of(size), False)
+    def train(variables, images):
+        model = nnx.merge(graph, variables["params"], variables["batch_stats"])
+        model.train()
+        outputs = model(images)
+        return outputs, nnx.to_pure_dict(nnx.state(model, nnx.BatchStat))
+
+    return Specimen(apply, train, drawn(variables), images_of(size))
 
 
 ZOO = {
