@@ -19,14 +19,10 @@ from nncompress_jax.data import sources
 from nncompress_jax.data.split import InMemory
 from nncompress_jax.errors import InputError
 from nncompress_jax.initial import initial_variables
-from nncompress_jax.methods.criteria import l1
 from nncompress_jax.report import plots
-from nncompress_jax.report.sensitivity import sensitivity
 from nncompress_jax.training.config import Config
 from nncompress_jax.training.evaluation import evaluate
 from nncompress_jax.training.setup import preprocessing
-from nncompress_jax.tree import named_leaves
-from nncompress_jax.types import Context
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -52,16 +48,13 @@ def main(options: Options) -> None:
     )
     preprocess = preprocessing(dataset)
     split = InMemory(*dataset.test.read(np.arange(min(options.images, len(dataset.test)))))
-    image = jax.ShapeDtypeStruct((1, *split.image_shape), jnp.float32)
-    coupled = nnc.coupling(network.apply, variables, image)
-    scores = l1(coupled.groups, dict(named_leaves(variables)), Context())
     name = f"{options.model}-{options.dataset}-{Path(options.init).stem}"
     title = f"{options.model}, {len(split)} test images of {options.dataset}"
-    table = sensitivity(
-        coupled,
+    table = nnc.sensitivity(
+        network.apply,
         variables,
-        scores,
         lambda cut: evaluate(network.apply, cut, split, preprocess).accuracy,
+        batches=[jax.ShapeDtypeStruct((1, *split.image_shape), jnp.float32)],
         rates=options.rates,
         file=options.out / f"{name}.jsonl",
         title=title,

@@ -22,6 +22,7 @@ from nncompress_jax.methods.shrink import shrink
 from nncompress_jax.recipes import chain, compress, decompress, recipe
 from nncompress_jax.report.explain import explain
 from nncompress_jax.report.int8 import int8_report
+from nncompress_jax.report.sweep import sensitivity
 from nncompress_jax.weights.parts import value_and_grad
 
 __all__ = [
@@ -55,6 +56,7 @@ __all__ = [
     "recipe",
     "save",
     "save_safetensors",
+    "sensitivity",
     "settle",
     "shrink",
     "value_and_grad",

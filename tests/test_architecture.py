@@ -115,7 +115,7 @@ ORDER = [
     "report.explain",
     "report.int8",
     "report.measurements",
-    "report.sensitivity",
+    "report.sweep",
     "report.plots",
     "commands",
     "commands.door",

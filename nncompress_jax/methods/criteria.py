@@ -17,13 +17,36 @@ from nncompress_jax.couplings import Group, Member, Role
 from nncompress_jax.errors import InputError
 from nncompress_jax.injection import observe
 from nncompress_jax.ops.algorithms import channels_last
+from nncompress_jax.tree import named_leaves
 from nncompress_jax.types import Array, Context
+from nncompress_jax.weights.base import dense, is_compressed
 
 Weights = Mapping[str, Array]
 """The dense weights, by path."""
 
 Criterion = Callable[[Sequence[Group], Weights, Context], Sequence[np.ndarray]]
 """(groups, weights, context) -> [size] scores for each group; context.apply takes the weights by path."""
+
+
+def by_path(variables: Any, context: Context) -> tuple[dict[str, Array], Context]:
+    """What a criterion looks at.
+
+    Args:
+      variables: dense, or without some channels.
+      context: of a method; its apply takes the tree of variables.
+
+    Returns:
+      The dense weights by path, zero where channels are gone, and the context with an apply that takes them so.
+    """
+    uncut = jax.tree.map(dense, variables, is_leaf=is_compressed)
+    structure, weights = jax.tree.structure(uncut), dict(named_leaves(uncut))
+    paths, apply = [*weights], context.apply
+    assert apply is not None
+
+    def applied(weights: Weights, *inputs: Any) -> Any:
+        return apply(jax.tree.unflatten(structure, [weights[path] for path in paths]), *inputs)
+
+    return weights, Context(applied, context.batches)
 
 
 def l1(groups: Sequence[Group], weights: Weights, context: Context) -> list[np.ndarray]:

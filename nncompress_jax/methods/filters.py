@@ -12,11 +12,11 @@ import numpy as np
 from nncompress_jax.couplings import Coupling, Group, coupling
 from nncompress_jax.errors import InputError
 from nncompress_jax.marks import along
-from nncompress_jax.methods.criteria import Criterion, contributions, l1
+from nncompress_jax.methods.criteria import Criterion, by_path, contributions, l1
 from nncompress_jax.methods.selection import LeftAlone
 from nncompress_jax.tree import Where, named_leaves, selected
-from nncompress_jax.types import Context, Method
-from nncompress_jax.weights.base import dense, is_compressed
+from nncompress_jax.types import Apply, Context, Method
+from nncompress_jax.weights.base import is_compressed
 from nncompress_jax.weights.kept import Kept, cuts_of
 
 TOLERANCE = 0.02
@@ -84,18 +84,8 @@ def prune_filters(
     def method(variables: Any, context: Context) -> Any:
         if context.apply is None or not context.batches:
             raise InputError("prune_filters needs apply= and batches=: compress(variables, method, apply=, batches=)")
-        apply = context.apply
-        inputs = [batch if isinstance(batch, tuple) else (batch,) for batch in context.batches]
-        coupled = coupling(apply, variables, *inputs[0])
-        groups, there = _chosen(coupled, where), coupled.there(variables)
-        uncut = jax.tree.map(dense, variables, is_leaf=is_compressed)
-        structure, weights = jax.tree.structure(uncut), dict(named_leaves(uncut))
-
-        def by_path(weights: Mapping[str, Any], *inputs: Any) -> Any:
-            return apply(jax.tree.unflatten(structure, [weights[path] for path in paths]), *inputs)
-
-        paths = [*weights]
-        own = Context(by_path, context.batches)
+        coupled, groups = chosen(context.apply, variables, context.batches, where)
+        there, (weights, own) = coupled.there(variables), by_path(variables, context)
         scores = dict(zip([group.name for group in groups], criterion(groups, weights, own), strict=True))
         if scope == "global":
             scores = {name: _by_size(each, there[name]) for name, each in scores.items()}
@@ -106,11 +96,13 @@ def prune_filters(
     return method
 
 
-def _chosen(coupled: Coupling, where: Where) -> list[Group]:
+def chosen(apply: Apply, variables: Any, batches: Sequence[Any], where: Where) -> tuple[Coupling, list[Group]]:
+    """The coupling of a network, and those of its groups that are asked for."""
+    coupled = coupling(apply, variables, *(batches[0] if isinstance(batches[0], tuple) else (batches[0],)))
     if not coupled.groups:
         raise InputError("no group of channels can be cut; nnc.coupling(apply, variables, example).print() says why")
-    chosen = selected([(group.name, group) for group in coupled.groups], where or (lambda _: True))
-    return [group for group in coupled.groups if group.name in chosen]
+    names = selected([(group.name, group) for group in coupled.groups], where or (lambda _: True))
+    return coupled, [group for group in coupled.groups if group.name in names]
 
 
 def _within(

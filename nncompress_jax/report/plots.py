@@ -131,7 +131,7 @@ def sensitivity(rows: Sequence[Mapping[str, Any]], title: str, path: Path) -> No
     """Accuracy against the share of channels that is cut, a curve for each group.
 
     Args:
-      rows: of `report.sensitivity`.
+      rows: of `nnc.sensitivity`.
       title: network and data set.
       path: of the picture.
     """
