@@ -62,32 +62,45 @@ class Products(Labels):
                 if set(axes_of(mark)) & axes.summed - there:
                     self.hold(mark, "they multiply what cannot be cut")
         everything = self.joined([Marked(marks) for marks in sides], None).marks
-        over = [mark for mark in everything if set(axes_of(mark)) & axes.summed]
-        if all(value.fill != 0 for value in values):
-            for mark in over:
+        # Only where an operand is zero is anything left out of the program.
+        zeros = [value.fill == 0 for value in values]
+        left_out = self.joined([Marked(marks) for marks, zero in zip(sides, zeros, strict=True) if zero], None).marks
+        rest = {axis for mark in everything for axis in axes_of(mark)}.difference(*map(axes_of, left_out))
+        if not left_out:
+            for mark in (mark for mark in everything if set(axes_of(mark)) & axes.summed):
                 self.hold(mark, "they are not zero where they are cut, and would still count")
+        self.products.append(self.reach(equation, values, sides, left_out, axes, repeats))
         free = [mark for mark in everything if set(axes_of(mark)) <= set(axes.results)]
         result = [mark.transpose(axes.order).reshape([mark.shape[axis] for axis in axes.results]) for mark in free]
+        fill = 0.0 if left_out and not rest else None
+        return Marked(tuple(result), meet(value.owner for value in values), fill)
+
+    def reach(
+        self,
+        equation: Any,
+        values: Sequence[Marked],
+        sides: Sequence[tuple[Mark, ...]],
+        left_out: tuple[Mark, ...],
+        axes: Axes,
+        repeats: int,
+    ) -> Reach:
+        """What the product says of its weight, if it has one."""
         found = product_of(equation)
         assert found is not None
         weight = next((i for i, value in enumerate(values) if value.owner and values[1 - i].owner is None), None)
         own = sides[weight] if weight is not None else ()
         outputs = [mark for mark in own if set(axes_of(mark)) <= set(axes.results)]
         inputs = [mark for mark in own if not set(axes_of(mark)) <= set(axes.results)]
-        self.products.append(
-            Reach(
-                found.macs * repeats,
-                tuple(everything),
-                _labels(inputs),
-                _labels(outputs),
-            )
-        )
-        zero = all(value.fill == 0 for value, marks in zip(values, sides, strict=True) if marks)
-        return Marked(tuple(result), meet(value.owner for value in values), 0.0 if zero else None)
+        return Reach(found.macs * repeats, left_out, _labels(inputs), _labels(outputs))
 
     def one_axis(self, mark: Mark, axes: Axes) -> Mark:
-        """Of a split axis, as that of the heads of attention and of what each holds, one part can be cut: the first."""
+        """Of a split axis, as that of the heads of attention and of what each holds, one part can be cut: the first.
+
+        Where none of it is summed over, nothing has to be decided.
+        """
         here = [axis for axis in axes.order if axis in axes_of(mark)]
+        if not axes.summed.intersection(here):
+            return mark
         stays = next((axis for axis in here if axis not in axes.summed), here[0])
         return self.whole(mark, [axis for axis in here if axis != stays])
 
@@ -114,7 +127,7 @@ class Products(Labels):
             whole and c is not None and data.fill == 0 and not kernel.marks
         ):  # a fixed filter of each channel, as to blur it
             o = np.repeat(c.reshape(groups, each)[:, 0], shapes[1][outputs] // groups)
-            kernel = dataclasses.replace(kernel, marks=(along(outputs, len(shapes[1]), o),))
+            kernel = dataclasses.replace(kernel, marks=(along(outputs, len(shapes[1]), o),), fill=0.0)
         rows = [None if mark is None else mark.reshape(groups, -1) for mark in (c, o)]
         ones = [row if row is None else row[:, :1] if whole else row[:1] for row in rows]
         for row, one in zip(rows, ones, strict=True):

@@ -23,10 +23,10 @@ def padded_and_joined(y, weights):
     return jnp.split(y, [3], -1)[0] @ weights["c"][:3] + jnp.flip(y, 0) @ weights["d"]
 
 
-def attention(y, weights, turn=lambda x: x):
+def attention(y, weights, turn=lambda x: x, weigh=lambda shares: shares):
     """Two heads of four channels, whose queries, keys and values are one product."""
     queries, keys, values = (y @ weights["qkv"]).reshape(5, 3, 2, 4).transpose(1, 2, 0, 3)
-    shares = jax.nn.softmax(jnp.einsum("hnd,hmd->hnm", turn(queries), turn(keys)), -1)
+    shares = weigh(jax.nn.softmax(jnp.einsum("hnd,hmd->hnm", turn(queries), turn(keys)), -1))
     return jnp.einsum("hnm,hmd->nhd", shares, values).reshape(5, 8)
 
 
@@ -109,6 +109,18 @@ BETWEEN = {
     ),
     "heads of one product": (attention, {"qkv": draw(8, 24)}, [8, 2], ""),
     "heads that are turned": (lambda y, w: attention(y, w, turned), {"qkv": draw(8, 24)}, [8, 2], ""),
+    "heads that are turned by products": (
+        lambda y, w: attention(y, w, lambda x: jnp.einsum("hnd,nd->hnd", x, jnp.cos(jnp.arange(20.0)).reshape(5, 4))),
+        {"qkv": draw(8, 24)},
+        [8, 2],
+        "",
+    ),
+    "heads that are weighed": (
+        lambda y, w: attention(y, w, weigh=lambda shares: jnp.einsum("hnm,h->hnm", shares, jnp.array([0.5, 2]))),
+        {"qkv": draw(8, 24)},
+        [8, 2],
+        "",
+    ),
     "heads that are mixed": (talking, {"qkv": draw(8, 24), "before": draw(2, 3), "after": draw(3, 2)}, [8, 3, 2], ""),
     "a decoder": (decoded, {"c": draw(8, 36), "window": draw(3, 3, 4, 8)}, [8, 8, 4], ""),
     "rows of a table": (
@@ -145,6 +157,12 @@ BETWEEN = {
     "products with itself of what a weight shifts": (
         lambda y, w: (y + w["shift"]) @ (y + w["shift"]).T @ jnp.ones((5, 8)),
         {"shift": jnp.array([0.5])},
+        [],
+        "dot_general: they are not zero where they are cut, and would still count",
+    ),
+    "products with itself of what products shift": (
+        lambda y, _: (y + jnp.ones((5, 2)) @ jnp.ones((2, 8))) @ (y + jnp.ones((5, 2)) @ jnp.ones((2, 8))).T @ y,
+        {},
         [],
         "dot_general: they are not zero where they are cut, and would still count",
     ),
