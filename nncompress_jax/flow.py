@@ -14,7 +14,7 @@ from jax import lax
 from nncompress_jax.marked import Marked, filled, read
 from nncompress_jax.marks import MIXED_AXES, Mark, axes_of, followed, gathered, simplest, taken_apart
 from nncompress_jax.products import Products
-from nncompress_jax.program import ELEMENT_PROGRAMS, PRODUCTS, Owner, branches_of, meet
+from nncompress_jax.program import ELEMENT_PROGRAMS, PER_DEVICE, PRODUCTS, Owner, branches_of, meet
 from nncompress_jax.weights.kept_elementwise import ELEMENTWISE
 
 
@@ -46,9 +46,11 @@ class Flow(Products):
         if name == "cond":
             return self.branched(equation, values[1:], repeats, scope)
         if name == "while":
-            body, first = equation.params["body_jaxpr"].jaxpr, equation.params["cond_nconsts"]
-            self.run(body, [Marked(owner=value.owner) for value in values[first:]], repeats, scope)
-        if inside and name not in ELEMENT_PROGRAMS:
+            first = equation.params["cond_nconsts"]
+            self.uncut(equation.params["body_jaxpr"].jaxpr, values[first:], repeats, scope)
+        if name in PER_DEVICE:
+            self.uncut(inside[0], values, repeats, scope)
+        elif inside and name not in ELEMENT_PROGRAMS:
             return self.run(getattr(inside[0], "jaxpr", inside[0]), values, repeats, scope)
         if equation.primitive in ELEMENTWISE:
             return [dataclasses.replace(self.joined(values, owner), fill=filled(equation, values))]
@@ -136,6 +138,10 @@ class Flow(Products):
             marks.append(spread)
         return Marked(tuple(marks), owner, values[0].fill if values[0].fill == values[1].fill else None)
 
+    def uncut(self, jaxpr: Any, values: Sequence[Marked], repeats: int, scope: str) -> None:
+        """Products of a program through which no channels are followed."""
+        self.run(jaxpr, [Marked(owner=value.owner) for value in values], repeats, scope)
+
     def branched(self, equation: Any, values: list[Marked], repeats: int, scope: str) -> list[Marked]:
         """All branches, of which the dearest counts."""
         results, products = [], []
@@ -161,14 +167,17 @@ class Flow(Products):
                     self.hold(mark, "it walks along them")
             inner = [mark for mark in value.marks if 0 not in axes_of(mark)]
             rows.append(dataclasses.replace(value, marks=tuple(mark[0] for mark in inner)))
-        carry, counted = values[first:last], len(self.products)
+        carry, turns = values[first:last], repeats * params["length"]
+        found: tuple[list[Any], ...] = (self.ties, self.held, self.inner, self.products)
         while True:
-            turn, times = [*values[:first], *carry, *rows], repeats * params["length"]
-            results = self.run(params["jaxpr"].jaxpr, turn, times, scope)
+            before = [len(each) for each in found]
+            results = self.run(params["jaxpr"].jaxpr, [*values[:first], *carry, *rows], turns, scope)
             after = [self.joined(pair, meet(v.owner for v in pair)) for pair in zip(carry, results, strict=False)]
-            if [len(value.marks) for value in after] == [len(value.marks) for value in carry]:
+            if [(len(v.marks), v.fill, v.owner) for v in after] == [(len(v.marks), v.fill, v.owner) for v in carry]:
                 break
-            carry, self.products = after, self.products[:counted]
+            carry = after
+            for each, length in zip(found, before, strict=True):
+                del each[length:]
         columns = [
             dataclasses.replace(value, marks=tuple(mark[None] for mark in value.marks))
             for value in results[len(carry) :]

@@ -17,9 +17,9 @@ from jax import lax
 from jax.extend import core
 
 from nncompress_jax.ops.fast import FAST, has_fast_form
-from nncompress_jax.program import PRODUCTS, Owner, holds, meet, settled_owners
+from nncompress_jax.program import PER_DEVICE, PRODUCTS, Owner, holds, meet, settled_owners
 from nncompress_jax.types import Array
-from nncompress_jax.weights.base import bind, dense, is_compressed
+from nncompress_jax.weights.base import bind, dense, is_compressed, on_dense
 from nncompress_jax.weights.kept import Kept, conforming, on_fills
 from nncompress_jax.weights.kept_elementwise import ELEMENTWISE
 
@@ -89,6 +89,10 @@ class Interpreter:
             results: list[Any] = [Kept.uniform(values[0], equation.params["shape"])]
         elif self.channels and equation.primitive in ELEMENTWISE and not any(map(jnp.ndim, values)):
             results = on_fills(lambda *values: _bound(equation, values), values)
+        elif compressed and equation.primitive.name in PER_DEVICE:
+            results = on_dense(
+                equation.primitive, values, _params(equation), reason=f"no rule for {equation.primitive}"
+            )
         elif self.fast and not compressed and has_fast_form(equation.primitive, values, equation.params):
             results = [FAST[equation.primitive](*values, **equation.params)]
         else:
@@ -241,9 +245,12 @@ _WITH_PROGRAMS: dict[str, Callable[..., Results]] = {
 
 def _bound(equation: Any, values: Sequence[Any]) -> list[Any]:
     """Results of one equation, by the rules of the compressed weights among its operands."""
-    primitive, params = equation.primitive, equation.primitive.get_bind_params(equation.params)
-    results = bind(primitive, values, params)
-    return list(results) if primitive.multiple_results else [results]
+    results = bind(equation.primitive, values, _params(equation))
+    return list(results) if equation.primitive.multiple_results else [results]
+
+
+def _params(equation: Any) -> dict[str, Any]:
+    return equation.primitive.get_bind_params(equation.params)
 
 
 def _dense_inside(x: Any) -> Any:

@@ -21,6 +21,9 @@ NAMES = ("float_convolution", "integer_convolution", "integer_dot")
 ELEMENT_PROGRAMS = {"reduce", "reduce_window", "pallas_call"}
 """Operations whose inner program runs on elements or blocks, not on their operands."""
 
+PER_DEVICE = {"shard_map"}
+"""Operations whose inner program runs on each device's share of their operands."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Product:

@@ -54,6 +54,18 @@ def turned(x):
     return jnp.concatenate(rotated, -1)
 
 
+def recurrent(y, weights):
+    """A gated unit that begins with zeros."""
+
+    def turn(carry, x):
+        cell, hidden = carry
+        keep, add, show, value = jnp.split(x @ weights["in"] + hidden @ weights["on"], 4, -1)
+        cell = jax.nn.sigmoid(keep) * cell + jax.nn.sigmoid(add) * jnp.tanh(value)
+        return (cell, jax.nn.sigmoid(show) * jnp.tanh(cell)), cell
+
+    return jax.lax.scan(turn, (jnp.zeros(6), jnp.zeros(6)), y)[1] @ weights["out"]
+
+
 def blurred(y, _):
     numbers = ("NWC", "WIO", "NWC")
     return jax.lax.conv_general_dilated(
@@ -100,6 +112,7 @@ BETWEEN = {
         [8, 6],
         "",
     ),
+    "recurrent": (recurrent, {"in": draw(8, 24), "on": draw(6, 24), "out": draw(6, 8)}, [8, 8, 6], ""),
     "stacked": (lambda y, _: jnp.stack([y, jnp.tanh(y)]).mean(0) + jnp.stack([y, -y], -1).max(-1), {}, [8], ""),
     "unstacked": (
         lambda y, w: jnp.tanh(jnp.multiply(*jnp.unstack((y @ w["c"]).reshape(5, 2, 6), axis=1))) @ w["d"],
@@ -165,6 +178,23 @@ BETWEEN = {
         {},
         [],
         "dot_general: they are not zero where they are cut, and would still count",
+    ),
+    "products with itself of what a scan shifts": (
+        lambda y, _: jax.lax.scan(lambda z, _: (z + 1 - z @ z.T @ z, None), y, None, 3)[0],
+        {},
+        [],
+        "dot_general: they are not zero where they are cut, and would still count",
+    ),
+    "by device": (
+        lambda y, w: jax.shard_map(
+            lambda y, w: y @ w,
+            mesh=jax.sharding.Mesh(jax.devices()[:1], "data"),
+            in_specs=(jax.sharding.PartitionSpec("data"), jax.sharding.PartitionSpec()),
+            out_specs=jax.sharding.PartitionSpec("data"),
+        )(y, w["c"]),
+        {"c": draw(8, 8)},
+        [],
+        "shard_map: what it does to channels is not known",
     ),
     "a window over channels": (
         lambda y, w: jax.nn.sigmoid(jax.vmap(lambda row: jnp.convolve(row, w["taps"], mode="same"))(y)) * y,

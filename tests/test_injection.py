@@ -181,3 +181,15 @@ def test_observe_statistics_of_compressed_variables():
         assert entered.value == jnp.abs(IMAGES).max()
         assert bool(entered.reached)
         assert outputs.shape == IMAGES.shape
+
+
+def test_a_program_for_each_device_takes_dense_weights():
+    mesh, spec = jax.sharding.Mesh(jax.devices()[:1], "data"), jax.sharding.PartitionSpec
+    by_device = jax.shard_map(jnp.matmul, mesh=mesh, in_specs=(spec("data"), spec()), out_specs=spec("data"))
+    weights, x = {"kernel": jax.random.normal(jax.random.key(2), (8, 4))}, IMAGES.reshape(-1, 8)
+    small = nnc.compress(weights)
+    apply = lambda weights, x: by_device(x, weights["kernel"])  # noqa: E731
+    outputs, expected = jax.jit(nnc.inject(apply))(small, x), apply(nnc.decompress(small), x)
+    np.testing.assert_allclose(outputs, expected, rtol=1e-5, atol=1e-5)
+    (row,) = nnc.explain(apply, small, x).rows()
+    assert row["runs"] == "materialised: no rule for shard_map"
