@@ -224,9 +224,7 @@ def coupling(apply: Apply, variables: Any, example: Any, *inputs: Any) -> Coupli
 
 
 def _coupling(flow: Flow, leaves: Sequence[tuple[str, Marked]], batch: int) -> Coupling:
-    ties = np.concatenate([*flow.ties, np.zeros((0, 2), int)])
-    graph = coo_matrix((np.ones(len(ties), bool), tuple(ties.T)), (flow.count, flow.count))
-    _, classes = connected_components(graph, directed=False)
+    classes, places_alike = _components(flow.ties, flow.count), _components(flow.like, flow.count)
     why: dict[int, str] = {}
     for labels, reason in flow.held:
         for channel in np.unique(classes[labels]).tolist():
@@ -235,14 +233,13 @@ def _coupling(flow: Flow, leaves: Sequence[tuple[str, Marked]], batch: int) -> C
     axes = [(path, axes_of(mark)[0], mark.ravel()) for path, value in leaves for mark in value.marks]
     axes = [(path, axis, labels) for path, axis, labels in axes if not inner[labels].all()]
 
-    roles: list[Role] = ["vector"] * flow.count
+    roles = np.full(flow.count, "vector", object)
     turn = np.full(flow.count, len(flow.products))  # of the product that computes them
     for number, product in reversed([*enumerate(flow.products)]):
-        turn[product.outputs] = number
-        for label in product.inputs.tolist():
-            roles[label] = "input"
-        for label in product.outputs.tolist():
-            roles[label] = "output"
+        turn[places_alike[product.outputs]] = number
+        roles[places_alike[product.inputs]] = "input"
+        roles[places_alike[product.outputs]] = "output"
+    roles, turn = roles[places_alike], turn[places_alike]
 
     # Channels that stand at as many places of the same axes are one group.
     places: dict[int, list[tuple[int, int]]] = {}
@@ -275,6 +272,13 @@ def _coupling(flow: Flow, leaves: Sequence[tuple[str, Marked]], batch: int) -> C
     products = tuple((each.macs // batch, tuple(number_of[mark] for mark in each.marks)) for each in flow.products)
     free, frozen = (tuple(group for group in groups if bool(group.frozen) == held) for held in (False, True))
     return Coupling(free, frozen, products, starts)
+
+
+def _components(pairs: Sequence[np.ndarray], count: int) -> np.ndarray:
+    """[count]: for each label, the number of those that pairs connect it with."""
+    every = np.concatenate([*pairs, np.zeros((0, 2), int)])
+    graph = coo_matrix((np.ones(len(every), bool), tuple(every.T)), (count, count))
+    return connected_components(graph, directed=False)[1]
 
 
 def _name(member: Member, leaves: Sequence[tuple[str, Marked]], taken: set[str]) -> str:

@@ -168,7 +168,7 @@ class Flow(Products):
             inner = [mark for mark in value.marks if 0 not in axes_of(mark)]
             rows.append(dataclasses.replace(value, marks=tuple(mark[0] for mark in inner)))
         carry, turns = values[first:last], repeats * params["length"]
-        found: tuple[list[Any], ...] = (self.ties, self.held, self.inner, self.products)
+        found: tuple[list[Any], ...] = (self.ties, self.like, self.held, self.inner, self.products)
         while True:
             before = [len(each) for each in found]
             results = self.run(params["jaxpr"].jaxpr, [*values[:first], *carry, *rows], turns, scope)

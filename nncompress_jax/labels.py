@@ -16,6 +16,7 @@ class Labels:
     Attributes:
       count: of labels.
       ties: [N, 2] each, pairs of labels whose channels have to be cut together.
+      like: [N, 2] each, pairs of labels of places where several weights lie side by side before they meet data.
       held: labels whose channels have to stay, with the reason.
       inner: labels of places within a kernel's window, or within its groups, which are no channels of their own.
       here: the operation at hand, as reasons name it; empty: none.
@@ -24,6 +25,7 @@ class Labels:
     def __init__(self) -> None:
         self.count = 1
         self.ties: list[np.ndarray] = []
+        self.like: list[np.ndarray] = []
         self.held: list[tuple[np.ndarray, str]] = []
         self.inner: list[np.ndarray] = []
         self.here = ""
@@ -39,13 +41,14 @@ class Labels:
         marks = tuple(along(axis, len(shape), self.new(size)) for axis, size in sizes)
         return Marked(marks, path, 0.0 if marks else None)
 
-    def tie(self, one: Mark, other: Mark) -> None:
-        """Channels that have to be cut together."""
+    def tie(self, one: Mark, other: Mark) -> np.ndarray:
+        """Channels that have to be cut together; returns the pairs of their labels."""
         pairs = np.unique(np.stack(np.broadcast_arrays(one, other), -1).reshape(-1, 2), axis=0)
         apart = (pairs == 0).any(1)
         self.ties.append(pairs[~apart])
         if apart.any():
             self.hold(pairs[apart].max(1), "they meet what cannot be cut")
+        return self.ties[-1]
 
     def hold(self, mark: Mark, reason: str) -> None:
         """Channels that have to stay."""
@@ -69,7 +72,9 @@ class Labels:
         for mark in (mark for value in values for mark in value.marks):
             overlapping = [other for other in result if set(axes_of(other)) & set(axes_of(mark))]
             for other in overlapping:
-                self.tie(mark, other)
+                pairs = self.tie(mark, other)
+                if owner is not None:
+                    self.like.append(pairs)
             if not overlapping:
                 result.append(mark)
         fills = {value.fill for value in values}

@@ -121,6 +121,21 @@ def test_training_mode_and_gradients_are_those_of_the_dense_network(name):
         np.testing.assert_allclose(own, other, atol=1e-4 * scale + 1e-5, err_msg=path)
 
 
+def test_weights_side_by_side_are_read_as_one():
+    weights = {"a": jnp.ones((3, 8)), "b": jnp.ones((8, 4)), "c": jnp.ones((8, 4)), "d": jnp.ones((4, 2))}
+
+    def apply(weights, x):
+        both = (x @ weights["a"]) @ jnp.concatenate([weights["b"], weights["c"]], 1)
+        return jnp.multiply(*jnp.split(both, 2, 1)) @ weights["d"]
+
+    found = nnc.coupling(apply, weights, jnp.ones((5, 3)))
+    roles = [{(member.path, member.axis): member.role for member in group.members} for group in found.groups]
+    assert roles == [
+        {("a", 1): "output", ("b", 0): "input", ("c", 0): "input"},
+        {("b", 1): "output", ("c", 1): "output", ("d", 0): "input"},
+    ]
+
+
 def test_the_table_names_modules():
     _, coupling = coupled("ConvNeXt")
     (stream, *_) = (group.frozen for group in coupling.frozen)
