@@ -224,7 +224,7 @@ def coupling(apply: Apply, variables: Any, example: Any, *inputs: Any) -> Coupli
 
 
 def _coupling(flow: Flow, leaves: Sequence[tuple[str, Marked]], batch: int) -> Coupling:
-    classes, places_alike = _components(flow.ties, flow.count), _components(flow.like, flow.count)
+    classes, (roles, turn) = _components(flow.ties, flow.count), _roles(flow)
     why: dict[int, str] = {}
     for labels, reason in flow.held:
         for channel in np.unique(classes[labels]).tolist():
@@ -232,15 +232,6 @@ def _coupling(flow: Flow, leaves: Sequence[tuple[str, Marked]], batch: int) -> C
     inner = np.isin(np.arange(flow.count), np.concatenate([*flow.inner, []]))
     axes = [(path, axes_of(mark)[0], mark.ravel()) for path, value in leaves for mark in value.marks]
     axes = [(path, axis, labels) for path, axis, labels in axes if not inner[labels].all()]
-
-    roles = np.full(flow.count, "vector", object)
-    turn = np.full(flow.count, len(flow.products))  # of the product that computes them
-    for number, product in reversed([*enumerate(flow.products)]):
-        turn[places_alike[product.outputs]] = number
-        roles[places_alike[product.inputs]] = "input"
-        roles[places_alike[product.outputs]] = "output"
-    roles, turn = roles[places_alike], turn[places_alike]
-
     # Channels that stand at as many places of the same axes are one group.
     places: dict[int, list[tuple[int, int]]] = {}
     for number, (_, _, labels) in enumerate(axes):
@@ -272,6 +263,17 @@ def _coupling(flow: Flow, leaves: Sequence[tuple[str, Marked]], batch: int) -> C
     products = tuple((each.macs // batch, tuple(number_of[mark] for mark in each.marks)) for each in flow.products)
     free, frozen = (tuple(group for group in groups if bool(group.frozen) == held) for held in (False, True))
     return Coupling(free, frozen, products, starts)
+
+
+def _roles(flow: Flow) -> tuple[np.ndarray, np.ndarray]:
+    """For each label, its role, and the turn of the product that computes its channel."""
+    beside = _components(flow.like, flow.count)
+    roles, turn = np.full(flow.count, "vector", object), np.full(flow.count, len(flow.products))
+    for number, product in reversed([*enumerate(flow.products)]):
+        turn[beside[product.outputs]] = number
+        roles[beside[product.inputs]] = "input"
+        roles[beside[product.outputs]] = "output"
+    return roles[beside], turn[beside]
 
 
 def _components(pairs: Sequence[np.ndarray], count: int) -> np.ndarray:
