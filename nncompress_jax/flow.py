@@ -5,13 +5,14 @@ an operation needs, or of which nothing is known, are held.
 """
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from jax import lax
 
-from nncompress_jax.marked import Marked, filled, read
+from nncompress_jax.marked import Fill, Marked, filled, read, shared
 from nncompress_jax.marks import MIXED_AXES, Mark, axes_of, followed, gathered, simplest, taken_apart
 from nncompress_jax.products import Products
 from nncompress_jax.program import ELEMENT_PROGRAMS, PER_DEVICE, PRODUCTS, Owner, branches_of, meet
@@ -53,10 +54,10 @@ class Flow(Products):
         elif inside and name not in ELEMENT_PROGRAMS:
             return self.run(getattr(inside[0], "jaxpr", inside[0]), values, repeats, scope)
         if equation.primitive in ELEMENTWISE:
-            return [dataclasses.replace(self.joined(values, owner), fill=filled(equation, values))]
+            return [self.joined(values, owner, functools.partial(filled, equation))]
         if not marked:
-            fill = values[0].fill if name == "broadcast_in_dim" else None
-            return [Marked(owner=owner, fill=fill)] * len(equation.outvars)
+            number = values[0].number if name == "broadcast_in_dim" else None
+            return [Marked(owner=owner, number=number)] * len(equation.outvars)
         if name == "concatenate":
             return [self.concatenated(equation, values, owner)]
         if name == "stack":
@@ -80,8 +81,9 @@ class Flow(Products):
                 self.hold(mark, "what it does to channels is not known")
             return [Marked(owner=owner)] * count
         (value,), shape = values, equation.invars[0].aval.shape
-        results: list[list[Mark]] = [[] for _ in range(count)]
-        for mark in value.marks:
+        results: list[list[tuple[Mark, Fill]]] = [[] for _ in range(count)]
+        for mark, fill in value.pairs:
+            fill = fill if fill == 0 or name not in MIXED_AXES else None
             mixed = set(MIXED_AXES[name](equation.params)) & set(axes_of(mark)) if name in MIXED_AXES else set()
             mark = self.divided(mark, mixed | set(taken_apart(name, equation.params, shape)))
             found = followed(name, equation.params, mark, shape)
@@ -89,26 +91,28 @@ class Flow(Products):
                 needed = "it needs all channels, as normalization does"
                 self.hold(mark, needed if mixed else "what it does to channels is not known")
             for result, each in zip(results, found or (), strict=False):
-                if any(set(axes_of(other)) & set(axes_of(each)) for other in result):
+                if any(set(axes_of(other)) & set(axes_of(each)) for other, _ in result):
                     self.hold(mark, "it merges them with other channels")
                 elif each.size > 1:
-                    result.append(each)
+                    result.append((each, fill))
                 else:
                     self.hold(each, "it takes one channel on its own")
-        fill = value.fill if value.fill == 0 or name not in MIXED_AXES else None
-        return [Marked(tuple(result), owner, fill) for result in results]
+        return [Marked.of(result, owner) for result in results]
 
     def gathered(self, equation: Any, values: Sequence[Marked], owner: Owner) -> Marked:
         """Reading at places that are not known: channels of axes that are read whole are still there."""
         (value, *_), name = values, equation.primitive.name
         shape, rank = equation.invars[0].aval.shape, equation.outvars[0].aval.ndim
-        found = [(mark, gathered(name, equation.params, mark, shape, rank)) for mark in value.marks]
-        for mark, result in found:
+        results = []
+        for mark, fill in value.pairs:
+            result = gathered(name, equation.params, mark, shape, rank)
             if result is None:
                 self.hold(mark, "which of them it reads is not known")
+            else:
+                results.append((result, fill))
         for mark in (mark for place in values[1:] for mark in place.marks):
             self.hold(mark, "it reads where they say")
-        return Marked(tuple(result for _, result in found if result is not None), owner, value.fill)
+        return Marked.of(results, owner)
 
     def concatenated(self, equation: Any, values: Sequence[Marked], owner: Owner) -> Marked:
         """Along one axis, labels one after the other; operands without any there cannot be cut."""
@@ -119,24 +123,28 @@ class Flow(Products):
         for atom, value, marks in zip(equation.invars, values, here, strict=True):
             shape = [size if place in over else 1 for place, size in enumerate(atom.aval.shape)]
             pieces.append(np.broadcast_to(marks[0] if marks else 0, shape))
-            others.append(Marked(tuple(mark for mark in value.marks if axis not in axes_of(mark))))
-        own = simplest(np.concatenate(pieces, axis))
-        together = self.joined([*others, *([Marked((own,))] if own.any() else [])], owner)
-        zero = all(value.fill == 0 for value in values if value.marks)
-        return dataclasses.replace(together, fill=0.0 if zero else None)
+            across = [(mark, fill) for mark, fill in value.pairs if axis not in axes_of(mark)]
+            others.append(Marked.of(across, owner) if value.marks else value)
+        rest, own = self.joined(others, owner), simplest(np.concatenate(pieces, axis))
+        if not own.any():
+            return rest
+        fill = shared(value.at([axis]) for value, marks in zip(values, here, strict=True) if marks)
+        together = self.joined([rest, Marked((own,), owner, (fill,))], owner)
+        fills = dict(zip(map(id, (*rest.marks, own)), (*rest.fills, fill if fill == 0 else None), strict=True))
+        return Marked.of([(mark, fills[id(mark)]) for mark in together.marks], owner)
 
     def padded(self, equation: Any, values: Sequence[Marked], owner: Owner) -> Marked:
         """What is padded along marked axes has new labels."""
         marks = []
-        for mark in values[0].marks:
+        for mark, fill in values[0].pairs:
             config = [
                 each if size > 1 else (0, 0, 0)
                 for size, each in zip(mark.shape, equation.params["padding_config"], strict=True)
             ]
             spread = np.asarray(lax.pad(mark.astype(np.int32), np.int32(-1), config)).astype(int)
             spread[spread < 0] = self.new(int((spread < 0).sum()))  # nothing depends on what is padded
-            marks.append(spread)
-        return Marked(tuple(marks), owner, values[0].fill if values[0].fill == values[1].fill else None)
+            marks.append((spread, shared([fill, values[1].number])))
+        return Marked.of(marks, owner)
 
     def uncut(self, jaxpr: Any, values: Sequence[Marked], repeats: int, scope: str) -> None:
         """Products of a program through which no channels are followed."""
@@ -165,15 +173,15 @@ class Flow(Products):
             for mark in value.marks:
                 if 0 in axes_of(mark):
                     self.hold(mark, "it walks along them")
-            inner = [mark for mark in value.marks if 0 not in axes_of(mark)]
-            rows.append(dataclasses.replace(value, marks=tuple(mark[0] for mark in inner)))
+            inner = [(mark[0], fill) for mark, fill in value.pairs if 0 not in axes_of(mark)]
+            rows.append(Marked.of(inner, value.owner) if value.marks else value)
         carry, turns = values[first:last], repeats * params["length"]
         found: tuple[list[Any], ...] = (self.ties, self.like, self.held, self.inner, self.products)
         while True:
             before = [len(each) for each in found]
             results = self.run(params["jaxpr"].jaxpr, [*values[:first], *carry, *rows], turns, scope)
             after = [self.joined(pair, meet(v.owner for v in pair)) for pair in zip(carry, results, strict=False)]
-            if [(len(v.marks), v.fill, v.owner) for v in after] == [(len(v.marks), v.fill, v.owner) for v in carry]:
+            if [(v.fills, v.number, v.owner) for v in after] == [(v.fills, v.number, v.owner) for v in carry]:
                 break
             carry = after
             for each, length in zip(found, before, strict=True):

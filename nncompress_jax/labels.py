@@ -1,11 +1,11 @@
 """Labels of channels, and what was found of them."""
 
 import functools
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
-from nncompress_jax.marked import Marked
+from nncompress_jax.marked import Fill, Marked, shared
 from nncompress_jax.marks import Mark, along, axes_of
 from nncompress_jax.program import Owner
 
@@ -39,7 +39,7 @@ class Labels:
         """A weight with new labels along each axis."""
         sizes = [(axis, size) for axis, size in enumerate(shape) if size > 1]
         marks = tuple(along(axis, len(shape), self.new(size)) for axis, size in sizes)
-        return Marked(marks, path, 0.0 if marks else None)
+        return Marked(marks, path, (0.0,) * len(marks))
 
     def tie(self, one: Mark, other: Mark) -> np.ndarray:
         """Channels that have to be cut together; returns the pairs of their labels."""
@@ -66,16 +66,22 @@ class Labels:
             self.tie(mark, first)
         return first
 
-    def joined(self, values: Sequence[Marked], owner: Owner) -> Marked:
-        """Values of one shape, combined entry by entry: what lies at the same place is cut together."""
-        result: list[Mark] = []
+    def joined(self, values: Sequence[Marked], owner: Owner, fill: Callable[[list[Fill]], Fill] = shared) -> Marked:
+        """Values of one shape, combined entry by entry: what lies at the same place is cut together.
+
+        Args:
+          values: the operands.
+          owner: of the result.
+          fill: what the result is, where the operands are these numbers.
+        """
+        marks: list[Mark] = []
         for mark in (mark for value in values for mark in value.marks):
-            overlapping = [other for other in result if set(axes_of(other)) & set(axes_of(mark))]
+            overlapping = [other for other in marks if set(axes_of(other)) & set(axes_of(mark))]
             for other in overlapping:
                 pairs = self.tie(mark, other)
                 if owner is not None:
                     self.like.append(pairs)
             if not overlapping:
-                result.append(mark)
-        fills = {value.fill for value in values}
-        return Marked(tuple(result), owner, fills.pop() if len(fills) == 1 else None)
+                marks.append(mark)
+        fills = [fill([value.at(axes_of(mark)) for value in values]) for mark in marks]
+        return Marked(tuple(marks), owner, tuple(fills), None if marks else fill([value.number for value in values]))

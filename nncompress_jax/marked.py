@@ -1,7 +1,7 @@
 """What is known of a value of a program whose weights have labels on their channels."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import jax
@@ -12,6 +12,9 @@ from jax.extend import core
 from nncompress_jax.marks import Mark, axes_of
 from nncompress_jax.program import Owner
 
+Fill = float | None
+"""What stands where channels are cut; None: not one known number."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Marked:
@@ -20,12 +23,30 @@ class Marked:
     Attributes:
       marks: of labels, no two on the same axis; along other axes nothing can be cut.
       owner: the weight alone that it was computed from; None: data; "": constants.
-      fill: what channels that are cut are in it; without marks, the one value that it has everywhere. None: unknown.
+      fills: for each mark, what the value is where its channels are cut.
+      number: the one value that it has everywhere, if there are no marks and it is known.
     """
 
     marks: tuple[Mark, ...] = ()
     owner: Owner = None
-    fill: float | None = None
+    fills: tuple[Fill, ...] = ()
+    number: Fill = None
+
+    @staticmethod
+    def of(pairs: Iterable[tuple[Mark, Fill]], owner: Owner = None) -> "Marked":
+        """With these marks and fills."""
+        marks, fills = zip(*pairs, strict=True) if (pairs := tuple(pairs)) else ((), ())
+        return Marked(marks, owner, fills)
+
+    @property
+    def pairs(self) -> tuple[tuple[Mark, Fill], ...]:
+        """Marks with their fills."""
+        return tuple(zip(self.marks, self.fills, strict=True))
+
+    def at(self, axes: Iterable[int]) -> Fill:
+        """What it is where channels along these axes are cut."""
+        over = [fill for mark, fill in self.pairs if set(axes_of(mark)) & set(axes)]
+        return over[0] if over else None if self.marks else self.number
 
 
 def only(value: Marked, axis: int) -> np.ndarray | None:
@@ -37,24 +58,26 @@ def read(known: Any, atom: Any) -> Marked:
     """Of a variable, or of a literal."""
     if not isinstance(atom, core.Literal):
         return known.get(atom, Marked(owner=""))
-    return Marked(owner="", fill=_number(atom.val) if np.ndim(atom.val) == 0 else None)
+    return Marked(owner="", number=_number(atom.val) if np.ndim(atom.val) == 0 else None)
 
 
-def filled(equation: Any, values: Sequence[Marked]) -> float | None:
-    """What an elementwise operation makes of missing channels."""
-    if equation.primitive is lax.mul_p and any(value.fill == 0 for value in values):
+def shared(fills: Iterable[Fill]) -> Fill:
+    """The number that all are."""
+    return each.pop() if len(each := set(fills)) == 1 else None
+
+
+def filled(equation: Any, fills: Sequence[Fill]) -> Fill:
+    """What an elementwise operation makes of these operands."""
+    primitive = equation.primitive
+    decides = {lax.mul_p: fills, lax.div_p: fills[:1]}.get(primitive, ())
+    if 0 in decides or (primitive is lax.select_n_p and all(fill == 0 for fill in fills[1:])):
         return 0.0
-    if equation.primitive is lax.div_p and values[0].fill == 0:
-        return 0.0
-    if equation.primitive is lax.select_n_p and all(value.fill == 0 for value in values[1:]):
-        return 0.0
-    fills = [value.fill for value in values]
     if None in fills:
         return None
     with jax.ensure_compile_time_eval():
         scalars = [np.asarray(fill, atom.aval.dtype) for fill, atom in zip(fills, equation.invars, strict=True)]
-        return _number(equation.primitive.bind(*scalars, **equation.params))
+        return _number(primitive.bind(*scalars, **equation.params))
 
 
-def _number(scalar: Any) -> float | None:
+def _number(scalar: Any) -> Fill:
     return None if np.iscomplexobj(scalar) else float(scalar)

@@ -52,45 +52,43 @@ class Products(Labels):
             values = [self.slid(value, along) for value, along in zip(values, axes.windows, strict=True)]
             if equation.params["feature_group_count"] > 1:
                 values = self.grouped(equation.params, values, shapes)
-        sides = [
-            tuple(self.one_axis(placed(mark, axes.places[i], len(axes.order)), axes) for mark in value.marks)
-            for i, value in enumerate(values)
-        ]
-        touched = [{axis for mark in marks for axis in axes_of(mark)} for marks in sides]
-        for marks, there in zip(sides, reversed(touched), strict=True):
-            for mark in marks:
-                if set(axes_of(mark)) & axes.summed - there:
+        sides = [self.side(value, axes.places[i], axes) for i, value in enumerate(values)]
+        everything = self.joined(sides, None, lambda fills: 0.0 if 0 in fills else None)
+        for one, other in zip(sides, reversed(sides), strict=True):
+            for mark in one.marks:
+                if axes.summed.intersection(axes_of(mark)).difference(*map(axes_of, other.marks)):
                     self.hold(mark, "they multiply what cannot be cut")
-        everything = self.joined([Marked(marks) for marks in sides], None).marks
-        # Only where an operand is zero is anything left out of the program.
-        zeros = [value.fill == 0 for value in values]
-        left_out = self.joined([Marked(marks) for marks, zero in zip(sides, zeros, strict=True) if zero], None).marks
-        rest = {axis for mark in everything for axis in axes_of(mark)}.difference(*map(axes_of, left_out))
-        if not left_out:
-            for mark in (mark for mark in everything if set(axes_of(mark)) & axes.summed):
+        for mark, fill in everything.pairs:
+            if fill is None and axes.summed.intersection(axes_of(mark)):
                 self.hold(mark, "they are not zero where they are cut, and would still count")
-        self.products.append(self.reach(equation, values, sides, left_out, axes, repeats))
-        free = [mark for mark in everything if set(axes_of(mark)) <= set(axes.results)]
-        result = [mark.transpose(axes.order).reshape([mark.shape[axis] for axis in axes.results]) for mark in free]
-        fill = 0.0 if left_out and not rest else None
-        return Marked(tuple(result), meet(value.owner for value in values), fill)
+        self.products.append(self.reach(equation, values, sides, everything, axes, repeats))
+        free = [(mark, fill) for mark, fill in everything.pairs if set(axes_of(mark)) <= set(axes.results)]
+        shape = [[mark.shape[axis] for axis in axes.results] for mark, _ in free]
+        moved = [(mark.transpose(axes.order).reshape(own), fill) for (mark, fill), own in zip(free, shape, strict=True)]
+        return Marked.of(moved, meet(value.owner for value in values))
+
+    def side(self, value: Marked, places: Sequence[int], axes: Axes) -> Marked:
+        """An operand, in the numbering of the product."""
+        marks = [self.one_axis(placed(mark, places, len(axes.order)), axes) for mark in value.marks]
+        return dataclasses.replace(value, marks=tuple(marks))
 
     def reach(
         self,
         equation: Any,
         values: Sequence[Marked],
-        sides: Sequence[tuple[Mark, ...]],
-        left_out: tuple[Mark, ...],
+        sides: Sequence[Marked],
+        everything: Marked,
         axes: Axes,
         repeats: int,
     ) -> Reach:
-        """What the product says of its weight, if it has one."""
+        """What the product says of its weight, if it has one; only zeros are left out of the program."""
         found = product_of(equation)
         assert found is not None
         weight = next((i for i, value in enumerate(values) if value.owner and values[1 - i].owner is None), None)
-        own = sides[weight] if weight is not None else ()
+        own = sides[weight].marks if weight is not None else ()
         outputs = [mark for mark in own if set(axes_of(mark)) <= set(axes.results)]
         inputs = [mark for mark in own if not set(axes_of(mark)) <= set(axes.results)]
+        left_out = tuple(mark for mark, fill in everything.pairs if fill == 0)
         return Reach(found.macs * repeats, left_out, _labels(inputs), _labels(outputs))
 
     def one_axis(self, mark: Mark, axes: Axes) -> Mark:
@@ -107,14 +105,14 @@ class Products(Labels):
     def slid(self, value: Marked, axes: Sequence[int]) -> Marked:
         """An operand whose channels along some axes have to stay: along those a window slides, or they are its own."""
         rest = []
-        for mark in (self.divided(mark, axes) for mark in value.marks):
+        for mark, fill in ((self.divided(mark, axes), fill) for mark, fill in value.pairs):
             if not set(axes) & set(axes_of(mark)):
-                rest.append(mark)
+                rest.append((mark, fill))
                 continue
             self.hold(mark, "a window slides along them")
             if value.owner:
                 self.inner.append(np.unique(mark))
-        return dataclasses.replace(value, marks=tuple(rest))
+        return Marked.of(rest, value.owner) if value.marks else value
 
     def grouped(self, params: Any, values: list[Marked], shapes: Sequence[Sequence[int]]) -> list[Marked]:
         """Where groups are many they are cut whole, else the same places in each: they stay of equal size."""
@@ -123,11 +121,9 @@ class Products(Labels):
         data, kernel = values
         c, i, o = (only(*pair) for pair in ((data, channels), (kernel, inputs), (kernel, outputs)))
         whole = groups >= each
-        if (
-            whole and c is not None and data.fill == 0 and not kernel.marks
-        ):  # a fixed filter of each channel, as to blur it
+        if whole and c is not None and data.at([channels]) == 0 and not kernel.marks:  # a fixed filter, as to blur
             o = np.repeat(c.reshape(groups, each)[:, 0], shapes[1][outputs] // groups)
-            kernel = dataclasses.replace(kernel, marks=(along(outputs, len(shapes[1]), o),), fill=0.0)
+            kernel = Marked((along(outputs, len(shapes[1]), o),), kernel.owner, (0.0,))
         rows = [None if mark is None else mark.reshape(groups, -1) for mark in (c, o)]
         ones = [row if row is None else row[:, :1] if whole else row[:1] for row in rows]
         for row, one in zip(rows, ones, strict=True):
@@ -146,8 +142,8 @@ class Products(Labels):
         split = [mark for mark in data.marks if channels in axes_of(mark) and len(axes_of(mark)) > 1]
         for mark in split:
             self.hold(mark, "its groups divide them")
-        kept = tuple(mark for mark in data.marks if channels not in axes_of(mark))
-        return [dataclasses.replace(data, marks=kept), kernel]
+        kept = [(mark, fill) for mark, fill in data.pairs if channels not in axes_of(mark)]
+        return [Marked.of(kept, data.owner), kernel]
 
 
 def _labels(marks: Sequence[Mark]) -> np.ndarray:

@@ -185,6 +185,20 @@ BETWEEN = {
         [],
         "dot_general: they are not zero where they are cut, and would still count",
     ),
+    "products with itself of rows and columns": (
+        lambda y, w: (y + w["rows"] @ jnp.ones((2, 8))) @ (y + w["rows"] @ jnp.ones((2, 8))).T @ jnp.ones((5, 8)),
+        {"rows": draw(5, 2)},
+        [],
+        "dot_general: they are not zero where they are cut, and would still count",
+    ),
+    "products with itself of what is sorted beside": (
+        lambda y, w: (
+            jnp.square(jnp.sin(y) + jnp.sort(w["c"])) @ jnp.square(jnp.sin(y) + jnp.sort(w["c"])).T @ jnp.ones((5, 8))
+        ),
+        {"c": draw(5, 8)},
+        [],
+        "dot_general: they are not zero where they are cut, and would still count",
+    ),
     "by device": (
         lambda y, w: jax.shard_map(
             lambda y, w: y @ w,
