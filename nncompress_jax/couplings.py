@@ -52,7 +52,8 @@ class Group:
       name: path of the first weight that computes the channels, or that has them; with the axis, if it is not the last.
       size: channels; each may stand at several places of an axis, and at none of another.
       members: the axes.
-      frozen: why nothing of it can be cut; empty: it can.
+      frozen: why nothing of it can be cut, as "sort in Net/Layer_0: what it does to channels is not known"; empty: it
+        can.
     """
 
     name: str
@@ -200,6 +201,9 @@ def coupling(apply: Apply, variables: Any, example: Any, *inputs: Any) -> Coupli
     leaves = named_leaves(variables, is_compressed)
     if taken := [path for path, leaf in leaves if is_compressed(leaf) and not is_plain(leaf)]:
         raise InputError(f"{', '.join(taken)}: compressed already; cut channels first, then compress what is left")
+    shape = next((jnp.shape(leaf) for leaf in jax.tree.leaves(example)), ())
+    if not shape:
+        raise InputError(f"example of shape {jax.tree.map(jnp.shape, example)}: expected [B, ...], a batch of inputs")
     uncut = [jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) if is_compressed(leaf) else leaf for _, leaf in leaves]
     try:
         structure = jax.tree.structure(variables, is_leaf=is_compressed)
@@ -218,8 +222,7 @@ def coupling(apply: Apply, variables: Any, example: Any, *inputs: Any) -> Coupli
     results = flow.run(program, [*marked, *[Marked()] * (len(program.invars) - len(leaves))])
     for mark in (mark for value in results for mark in value.marks):
         flow.hold(mark, "an output of the network")
-    batch = jax.tree.leaves(example)[0].shape[0]
-    found = _coupling(flow, [(path, value) for (path, _), value in zip(leaves, marked, strict=True)], batch)
+    found = _coupling(flow, [(path, value) for (path, _), value in zip(leaves, marked, strict=True)], shape[0])
     return dataclasses.replace(found, _shapes={path: tuple(leaf.shape) for path, leaf in leaves})
 
 

@@ -37,8 +37,8 @@ def prune_filters(
 ) -> Method:
     """Takes the least important channels out of a network, in every weight where they stand.
 
-    A network that lost channels can lose more: cutting and training in turns loses less than all at once. Shares are
-    those of the uncut network.
+    A network that lost channels can lose more, so that cutting and training can take turns. Shares are those of the
+    uncut network.
 
     Args:
       macs: share of the multiply-accumulates that stays, from 0 to 1.

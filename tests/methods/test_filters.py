@@ -202,6 +202,10 @@ REFUSED = {
     "nothing to cut": ({"keep": 0.5, "apply": lambda w, x: w["a"]["kernel"]}, "no group of channels can be cut"),
     "no network": ({"keep": 0.5, "apply": None}, "needs apply= and batches="),
     "another shape": ({"keep": 0.5, "batches": [draw(2, 7)]}, "cannot be traced with inputs of shape ((2, 7),)"),
+    "no batch": (
+        {"keep": 0.5, "batches": [jnp.float32(1)]},
+        "example of shape (): expected [B, ...], a batch of inputs",
+    ),
     "not traceable": ({"keep": 0.5, "apply": lambda w, x: float(x.sum())}, "cannot be traced"),
     "no scale": ({"keep": 0.5, "criterion": criteria.batch_norm_scale}, "a/kernel: no normalization scales"),
 }
