@@ -49,7 +49,8 @@ class Group:
     """Axes whose channels are cut together.
 
     Attributes:
-      name: path of the first weight that computes the channels, or that has them; with the axis, if it is not the last.
+      name: path of the first weight that computes the channels as the program runs, or of one that has them; with the
+        axis, if it is not the last.
       size: channels; each may stand at several places of an axis, and at none of another.
       members: the axes.
       frozen: why nothing of it can be cut, as "sort in Net/Layer_0: what it does to channels is not known"; empty: it
@@ -255,7 +256,8 @@ def _coupling(flow: Flow, leaves: Sequence[tuple[str, Marked]], batch: int) -> C
         members = tuple(
             Member(axes[n][0], axes[n][1], roles[axes[n][2][0]], position[classes[axes[n][2]]]) for n, _ in where
         )
-        named = next((member for member in members if member.role == "output"), None)
+        computing = [(turn[axes[n][2][0]], i) for i, (n, _) in enumerate(where) if members[i].role == "output"]
+        named = members[min(computing)[1]] if computing else None
         reason = reason or ("" if named else "no weight computes them") or ("a single channel" * (len(channels) == 1))
         name = _name(named or members[0], leaves, {group.name for group in groups})
         groups.append(Group(name, len(channels), members, reason))
