@@ -4,6 +4,7 @@ python benchmarks/channels.py --json=channels.json
 """
 
 import dataclasses
+import itertools
 import statistics
 import time
 from collections.abc import Callable, Mapping
@@ -19,7 +20,10 @@ from nncompress_jax import models
 from nncompress_jax.commands import door
 from nncompress_jax.report.table import Table
 
-FORMATS = {"network": "", "batch": "", "macs": ".3f", "weights": "", "images_per_s": ",.0f", "ratio": ".2f"}
+FORMATS = {
+    **{"network": "", "batch": "", "macs": ".3f", "round_to": "d"},
+    **{"weights": "", "images_per_s": ",.0f", "ratio": ".2f"},
+}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -32,6 +36,8 @@ class Options:
     """Images in a batch."""
     macs: tuple[float, ...] = (0.7, 0.5, 0.3)
     """Shares of the multiply-accumulates that stay."""
+    round_to: tuple[int, ...] = (1, 16)
+    """Numbers of channels are multiples of each of these."""
     rounds: int = 5
     """In each, every contender runs in turn."""
     seconds: float = 0.5
@@ -52,27 +58,29 @@ def compared(options: Options, name: str, batch: int) -> list[dict[str, Any]]:
     network, images = models.create(name), jax.random.normal(jax.random.key(1), (batch, 32, 32, 3))
     variables = jax.jit(network.init)(jax.random.key(0), images)
     whole = nnc.cost(network.apply, variables, images).macs
-    contenders: dict[tuple[float, str], Any] = {(1.0, "dense"): program(network, variables, images)}
-    contenders[1.0, "int8"] = program(network, quantized(network, variables, images), images)
-    for share in options.macs:
-        small = nnc.compress(variables, nnc.prune_filters(macs=share), apply=network.apply, batches=[images])
+    contenders: dict[tuple[float, int, str], Any] = {(1.0, 1, "dense"): program(network, variables, images)}
+    contenders[1.0, 1, "int8"] = program(network, quantized(network, variables, images), images)
+    for share, multiple in itertools.product(options.macs, options.round_to):
+        method = nnc.prune_filters(macs=share, round_to=multiple)
+        small = nnc.compress(variables, method, apply=network.apply, batches=[images])
         shrunken = nnc.shrink(small)
-        reached = nnc.cost(network.apply, small, images).macs / whole
-        contenders[reached, "Kept"] = program(network, small, images)
-        contenders[reached, "Kept of int8"] = program(network, quantized(network, small, images), images)
-        contenders[reached, "shrunken"] = program(models.fitting(network, shrunken), shrunken, images)
+        cut = nnc.cost(network.apply, small, images).macs / whole, multiple
+        contenders[*cut, "Kept"] = program(network, small, images)
+        contenders[*cut, "Kept of int8"] = program(network, quantized(network, small, images), images)
+        contenders[*cut, "shrunken"] = program(models.fitting(network, shrunken), shrunken, images)
     seconds = in_turns(contenders, options)
-    first = seconds[1.0, "dense"]
+    first = seconds[1.0, 1, "dense"]
     return [
         {
             "network": name,
             "batch": batch,
             "macs": macs,
+            "round_to": multiple,
             "weights": weights,
-            "images_per_s": batch / seconds[macs, weights],
-            "ratio": first / seconds[macs, weights],
+            "images_per_s": batch / each,
+            "ratio": first / each,
         }
-        for macs, weights in contenders
+        for (macs, multiple, weights), each in seconds.items()
     ]
 
 

@@ -48,7 +48,8 @@ def prune_filters(
       criterion: which channels are important: of `nnc.criteria`, or a function of (groups, weights, context).
       scope: the same share of each group ("layer"), or channels of all groups compete ("global"), with scores divided
         by the root mean square of their group's.
-      round_to: what stays of a group is a multiple of this, where the group has as many.
+      round_to: what stays of a group is a multiple of this, where the group has as many; 16 makes VGG16 faster on the
+        CPU than as many channels of other numbers do.
       at_least: channels that stay of each group.
       reconstruct: scale what stays, where it is summed over, so that sums come nearest to those with all channels, by
         least squares on `batches`: after Luo et al. 2017, "ThiNet", section 3.3. Of dense layers and convolutions of
