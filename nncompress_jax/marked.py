@@ -35,8 +35,8 @@ class Marked:
     @staticmethod
     def of(pairs: Iterable[tuple[Mark, Fill]], owner: Owner = None) -> "Marked":
         """With these marks and fills."""
-        marks, fills = zip(*pairs, strict=True) if (pairs := tuple(pairs)) else ((), ())
-        return Marked(marks, owner, fills)
+        pairs = tuple(pairs)
+        return Marked(tuple(mark for mark, _ in pairs), owner, tuple(fill for _, fill in pairs))
 
     @property
     def pairs(self) -> tuple[tuple[Mark, Fill], ...]:
@@ -63,7 +63,8 @@ def read(known: Any, atom: Any) -> Marked:
 
 def shared(fills: Iterable[Fill]) -> Fill:
     """The number that all are."""
-    return each.pop() if len(each := set(fills)) == 1 else None
+    each = set(fills)
+    return each.pop() if len(each) == 1 else None
 
 
 def filled(equation: Any, fills: Sequence[Fill]) -> Fill:

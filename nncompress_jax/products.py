@@ -49,7 +49,7 @@ class Products(Labels):
             axes = of_dot(equation.params, shapes)
         else:
             axes = of_convolution(equation.params, shapes)
-            values = [self.slid(value, along) for value, along in zip(values, axes.windows, strict=True)]
+            values = [self.slid(value, own) for value, own in zip(values, axes.windows, strict=True)]
             if equation.params["feature_group_count"] > 1:
                 values = self.grouped(equation.params, values, shapes)
         sides = [self.side(value, axes.places[i], axes) for i, value in enumerate(values)]

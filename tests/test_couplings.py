@@ -136,6 +136,14 @@ def test_weights_side_by_side_are_read_as_one():
     ]
 
 
+def test_integers_are_no_channels():
+    weights = {"a": jnp.ones((3, 8)), "b": jnp.ones((8, 4)), "rows": jnp.ones((9, 8)), "which": jnp.arange(5)}
+    apply = lambda w, x: jnp.tanh(x @ w["a"] + w["rows"][w["which"]]) @ w["b"]  # noqa: E731
+    found = nnc.coupling(apply, weights, jnp.ones((5, 3)))
+    assert [group.size for group in found.groups] == [8]
+    assert "which" not in {member.path for group in found.frozen for member in group.members}
+
+
 def test_the_table_names_modules():
     _, coupling = coupled("ConvNeXt")
     (stream, *_) = (group.frozen for group in coupling.frozen)
