@@ -1,6 +1,6 @@
 """Networks that others published, unedited, with half the channels of every group cut.
 
-pip install --no-deps flaim==0.0.5 transformers==4.57.6 tokenizers==0.22.1 huggingface_hub==0.36.0 regex pyyaml
+pip install --no-deps flaim==0.0.5 transformers==4.57.6 tokenizers==0.22.1 huggingface_hub==0.36.0 regex pyyaml filelock
 python -m tests.zoo.published
 
 Weights are drawn: nothing is downloaded. Of flaim one or a few networks of each family, as published, on one image of
