@@ -15,8 +15,8 @@ import numpy as np
 import peers
 
 import nncompress_jax as nnc
-from nncompress_jax.commands import door
-from nncompress_jax.report.table import Table
+from nncompress_jax.commands import cli
+from nncompress_jax.table import Table
 
 CONTENDERS = {
     "inference": ["ours bfloat16", "ours", "ours int8", "ours int8 static", "linen", "torch bfloat16 compiled"],
@@ -144,4 +144,4 @@ def accuracy(options: Options) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    door.run(main, Options)
+    cli.run(main, Options)

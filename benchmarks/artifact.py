@@ -28,9 +28,9 @@ import safetensors.numpy
 import nncompress_jax as nnc
 from nncompress_jax import models
 from nncompress_jax.artifact.contents import contents
-from nncompress_jax.commands import door
+from nncompress_jax.commands import cli
 from nncompress_jax.importers import torch
-from nncompress_jax.report.table import Table
+from nncompress_jax.table import Table
 from nncompress_jax.tree import stored_bytes
 
 FORMATS = {"weights": "", "as": "", "bytes": ",", "share": ".4f", "save_s": ".2f", "load_s": ".2f"}
@@ -154,4 +154,4 @@ def fastest(run: Callable[[], Any], rounds: int) -> float:
 
 
 if __name__ == "__main__":
-    door.run(main, Options)
+    cli.run(main, Options)

@@ -17,8 +17,8 @@ import measure
 
 import nncompress_jax as nnc
 from nncompress_jax import models
-from nncompress_jax.commands import door
-from nncompress_jax.report.table import Table
+from nncompress_jax.commands import cli
+from nncompress_jax.table import Table
 
 FORMATS = {
     **{"network": "", "batch": "", "macs": ".3f", "round_to": "d"},
@@ -49,7 +49,7 @@ class Options:
 def main(options: Options) -> None:
     """Prints a table; weights are at random, and the smallest filters go."""
     rows = [row for name in options.networks for batch in options.batches for row in compared(options, name, batch)]
-    Table("inference: as Kept weights, in 8 bits, and as the narrower network", FORMATS, rows).print()
+    Table("inference: as ChannelPruned weights, in 8 bits, and as the narrower network", FORMATS, rows).print()
     measure.write(options.json, inference=rows)
 
 
@@ -61,12 +61,12 @@ def compared(options: Options, name: str, batch: int) -> list[dict[str, Any]]:
     contenders: dict[tuple[float, int, str], Any] = {(1.0, 1, "dense"): program(network, variables, images)}
     contenders[1.0, 1, "int8"] = program(network, quantized(network, variables, images), images)
     for share, multiple in itertools.product(options.macs, options.round_to):
-        method = nnc.prune_filters(macs=share, round_to=multiple)
+        method = nnc.prune_channels(macs=share, round_to=multiple)
         small = nnc.compress(variables, method, apply=network.apply, batches=[images])
         shrunken = nnc.shrink(small)
         cut = nnc.cost(network.apply, small, images).macs / whole, multiple
-        contenders[*cut, "Kept"] = program(network, small, images)
-        contenders[*cut, "Kept of int8"] = program(network, quantized(network, small, images), images)
+        contenders[*cut, "ChannelPruned"] = program(network, small, images)
+        contenders[*cut, "ChannelPruned of int8"] = program(network, quantized(network, small, images), images)
         contenders[*cut, "shrunken"] = program(models.fitting(network, shrunken), shrunken, images)
     seconds = in_turns(contenders, options)
     first = seconds[1.0, 1, "dense"]
@@ -113,4 +113,4 @@ def program(network: Any, variables: Any, images: jax.Array) -> Any:
 
 
 if __name__ == "__main__":
-    door.run(main, Options)
+    cli.run(main, Options)

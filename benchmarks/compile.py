@@ -11,8 +11,8 @@ from pathlib import Path
 import measure
 
 import nncompress_jax as nnc
-from nncompress_jax.commands import door
-from nncompress_jax.report.table import Table
+from nncompress_jax.commands import cli
+from nncompress_jax.table import Table
 
 CONTENDERS = {
     "inference": ("ours", "ours int8", "linen", "torch compiled"),
@@ -70,4 +70,4 @@ def first_results(task: str, network: str, batch: int, contender: str) -> tuple[
 
 
 if __name__ == "__main__":
-    door.run(main, Options)
+    cli.run(main, Options)

@@ -20,8 +20,8 @@ import measure
 import peers
 
 import nncompress_jax as nnc
-from nncompress_jax.commands import door
-from nncompress_jax.report.table import Table
+from nncompress_jax.commands import cli
+from nncompress_jax.table import Table
 from nncompress_jax.training.chunks import chunks
 from nncompress_jax.training.config import Config
 from nncompress_jax.training.setup import prepare
@@ -142,4 +142,4 @@ def profile(options: Options, folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    door.run(main, Options)
+    cli.run(main, Options)

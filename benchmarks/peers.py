@@ -63,7 +63,7 @@ def _jax_training(network: str, batch: int, *, fast: bool = True, dtype: Any = n
 
     model, place = nnc.models.create(network, dtype=dtype), mesh.data_mesh(jax.devices()[:1])
     variables = jax.jit(model.init)(jax.random.key(0), images(1))
-    optimizer = schedules.optimizer(schedules.recipe("fast"), optax.constant_schedule(0.01))
+    optimizer = schedules.optimizer(schedules.preset("fast"), optax.constant_schedule(0.01))
     labels = jax.device_put(np.arange(batch, dtype=np.int32) % 10)
     pixels = jax.device_put(np.random.default_rng(0).integers(0, 256, (batch, *SHAPE), np.uint8))
 

@@ -15,11 +15,12 @@ import jax
 import measure
 import numpy as np
 
-from nncompress_jax.commands import door
+from nncompress_jax import checksums
+from nncompress_jax.commands import cli
 from nncompress_jax.data import prepared, sources
 from nncompress_jax.data.split import Split
-from nncompress_jax.report.table import Table
-from nncompress_jax.training import checkpoint, checksums
+from nncompress_jax.table import Table
+from nncompress_jax.training import checkpoint
 from nncompress_jax.training.chunks import chunks
 from nncompress_jax.training.config import Config
 from nncompress_jax.training.progress import Progress
@@ -120,4 +121,4 @@ def main(options: Options) -> None:
 
 
 if __name__ == "__main__":
-    door.run(main, Options)
+    cli.run(main, Options)

@@ -19,8 +19,8 @@ import measure
 import numpy as np
 
 import nncompress_jax as nnc
-from nncompress_jax.commands import door
-from nncompress_jax.report.table import Table
+from nncompress_jax.commands import cli
+from nncompress_jax.table import Table
 from nncompress_jax.tree import stored_bytes
 
 RECIPES = (
@@ -129,4 +129,4 @@ def _status(name: str) -> float:
 
 
 if __name__ == "__main__":
-    door.run(main, Options)
+    cli.run(main, Options)

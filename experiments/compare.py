@@ -3,8 +3,8 @@
 The same as `nncompress compare`.
 """
 
-from nncompress_jax.commands import door
+from nncompress_jax.commands import cli
 from nncompress_jax.commands.compare import Options, main
 
 if __name__ == "__main__":
-    door.run(main, Options)
+    cli.run(main, Options)

@@ -18,11 +18,11 @@ import numpy as np
 
 import nncompress_jax as nnc
 from nncompress_jax import models
-from nncompress_jax.commands import door
+from nncompress_jax.commands import cli
+from nncompress_jax.commands.initial import initial_variables
 from nncompress_jax.data import sources
-from nncompress_jax.initial import initial_variables
 from nncompress_jax.methods.selection import LeftAlone
-from nncompress_jax.report.table import Table
+from nncompress_jax.table import Table
 from nncompress_jax.training.config import Config
 from nncompress_jax.training.evaluation import evaluate
 from nncompress_jax.training.loop import train
@@ -94,18 +94,20 @@ def compared(options: Options, dataset: sources.Dataset, init: str, recipe: str)
     stages = [recipe.replace("/", "+")] if options.no_fine_tuning else recipe.split("/")
     for stage in stages:
         name = f"{Path(init).stem}-{stage.replace(':', '').replace('.', '')}"
-        config = options.run(init=init, compress=None if stage == "none" else stage, workdir=str(options.out / name))
+        config = options.run(init=init, recipe=None if stage == "none" else stage, workdir=str(options.out / name))
         variables = initial_variables(config)
         assert variables is not None
-        settled = nnc.settle(variables)
-        result = evaluate(network.apply, settled, dataset.test, preprocessing(dataset), description=f"testing {recipe}")
+        converted = nnc.convert(variables)
+        result = evaluate(
+            network.apply, converted, dataset.test, preprocessing(dataset), description=f"testing {recipe}"
+        )
         if not options.no_fine_tuning:
             run = train(config, variables)
             init, tuned = str(run.workdir), run.evaluation.accuracy
     image = jax.ShapeDtypeStruct((1, *dataset.test.image_shape), np.float32)
-    cost = nnc.cost(network.apply, settled, image)
-    return {"accuracy": result.accuracy, "fine_tuned": tuned, "bytes": stored_bytes(settled), "macs": cost.macs}
+    cost = nnc.cost(network.apply, converted, image)
+    return {"accuracy": result.accuracy, "fine_tuned": tuned, "bytes": stored_bytes(converted), "macs": cost.macs}
 
 
 if __name__ == "__main__":
-    door.run(main, Options)
+    cli.run(main, Options)

@@ -14,11 +14,11 @@ import numpy as np
 
 import nncompress_jax as nnc
 from nncompress_jax import models
-from nncompress_jax.commands import door
+from nncompress_jax.commands import cli
+from nncompress_jax.commands.initial import initial_variables
 from nncompress_jax.data import sources
 from nncompress_jax.data.split import InMemory
 from nncompress_jax.errors import InputError
-from nncompress_jax.initial import initial_variables
 from nncompress_jax.report import plots
 from nncompress_jax.training.config import Config
 from nncompress_jax.training.evaluation import evaluate
@@ -65,4 +65,4 @@ def main(options: Options) -> None:
 
 
 if __name__ == "__main__":
-    door.run(main, Options)
+    cli.run(main, Options)

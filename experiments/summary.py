@@ -10,9 +10,9 @@ import jax
 import jax.numpy as jnp
 
 import nncompress_jax as nnc
-from nncompress_jax.commands import door
+from nncompress_jax.commands import cli
 from nncompress_jax.report import plots
-from nncompress_jax.report.table import Table
+from nncompress_jax.table import Table
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -56,4 +56,4 @@ def main(options: Options) -> None:
 
 
 if __name__ == "__main__":
-    door.run(main, Options)
+    cli.run(main, Options)

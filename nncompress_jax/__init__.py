@@ -4,25 +4,26 @@ from nncompress_jax import models
 from nncompress_jax.artifact.info import Info
 from nncompress_jax.artifact.reader import Loaded, load
 from nncompress_jax.artifact.writer import save
-from nncompress_jax.costs import Cost, LayerCost, cost
-from nncompress_jax.couplings import coupling
+from nncompress_jax.coupling.groups import coupling
 from nncompress_jax.errors import ArtifactError, InputError
 from nncompress_jax.importers.safetensors import load_safetensors, save_safetensors
-from nncompress_jax.injection import inject, observe
-from nncompress_jax.methods import calibration, criteria
+from nncompress_jax.methods import calibration
 from nncompress_jax.methods.binarize import binarize
+from nncompress_jax.methods.channels import criteria
+from nncompress_jax.methods.channels.pruning import prune_channels
+from nncompress_jax.methods.channels.shrinking import shrink
 from nncompress_jax.methods.cluster import cluster
+from nncompress_jax.methods.conversion import convert
 from nncompress_jax.methods.factorize import factorize
 from nncompress_jax.methods.fake_quantize import fake_quantize
-from nncompress_jax.methods.filters import prune_filters
 from nncompress_jax.methods.prune import prune
 from nncompress_jax.methods.quantize import quantize
-from nncompress_jax.methods.settle import settle
-from nncompress_jax.methods.shrink import shrink
 from nncompress_jax.recipes import chain, compress, decompress, recipe
 from nncompress_jax.report.explain import explain
 from nncompress_jax.report.int8 import int8_report
-from nncompress_jax.report.sweep import sensitivity
+from nncompress_jax.search.sweep import sensitivity
+from nncompress_jax.tracing.costs import Cost, LayerCost, cost
+from nncompress_jax.tracing.injection import inject, observe
 from nncompress_jax.weights.parts import value_and_grad
 
 __all__ = [
@@ -37,6 +38,7 @@ __all__ = [
     "chain",
     "cluster",
     "compress",
+    "convert",
     "cost",
     "coupling",
     "criteria",
@@ -51,13 +53,12 @@ __all__ = [
     "models",
     "observe",
     "prune",
-    "prune_filters",
+    "prune_channels",
     "quantize",
     "recipe",
     "save",
     "save_safetensors",
     "sensitivity",
-    "settle",
     "shrink",
     "value_and_grad",
 ]

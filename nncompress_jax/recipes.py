@@ -8,10 +8,10 @@ import jax
 
 from nncompress_jax.errors import InputError
 from nncompress_jax.methods.binarize import binarize
+from nncompress_jax.methods.channels.pruning import prune_channels
 from nncompress_jax.methods.cluster import cluster
 from nncompress_jax.methods.factorize import factorize
 from nncompress_jax.methods.fake_quantize import fake_quantize
-from nncompress_jax.methods.filters import prune_filters
 from nncompress_jax.methods.prune import prune
 from nncompress_jax.methods.quantize import quantize
 from nncompress_jax.types import Apply, Context, Method
@@ -77,13 +77,13 @@ def chain(*methods: Method) -> Method:
 
 STEPS: Mapping[str, tuple[str, Callable[[float], Method]]] = {
     "quantize": ("8", lambda bits: quantize(bits=_whole(bits))),
-    "fake_quantize": ("8", lambda bits: fake_quantize(bits=_whole(bits), learned_steps=bits < 8)),
+    "fake_quantize": ("8", lambda bits: fake_quantize(bits=_whole(bits), learned_scales=bits < 8)),
     "binarize": ("1", lambda _: binarize()),
     "fake_binarize": ("1", lambda _: binarize(train=True)),
     "cluster": ("4", lambda bits: cluster(bits=_whole(bits))),
     "prune": ("0.9", lambda sparsity: prune(sparsity=sparsity)),
     "prune_global": ("0.9", lambda sparsity: prune(sparsity=sparsity, scope="global")),
-    "filters": ("0.5", lambda macs: prune_filters(macs=macs)),
+    "channels": ("0.5", lambda macs: prune_channels(macs=macs)),
     "factorize": ("0.5", lambda macs: factorize(macs=macs)),
     "tucker": ("0.5", lambda macs: factorize(macs=macs, kind="tucker")),
 }

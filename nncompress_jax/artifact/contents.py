@@ -11,7 +11,7 @@ from nncompress_jax.artifact import tree
 from nncompress_jax.artifact.info import Info
 from nncompress_jax.artifact.reader import opened
 from nncompress_jax.artifact.sections import Section, entropy_bytes
-from nncompress_jax.report.table import Table
+from nncompress_jax.table import Table
 from nncompress_jax.weights.base import dense, is_compressed
 
 FORMATS = {
@@ -47,7 +47,7 @@ def contents(path: str | Path) -> tuple[Info, Table]:
             rows.append({"weight": path} | _row(leaf, parts))
             parts.clear()
 
-        tree.built(file.node, array, finish)
+        tree.from_dict(file.node, array, finish)
         for _ in arrays:
             pass
         info = file.info

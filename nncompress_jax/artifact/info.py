@@ -42,15 +42,15 @@ class Info:
         """The same, of a file with this digest."""
         return dataclasses.replace(self, digest=digest)
 
-    def described(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """What JSON can hold; without the digest, which is of the whole."""
         fields = {name: getattr(self, name) for name in KINDS}
         fields = {name: list(value) if isinstance(value, tuple) else value for name, value in fields.items()}
         return {name: value for name, value in fields.items() if value not in (None, [], {})}
 
     @classmethod
-    def built(cls, described: Any) -> "Info":
-        """From what `described` gave; Raises ArtifactError for anything else."""
+    def from_dict(cls, described: Any) -> "Info":
+        """From what `to_dict` gave; Raises ArtifactError for anything else."""
         if not isinstance(described, dict) or not described.keys() <= KINDS.keys():
             raise refuse(f"information {str(described)[:60]}")
         for name, value in described.items():

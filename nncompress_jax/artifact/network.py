@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from nncompress_jax import models
 from nncompress_jax.artifact.info import Info
 from nncompress_jax.errors import InputError
-from nncompress_jax.injection import inject
+from nncompress_jax.tracing.injection import inject
 from nncompress_jax.tree import named_leaves
 from nncompress_jax.types import Apply
 from nncompress_jax.weights.base import is_compressed

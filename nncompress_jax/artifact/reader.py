@@ -12,13 +12,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nncompress_jax.artifact import frame, sections, tree
+from nncompress_jax.artifact import container, sections, tree
 from nncompress_jax.artifact.bounds import refuse
 from nncompress_jax.artifact.info import Info
 from nncompress_jax.artifact.network import network_apply
 from nncompress_jax.artifact.sections import Section
 from nncompress_jax.errors import ArtifactError, InputError
-from nncompress_jax.injection import inject
+from nncompress_jax.tracing.injection import inject
 from nncompress_jax.tree import named_leaves
 from nncompress_jax.types import Apply
 from nncompress_jax.weights.base import is_compressed
@@ -60,7 +60,7 @@ class Opened:
         """One after the other; Raises ArtifactError at the first that is damaged, or if the whole is."""
         for place, (path, section) in enumerate(self.sections):
             payload = self.file.read(section.size_bytes)
-            padding = self.file.read(len(frame.padding(section.size_bytes)))
+            padding = self.file.read(len(container.padding(section.size_bytes)))
             self.digest.update(payload)
             self.digest.update(padding)
             try:
@@ -124,7 +124,7 @@ def load(path: str | Path, *, apply: Apply | None = None, like: Any = None, max_
     """
     with opened(path, max_bytes=max_bytes) as file:
         arrays = file.arrays()
-        variables = tree.built(file.node, lambda _: next(arrays), lambda _, leaf: jax.tree.map(_on_device, leaf))
+        variables = tree.from_dict(file.node, lambda _: next(arrays), lambda _, leaf: jax.tree.map(_on_device, leaf))
         for _ in arrays:
             raise refuse("arrays that no leaf has")
         info = file.info
@@ -146,17 +146,17 @@ def load(path: str | Path, *, apply: Apply | None = None, like: Any = None, max_
 
 def _head(file: BinaryIO, max_bytes: int) -> Opened:
     size = os.fstat(file.fileno()).st_size
-    start, header = frame.read_head(file, size)
+    start, header = container.read_header(file, size)
     if not isinstance(header, dict) or "variables" not in header:
         raise refuse("a header without variables")
     node = header.pop("variables")
-    info = Info.built(header)
-    described = [(path, Section.built(each)) for path, each in tree.arrays(node)]
+    info = Info.from_dict(header)
+    described = [(path, Section.from_dict(each)) for path, each in tree.arrays(node)]
     needed = sum(section.decoded_bytes for _, section in described)
     if needed > max_bytes:
         raise refuse(f"declares {needed:,} bytes of arrays, more than the {max_bytes:,} that may be; see max_bytes=")
     stored = [section.size_bytes for _, section in described]
-    end = len(start) + sum(count + len(frame.padding(count)) for count in stored) + frame.DIGEST_BYTES
+    end = len(start) + sum(count + len(container.padding(count)) for count in stored) + container.DIGEST_BYTES
     if end != size:
         raise refuse(f"sections up to byte {end} of {size}")
     return Opened(info, node, described, file, hashlib.sha256(start))

@@ -46,17 +46,17 @@ class Section:
         """Of the array."""
         return math.prod(self.shape) * DTYPES[self.dtype].itemsize
 
-    def described(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """What JSON can hold."""
         described: dict[str, Any] = {"shape": list(self.shape), "dtype": self.dtype, "coding": self.coding}
         described |= {"bytes": self.size_bytes, "crc32": self.checksum}
         if self.stored_dtype:
             described |= {"stored_dtype": self.stored_dtype, "largest_error": self.largest_error}
-        return described | ({"symbols": self.symbols.described()} if self.symbols else {})
+        return described | ({"symbols": self.symbols.to_dict()} if self.symbols else {})
 
     @classmethod
-    def built(cls, described: dict[str, Any]) -> "Section":
-        """From what `described` gave; Raises ArtifactError for anything else. Nothing is allocated."""
+    def from_dict(cls, described: dict[str, Any]) -> "Section":
+        """From what `to_dict` gave; Raises ArtifactError for anything else. Nothing is allocated."""
         keys = {"shape", "dtype", "coding", "bytes", "crc32"}
         narrowed = {"stored_dtype", "largest_error"} & described.keys()
         if not keys <= described.keys() <= keys | narrowed | {"symbols"}:
@@ -75,7 +75,7 @@ class Section:
         if math.prod(shape) >= 2**48:
             raise refuse(f"an array {shape}, larger than any memory")
         shell = np.broadcast_to(np.zeros((), DTYPES[stored or dtype]), shape)
-        symbols = Layout.built(described["symbols"], shell) if coding != "raw" else None
+        symbols = Layout.from_dict(described["symbols"], shell) if coding != "raw" else None
         return cls(tuple(shape), dtype, coding, described["bytes"], described["crc32"], symbols, stored, error)
 
 

@@ -111,13 +111,13 @@ class Layout:
         elif array.dtype == np.int8:
             symbols ^= 128
 
-    def described(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """What JSON can hold."""
         return {name: value for name, value in dataclasses.asdict(self).items() if value}
 
     @classmethod
-    def built(cls, described: Any, array: np.ndarray) -> "Layout":
-        """From what `described` gave for such an array; Raises ArtifactError for anything else."""
+    def from_dict(cls, described: Any, array: np.ndarray) -> "Layout":
+        """From what `to_dict` gave for such an array; Raises ArtifactError for anything else."""
         try:
             layout = cls(**described)
         except TypeError:

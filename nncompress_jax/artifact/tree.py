@@ -10,14 +10,14 @@ from nncompress_jax.artifact.bounds import refuse
 from nncompress_jax.errors import ArtifactError, InputError
 from nncompress_jax.tree import named_leaves
 from nncompress_jax.weights.base import is_compressed
-from nncompress_jax.weights.structure import built_part, described_part
+from nncompress_jax.weights.structure import part_from_dict, part_to_dict
 from nncompress_jax.weights.validity import fault
 
 OfArray = Callable[[str, Any, Any], dict[str, Any]]
 """(path, array, the weight that has it) -> what stands for it."""
 
 
-def described(variables: Any, of_array: OfArray) -> dict[str, Any]:
+def to_dict(variables: Any, of_array: OfArray) -> dict[str, Any]:
     """What JSON can hold.
 
     Args:
@@ -47,11 +47,11 @@ def arrays(node: Any, path: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
         yield path, content
 
 
-def built(node: Any, array: Callable[[Any], np.ndarray], finish: Callable[[str, Any], Any]) -> Any:
+def from_dict(node: Any, array: Callable[[Any], np.ndarray], finish: Callable[[str, Any], Any]) -> Any:
     """The variables; of those that are no plain tree, leaves by path.
 
     Args:
-      node: of `described`, whose arrays `arrays` could list.
+      node: of `to_dict`, whose arrays `arrays` could list.
       array: what stands for an array -> the array; is asked in the order of `arrays`.
       finish: (path, sound leaf) -> what becomes of it.
     """
@@ -59,7 +59,7 @@ def built(node: Any, array: Callable[[Any], np.ndarray], finish: Callable[[str, 
 
 
 def is_plain(node: Any) -> bool:
-    """Whether `built` gives the variables themselves."""
+    """Whether `from_dict` gives the variables themselves."""
     return "leaves" not in node
 
 
@@ -75,7 +75,7 @@ def _built(node: Any, path: str, array: Callable[[Any], np.ndarray], finish: Cal
     if kind == "array":
         return finish(path, array(content))
     try:
-        weight = built_part(path, content, array)
+        weight = part_from_dict(path, content, array)
     except ArtifactError:
         raise
     except InputError as error:
@@ -126,7 +126,7 @@ def _leaf(path: str, leaf: Any, of_array: OfArray) -> dict[str, Any]:
         return {"array": of_array(path, leaf, None)}
     if wrong := fault(leaf):
         raise InputError(f"{path}: a {type(leaf).__name__} with {wrong}, which no file can hold")
-    return {"weight": described_part(leaf, lambda array, owner: of_array(path, array, owner))}
+    return {"weight": part_to_dict(leaf, lambda array, owner: of_array(path, array, owner))}
 
 
 def _is_plain(tree: Any) -> bool:

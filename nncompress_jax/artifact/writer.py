@@ -10,7 +10,7 @@ from typing import Any, Literal
 import jax
 import numpy as np
 
-from nncompress_jax.artifact import frame, sections, tree
+from nncompress_jax.artifact import container, sections, tree
 from nncompress_jax.artifact.info import Info
 from nncompress_jax.artifact.network import network_apply
 from nncompress_jax.artifact.symbols import DTYPES
@@ -82,7 +82,7 @@ def save(
         accuracy if accuracy is None else float(accuracy),
     )
     try:
-        Info.built(info.described())
+        Info.from_dict(info.to_dict())
     except ArtifactError as error:
         raise InputError(f"not to be written: {str(error).removeprefix('damaged: ')}") from None
     if model:
@@ -93,11 +93,11 @@ def save(
         bits = (owner.bits, owner.size_last) if isinstance(owner, Packed) else None
         section, payload = sections.encode(_held(name, array), bits, floats)
         payloads.append(payload)
-        return section.described()
+        return section.to_dict()
 
-    header = info.described() | {"variables": tree.described(variables, coded)}
-    start = frame.head(header, [len(payload) for payload in payloads])
-    parts = [start] + [part for payload in payloads for part in (payload, frame.padding(len(payload)))]
+    header = info.to_dict() | {"variables": tree.to_dict(variables, coded)}
+    start = container.header_bytes(header, [len(payload) for payload in payloads])
+    parts = [start] + [part for payload in payloads for part in (payload, container.padding(len(payload)))]
     digest = hashlib.sha256()
     for part in parts:
         digest.update(part)

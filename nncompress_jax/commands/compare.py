@@ -17,7 +17,7 @@ import nncompress_jax as nnc
 from nncompress_jax.data import sources
 from nncompress_jax.methods import minmax
 from nncompress_jax.report import plots
-from nncompress_jax.report.table import Table
+from nncompress_jax.table import Table
 from nncompress_jax.training import checkpoint, config
 from nncompress_jax.training.evaluation import evaluate
 from nncompress_jax.training.loop import train

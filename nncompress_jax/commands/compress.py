@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Literal
 
 import nncompress_jax as nnc
+from nncompress_jax.commands.initial import trained_variables
 from nncompress_jax.data import sources
 from nncompress_jax.errors import InputError
-from nncompress_jax.initial import trained_variables
 from nncompress_jax.training import checkpoint, config
 from nncompress_jax.training.evaluation import evaluate
 from nncompress_jax.training.setup import calibration_batches, preprocessing
@@ -51,7 +51,7 @@ def main(options: Options) -> None:
     dataset = sources.load(options.dataset or name, data_dir=data_dir, image_size=size)
     variables = trained_variables(options.init, model)
     network = nnc.models.fitting(nnc.models.create(model), variables)
-    small = nnc.settle(variables)
+    small = nnc.convert(variables)
     if options.recipe:
         batches = calibration_batches(dataset, options.calibration_batches, min(64, len(dataset.train) // 4))
         small = nnc.compress(variables, nnc.recipe(options.recipe), apply=network.apply, batches=batches)

@@ -15,7 +15,7 @@ from nncompress_jax.data import sources
 from nncompress_jax.importers import torch
 from nncompress_jax.methods import minmax
 from nncompress_jax.report import plots
-from nncompress_jax.report.table import Table
+from nncompress_jax.table import Table
 from nncompress_jax.training import checkpoint, config
 from nncompress_jax.training.evaluation import Evaluation, evaluate
 from nncompress_jax.training.setup import calibration_batches, preprocessing
@@ -59,7 +59,7 @@ def main(options: Options) -> None:
     name = options.dataset or (run.dataset if run else "cifar10")
     data_dir = options.data_dir or (run.data_dir if run else None)
     dataset = sources.load(name, data_dir=data_dir, image_size=image_size)
-    variables = nnc.settle(variables)
+    variables = nnc.convert(variables)
     classes = variables["params"]["Dense_0"]["bias"].shape[0]
     if classes != len(dataset.class_names):
         raise nnc.InputError(

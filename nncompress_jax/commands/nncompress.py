@@ -3,7 +3,7 @@
 import importlib
 import sys
 
-from nncompress_jax.commands import door
+from nncompress_jax.commands import cli
 
 VERBS = {
     "train": "trains a network, or goes on where it stopped",
@@ -27,4 +27,4 @@ def main() -> None:
         sys.exit(2)
     else:
         module = importlib.import_module(f"nncompress_jax.commands.{verb}")
-        door.run(module.main, module.Options, name=f"nncompress {verb}", flags=sys.argv[2:])
+        cli.run(module.main, module.Options, name=f"nncompress {verb}", flags=sys.argv[2:])

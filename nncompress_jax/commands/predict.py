@@ -15,7 +15,7 @@ from nncompress_jax.artifact.reader import load
 from nncompress_jax.data.augment import normalize
 from nncompress_jax.data.prepared import resize
 from nncompress_jax.errors import InputError
-from nncompress_jax.report.table import Table
+from nncompress_jax.table import Table
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """Trains a network; the same command again goes on where it stopped.
 
 python experiments/train.py --model=vgg16ds
-python experiments/train.py --model=vgg16ds --init=runs/W --compress=prune:0.9 --epochs=3 --learning_rate=0.01
+python experiments/train.py --model=vgg16ds --init=runs/W --recipe=prune:0.9 --epochs=3 --learning_rate=0.01
 
 Exit codes: 0 finished; 2 what was given is wrong; 74 the workdir cannot be written; 75 ended before its end, by SIGTERM
 or because another process was lost: the same command goes on.
@@ -12,7 +12,7 @@ import dataclasses
 import tyro
 
 import nncompress_jax as nnc
-from nncompress_jax.initial import initial_variables
+from nncompress_jax.commands.initial import initial_variables
 from nncompress_jax.training import checkpoint, processes
 from nncompress_jax.training.config import Config
 from nncompress_jax.training.loop import train
@@ -38,6 +38,6 @@ def main(options: Options) -> None:
         return
     accuracy, seconds = run.evaluation.accuracy, run.progress.training_seconds
     print(f"{run.workdir}: test accuracy {accuracy:.4f} on {config.dataset}, trained for {seconds:.0f} s")
-    if config.compress:
-        settled = nnc.settle(checkpoint.restore(run.workdir))
-        print(f"{stored_bytes(settled):,} bytes as stored, {stored_bytes(nnc.decompress(settled)):,} as floats")
+    if config.recipe:
+        converted = nnc.convert(checkpoint.restore(run.workdir))
+        print(f"{stored_bytes(converted):,} bytes as stored, {stored_bytes(nnc.decompress(converted)):,} as floats")

@@ -18,7 +18,7 @@ def binarize(*, where: Where = None, scaled: bool = True, inputs: Inputs = "floa
       where: which leaves, as in `quantize`.
       scaled: signs times the mean magnitude (XNOR-Net); else signs alone (BinaryConnect).
       inputs: what they multiply: "float", "int8" (codes of 8 bits), or "sign" (signs, times their mean magnitude).
-      train: float weights that train through their signs (`FakeBinary`), for `settle`; else the signs (`Binary`).
+      train: float weights that train through their signs (`FakeBinary`), for `convert`; else the signs (`Binary`).
 
     Returns:
       A method for `compress` and `chain`.
@@ -39,6 +39,6 @@ def binarize(*, where: Where = None, scaled: bool = True, inputs: Inputs = "floa
 
     def make(path: str, leaf: Array) -> Any:
         weight = FakeBinary(leaf.astype(jnp.float32), scaled, inputs, leaf.dtype.name)
-        return weight if train else weight.settle()
+        return weight if train else weight.convert()
 
     return lambda variables, context: replaced(variables, where, make)

@@ -9,9 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from nncompress_jax.errors import InputError
-from nncompress_jax.injection import observe, visits
-from nncompress_jax.interpreter import Statistic
-from nncompress_jax.ops.quantizer import step_of_range
+from nncompress_jax.ops.quantizer import scale_of_range
+from nncompress_jax.tracing.injection import observe, visits
+from nncompress_jax.tracing.interpreter import Statistic
 from nncompress_jax.types import Apply, Array
 
 BINS = 2048
@@ -76,16 +76,16 @@ def mean_squared_error(histogram: Histogram) -> float:
     Source: Sung et al. 2015, "Resiliency of Deep Neural Networks under Quantization", section 2 (L2 error).
     """
     ranges = histogram.largest * np.linspace(0.01, 1, 100)
-    steps = step_of_range(ranges)[:, None]
-    codes = np.minimum(np.round(histogram.centers / steps), 127)
-    errors = (codes * steps - histogram.centers) ** 2 @ histogram.counts
+    scales = scale_of_range(ranges)[:, None]
+    codes = np.minimum(np.round(histogram.centers / scales), 127)
+    errors = (codes * scales - histogram.centers) ** 2 @ histogram.counts
     return float(ranges[np.argmin(errors)])
 
 
-def input_steps(
+def input_scales(
     apply: Apply, variables: Any, batches: Sequence[Any], paths: Sequence[str], rule: Rule
 ) -> dict[str, Array]:
-    """Static steps for the inputs of weights.
+    """Static scales for the inputs of weights.
 
     Args:
       apply: of (variables, *inputs).
@@ -123,14 +123,14 @@ def input_steps(
         return jnp.zeros(BINS, jnp.int32).at[places.astype(jnp.int32)].add(1)
 
     histograms = _collected(apply, variables, inputs, counts, np.add)
-    steps = {}
+    scales = {}
     for path, magnitude in largest.items():
         ranges = np.ones(magnitude.shape, np.float32)
         for index in np.ndindex(magnitude.shape):
             if magnitude[index]:  # what is always zero keeps a range of one
                 ranges[index] = rule(Histogram(histograms[path][index], edges[path], float(magnitude[index])))
-        steps[path] = jnp.asarray(step_of_range(ranges), jnp.float32)
-    return steps
+        scales[path] = jnp.asarray(scale_of_range(ranges), jnp.float32)
+    return scales
 
 
 def _collected(
@@ -152,5 +152,5 @@ def _collected(
 def _used(apply: Apply, variables: Any, inputs: tuple[Any, ...]) -> set[str]:
     """Weights that enter the program, but multiply no data in it."""
     ran = visits(apply, variables, *inputs)
-    entering = {owner for visit in ran for owner in visit.owners if owner}
-    return entering - {owner for visit in ran if visit.product for owner in visit.owners if owner}
+    entering = {source for visit in ran for source in visit.sources if source}
+    return entering - {source for visit in ran if visit.product for source in visit.sources if source}

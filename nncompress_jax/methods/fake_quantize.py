@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from nncompress_jax.errors import InputError
 from nncompress_jax.methods.calibration import Rule
-from nncompress_jax.methods.quantize import check_bits, static_steps, weight_of
+from nncompress_jax.methods.quantize import check_bits, static_scales, weight_of
 from nncompress_jax.methods.selection import FACTORS, replaced
 from nncompress_jax.ops import quantizer
 from nncompress_jax.tree import Where
@@ -20,21 +20,21 @@ def fake_quantize(
     *,
     bits: int = 8,
     where: Where = None,
-    learned_steps: bool = False,
+    learned_scales: bool = False,
     ranges: Rule | None = None,
     tracked: bool = False,
     axes: Sequence[int] = (-1,),
 ) -> Method:
-    """Weights that train through their own quantization; `settle` gives the quantized ones.
+    """Weights that train through their own quantization; `convert` gives the quantized ones.
 
     Args:
       bits: 8, 4 or 2 for each weight; inputs have 8.
       where: which leaves, as in `quantize`; of `LowRank` weights the factors.
-      learned_steps: steps train with the weights (LSQ); else they follow the largest magnitude of each channel.
+      learned_scales: scales train with the weights (LSQ); else they follow the largest magnitude of each channel.
       ranges: static ranges of the inputs to begin with, by a rule of `calibration`; this needs `apply` and `batches`.
         By default each example (each row, in a dot product) brings its own range.
       tracked: training moves the static ranges with the inputs that it sees, by a running mean.
-      axes: along which the step varies.
+      axes: along which the scale varies.
 
     Returns:
       A method for `compress` and `chain`.
@@ -43,13 +43,13 @@ def fake_quantize(
       InputError: as `quantize` does; for `tracked` without `ranges`.
 
     Example:
-      >>> from nncompress_jax.methods.settle import settle
+      >>> from nncompress_jax.methods.conversion import convert
       >>> weights = fake_quantize(bits=4)({"kernel": jnp.array([[0.5, 2.0], [-1.0, 1.0]])}, Context())
-      >>> settle(weights)["kernel"].codes.materialise().tolist()
+      >>> convert(weights)["kernel"].codes.materialise().tolist()
       [[4, 7], [-7, 4]]
 
     Source: Jacob et al. 2018, "Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only
-    Inference", section 3; learned steps: Esser et al. 2020, "Learned Step Size Quantization".
+    Inference", section 3; learned scales: Esser et al. 2020, "Learned Step Size Quantization".
     """
     check_bits(bits)
     if tracked and ranges is None:
@@ -58,26 +58,26 @@ def fake_quantize(
     def method(variables: Any, context: Context) -> Any:
         def make(path: str, leaf: Array) -> FakeQuantized:
             weight = leaf.astype(jnp.float32)
-            step = _first_step(weight, shared_axes(leaf, axes), bits) if learned_steps else None
-            input_step = steps.get(weight_of(path))
-            follows = tracked and input_step is not None
-            return FakeQuantized(weight, step, input_step, bits, tuple(axes), follows, leaf.dtype.name)
+            scale = _first_scale(weight, shared_axes(leaf, axes), bits) if learned_scales else None
+            input_scale = scales.get(weight_of(path))
+            follows = tracked and input_scale is not None
+            return FakeQuantized(weight, scale, input_scale, bits, tuple(axes), follows, leaf.dtype.name)
 
-        steps: dict[str, Array] = {}
+        scales: dict[str, Array] = {}
         if ranges:
-            steps = static_steps(variables, context, where, ranges, FACTORS)
+            scales = static_scales(variables, context, where, ranges, FACTORS)
         return replaced(variables, where, make, nests=FACTORS)
 
     return method
 
 
-def _first_step(weight: Array, axes: tuple[int, ...], bits: int) -> Array:
+def _first_scale(weight: Array, axes: tuple[int, ...], bits: int) -> Array:
     """Twice the mean magnitude over the root of the largest code, but no further than the largest magnitude.
 
     Source: Esser et al. 2020, section 2.1.
     """
     magnitude = jnp.abs(weight)
-    step = 2 * magnitude.mean(axes, keepdims=True) / jnp.sqrt(jnp.float32(2 ** (bits - 1) - 1))
-    most = magnitude.max(axes, keepdims=True) / quantizer.steps_to_the_end(bits)
-    step = jnp.minimum(step, most) if bits == 8 else step
-    return jnp.where(step > 0, step, 1)
+    scale = 2 * magnitude.mean(axes, keepdims=True) / jnp.sqrt(jnp.float32(2 ** (bits - 1) - 1))
+    most = magnitude.max(axes, keepdims=True) / quantizer.quant_bound(bits)
+    scale = jnp.minimum(scale, most) if bits == 8 else scale
+    return jnp.where(scale > 0, scale, 1)

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from nncompress_jax.errors import InputError
-from nncompress_jax.methods.calibration import Rule, input_steps
+from nncompress_jax.methods.calibration import Rule, input_scales
 from nncompress_jax.methods.selection import VALUES_AND_FACTORS, Nests, replaced
 from nncompress_jax.ops import quantizer
 from nncompress_jax.tree import Where, named_leaves, selected
@@ -74,15 +74,15 @@ def quantize(
             return Quantized(
                 stored,
                 scale,
-                steps.get(weight_of(path)),
+                scales.get(weight_of(path)),
                 zero_point,
                 integer=integer,
                 dtype_name=leaf.dtype.name,
             )
 
-        steps: dict[str, Array] = {}
+        scales: dict[str, Array] = {}
         if ranges and inputs:
-            steps = static_steps(variables, context, where, ranges, VALUES_AND_FACTORS)
+            scales = static_scales(variables, context, where, ranges, VALUES_AND_FACTORS)
         return replaced(variables, where, make, nests=VALUES_AND_FACTORS)
 
     return method
@@ -94,7 +94,7 @@ def check_bits(bits: int) -> None:
         raise InputError(f"bits={bits}: expected one of {', '.join(map(str, BITS))}")
 
 
-def static_steps(variables: Any, context: Context, where: Where, ranges: Rule, nests: Nests) -> dict[str, Array]:
+def static_scales(variables: Any, context: Context, where: Where, ranges: Rule, nests: Nests) -> dict[str, Array]:
     """Steps of what enters each weight that `replaced` would take.
 
     Raises:
@@ -104,7 +104,7 @@ def static_steps(variables: Any, context: Context, where: Where, ranges: Rule, n
     if context.apply is None:
         raise InputError("static ranges need apply= and batches=: compress(variables, method, apply=, batches=)")
     paths = selected(named_leaves(variables, is_compressed), where)
-    return input_steps(context.apply, variables, context.batches, paths, ranges)
+    return input_scales(context.apply, variables, context.batches, paths, ranges)
 
 
 def weight_of(path: str) -> str:

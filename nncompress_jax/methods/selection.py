@@ -13,14 +13,14 @@ from nncompress_jax.errors import InputError
 from nncompress_jax.tree import Where, named_leaves, selected
 from nncompress_jax.types import Array
 from nncompress_jax.weights.base import is_compressed
-from nncompress_jax.weights.kept import Kept
+from nncompress_jax.weights.channel_pruned import ChannelPruned
 from nncompress_jax.weights.low_rank import LowRank
 from nncompress_jax.weights.sparse import Sparse, SparseGroups
 
 Nests = Mapping[Any, str]
 """Types of which a method takes the parts, and the field that holds them: an array or a tuple of arrays."""
 
-CHANNELS: Nests = {Kept: "values"}
+CHANNELS: Nests = {ChannelPruned: "values"}
 FACTORS: Nests = {**CHANNELS, LowRank: "factors"}
 VALUES_AND_FACTORS: Nests = {**FACTORS, Sparse: "values", SparseGroups: "values"}
 
@@ -74,7 +74,7 @@ def check(leaves: Sequence[tuple[str, Any]], nests: Nests) -> None:
             raise InputError(f"{', '.join(bad)}: {problem}; {advice}")
 
     others = ", ".join(sorted(kind.__name__ for kind in nests))
-    order = "prune_filters, factorize, prune, then what encodes"
+    order = "prune_channels, factorize, prune, then what encodes"
     advice = f"start from nnc.decompress(variables), choose with where=, or chain: {order}"
     refuse(f"compressed already other than {others} of floats", advice, is_compressed)
     refuse("not floating point", "choose other leaves with where=", lambda leaf: not _is_float(leaf))

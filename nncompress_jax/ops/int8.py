@@ -1,8 +1,8 @@
 """Convolution and dot product on true 8-bit integers, with AQT's quantizer and straight-through gradients.
 
-Inputs are quantized with one step for each example (each row, in a dot product), or with a static range; kernels
-with one step for each output channel, unless they come as codes. Codes are symmetric: `x` is about `codes * step`,
-and zero is exact. The product of the codes is `ops.integer`'s; the steps multiply its int32 result.
+Inputs are quantized with one scale for each example (each row, in a dot product), or with a static range; kernels
+with one scale for each output channel, unless they come as codes. Codes are symmetric: `x` is about `codes * scale`,
+and zero is exact. The product of the codes is `ops.integer`'s; the scales multiply its int32 result.
 
 `conv_general_dilated` and `dot_general` are callables for linen's arguments of those names: the layer then trains
 through its own quantization.
@@ -24,7 +24,7 @@ from jax import lax
 from nncompress_jax.errors import InputError
 from nncompress_jax.ops.conv import Layout, convolution, window_of
 from nncompress_jax.ops.integer import integer_convolution, integer_dot
-from nncompress_jax.ops.quantizer import Codes, quantize, step_of_range
+from nncompress_jax.ops.quantizer import Codes, quantize, scale_of_range
 from nncompress_jax.ops.windows import Window
 from nncompress_jax.types import Array, DimensionNumbers
 
@@ -33,16 +33,16 @@ Kernel = Array | Codes
 
 @dataclasses.dataclass(frozen=True)
 class Convolution:
-    """Of images [B, H, W, I] and a kernel [H, W, I / groups, O]: a step for each example, and for each of O."""
+    """Of images [B, H, W, I] and a kernel [H, W, I / groups, O]: a scale for each example, and for each of O."""
 
     window: Window
 
     def input_axes(self, images: Array) -> tuple[int, ...]:
-        """Axes of the inputs that share a step."""
+        """Axes of the inputs that share a scale."""
         return tuple(range(1, images.ndim))
 
     def kernel_axes(self, kernel: Array) -> tuple[int, ...]:
-        """Axes of the kernel that share a step."""
+        """Axes of the kernel that share a scale."""
         return tuple(range(kernel.ndim - 1))
 
     def of_codes(self, images: Array, kernel: Array) -> Array:
@@ -53,23 +53,23 @@ class Convolution:
         """The operation that this stands for."""
         return convolution(images, kernel, self.window)
 
-    def output_step(self, images_step: Array, kernel_step: Array) -> Array:
+    def output_scale(self, images_scale: Array, kernel_scale: Array) -> Array:
         """What one unit of the integer result is worth; broadcastable to it."""
-        return images_step * kernel_step.reshape(-1)
+        return images_scale * kernel_scale.reshape(-1)
 
 
 @dataclasses.dataclass(frozen=True)
 class Dot:
-    """`lax.dot_general` of inputs and a kernel, in this order: a step for each row, and for each column."""
+    """`lax.dot_general` of inputs and a kernel, in this order: a scale for each row, and for each column."""
 
     dimension_numbers: DimensionNumbers
 
     def input_axes(self, inputs: Array) -> tuple[int, ...]:
-        """Axes of the inputs that share a step."""
+        """Axes of the inputs that share a scale."""
         return self.dimension_numbers[0][0]
 
     def kernel_axes(self, kernel: Array) -> tuple[int, ...]:
-        """Axes of the kernel that share a step."""
+        """Axes of the kernel that share a scale."""
         return self.dimension_numbers[0][1]
 
     def of_codes(self, inputs: Array, kernel: Array) -> Array:
@@ -80,14 +80,14 @@ class Dot:
         """The operation that this stands for."""
         return lax.dot_general(inputs, kernel, self.dimension_numbers)
 
-    def output_step(self, inputs_step: Array, kernel_step: Array) -> Array:
+    def output_scale(self, inputs_scale: Array, kernel_scale: Array) -> Array:
         """What one unit of the integer result is worth; broadcastable to it."""
         contracted, batch = self.dimension_numbers
         left, right = (
             jnp.squeeze(
-                jnp.moveaxis(step, batch[side], range(len(batch[side]))), _behind(contracted[side], batch[side])
+                jnp.moveaxis(scale, batch[side], range(len(batch[side]))), _behind(contracted[side], batch[side])
             )
-            for side, step in enumerate((inputs_step, kernel_step))
+            for side, scale in enumerate((inputs_scale, kernel_scale))
         )
         shape = (*left.shape, *(1,) * (right.ndim - len(batch[0])))
         return left.reshape(shape) * jnp.expand_dims(right, range(len(batch[0]), left.ndim))
@@ -99,59 +99,59 @@ def _behind(axes: Sequence[int], moved: Sequence[int]) -> tuple[int, ...]:
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def product(operation: Convolution | Dot, inputs: Array, kernel: Kernel, step: Array | None = None) -> Array:
+def product(operation: Convolution | Dot, inputs: Array, kernel: Kernel, scale: Array | None = None) -> Array:
     """The operation on 8-bit integers.
 
     Args:
       operation: what is computed.
       inputs: float32; quantized here.
-      kernel: float32, quantized here; or its codes, whose step has size 1 along `operation.kernel_axes`.
-      step: of the inputs' codes; by default from the largest magnitude along `operation.input_axes`.
+      kernel: float32, quantized here; or its codes, whose scale has size 1 along `operation.kernel_axes`.
+      scale: of the inputs' codes; by default from the largest magnitude along `operation.input_axes`.
 
     Returns:
       float32. Its gradients are those of the float operation at the dequantized operands, straight through the
-      rounding: for the inputs, a float kernel, and the step or `straight` of a kernel's codes; none for `step`.
+      rounding: for the inputs, a float kernel, and the scale or `straight` of a kernel's codes; none for `scale`.
     """
-    return _forward(operation, inputs, kernel, step)[0]
+    return _forward(operation, inputs, kernel, scale)[0]
 
 
 def _forward(
-    operation: Convolution | Dot, inputs: Array, kernel: Kernel, step: Array | None = None
+    operation: Convolution | Dot, inputs: Array, kernel: Kernel, scale: Array | None = None
 ) -> tuple[Array, Any]:
-    left, left_gradient = quantize(inputs, operation.input_axes(inputs), step)
+    left, left_gradient = quantize(inputs, operation.input_axes(inputs), scale)
     if isinstance(kernel, Codes):
         right, right_gradient = kernel, None
     else:
         right, right_gradient = quantize(kernel, operation.kernel_axes(kernel))
     sums = operation.of_codes(left.codes, right.codes)
-    outputs = sums.astype(jnp.float32) * operation.output_step(left.step, right.step)
+    outputs = sums.astype(jnp.float32) * operation.output_scale(left.scale, right.scale)
     return outputs, (left, right, left_gradient, right_gradient)
 
 
 def _backward(operation: Convolution | Dot, saved: Any, cotangent: Array) -> tuple[Any, Any, None]:
     left, right, left_gradient, right_gradient = saved
-    _, pull = jax.vjp(operation.of_floats, left.codes * left.step, right.codes * right.step)
+    _, pull = jax.vjp(operation.of_floats, left.codes * left.scale, right.codes * right.scale)
     of_inputs, of_kernel = pull(cotangent)
     if right_gradient is not None:
         return left_gradient(of_inputs), right_gradient(of_kernel), None
     no_codes = np.zeros(right.codes.shape, jax.dtypes.float0)
     if right.straight is not None:
-        return left_gradient(of_inputs), Codes(no_codes, jnp.zeros_like(right.step), of_kernel), None
-    shared = [axis for axis, size in enumerate(right.step.shape) if size == 1]
-    of_step = jnp.sum(of_kernel * right.codes, shared, keepdims=True)
-    return left_gradient(of_inputs), Codes(no_codes, of_step), None
+        return left_gradient(of_inputs), Codes(no_codes, jnp.zeros_like(right.scale), of_kernel), None
+    shared = [axis for axis, size in enumerate(right.scale.shape) if size == 1]
+    of_scale = jnp.sum(of_kernel * right.codes, shared, keepdims=True)
+    return left_gradient(of_inputs), Codes(no_codes, of_scale), None
 
 
 product.defvjp(_forward, _backward)
 
 
-def convolve(inputs: Array, kernel: Kernel, step: Array | None = None, **params: Any) -> Array:
+def convolve(inputs: Array, kernel: Kernel, scale: Array | None = None, **params: Any) -> Array:
     """`lax.conv_general_dilated_p` on 8-bit integers.
 
     Args:
       inputs: float, in the layout that the parameters say.
       kernel: float, or codes, in the layout that the parameters say.
-      step: of the inputs' codes, a scalar; by default one for each example.
+      scale: of the inputs' codes, a scalar; by default one for each example.
       **params: the primitive's parameters; `batch_group_count` must be 1.
 
     Returns:
@@ -160,24 +160,24 @@ def convolve(inputs: Array, kernel: Kernel, step: Array | None = None, **params:
     layout = Layout.of(params["dimension_numbers"])
     operation = Convolution(window_of(params))
     kernel = jax.tree.map(lambda part: jnp.transpose(part, layout.kernel), kernel)
-    outputs = product(operation, _float32(jnp.transpose(inputs, layout.images)), _float32(kernel), step)
+    outputs = product(operation, _float32(jnp.transpose(inputs, layout.images)), _float32(kernel), scale)
     return layout.restored(outputs).astype(params["preferred_element_type"] or inputs.dtype)
 
 
-def contract(inputs: Array, kernel: Kernel, step: Array | None = None, **params: Any) -> Array:
+def contract(inputs: Array, kernel: Kernel, scale: Array | None = None, **params: Any) -> Array:
     """`lax.dot_general_p` of inputs and a kernel, in this order, on 8-bit integers.
 
     Args:
       inputs: float.
       kernel: float, or codes.
-      step: of the inputs' codes, a scalar; by default one for each row.
+      scale: of the inputs' codes, a scalar; by default one for each row.
       **params: the primitive's parameters.
 
     Returns:
       In the primitive's layout and element type.
     """
     operation = Dot(params["dimension_numbers"])
-    outputs = product(operation, _float32(inputs), _float32(kernel), step)
+    outputs = product(operation, _float32(inputs), _float32(kernel), scale)
     return outputs.astype(params["preferred_element_type"] or inputs.dtype)
 
 
@@ -190,7 +190,7 @@ def conv_general_dilated(lhs: Array, rhs: Array, *args: Any, input_range: float 
 
     Args:
       lhs: float images.
-      rhs: float kernel; one step for each output channel.
+      rhs: float kernel; one scale for each output channel.
       *args: as `jax.lax.conv_general_dilated`'s, which `**kwargs` are too.
       input_range: largest magnitude of the images that is not clipped; by default that of each example.
 
@@ -209,7 +209,7 @@ def conv_general_dilated(lhs: Array, rhs: Array, *args: Any, input_range: float 
     params = _params(functools.partial(lax.conv_general_dilated, **kwargs), lhs, rhs, *args)
     if params["batch_group_count"] != 1:
         raise InputError(f"batch_group_count={params['batch_group_count']}: expected 1; use lax.conv_general_dilated")
-    return convolve(lhs, rhs, _step(input_range), **params)
+    return convolve(lhs, rhs, _scale(input_range), **params)
 
 
 def dot_general(lhs: Array, rhs: Array, *args: Any, input_range: float | None = None, **kwargs: Any) -> Array:
@@ -217,7 +217,7 @@ def dot_general(lhs: Array, rhs: Array, *args: Any, input_range: float | None = 
 
     Args:
       lhs: float inputs.
-      rhs: float kernel; one step for each output channel.
+      rhs: float kernel; one scale for each output channel.
       *args: as `jax.lax.dot_general`'s, which `**kwargs` are too.
       input_range: largest magnitude of the inputs that is not clipped; by default that of each row.
 
@@ -230,7 +230,7 @@ def dot_general(lhs: Array, rhs: Array, *args: Any, input_range: float | None = 
       11.0
     """
     params = _params(functools.partial(lax.dot_general, **kwargs), lhs, rhs, *args)
-    return contract(lhs, rhs, _step(input_range), **params)
+    return contract(lhs, rhs, _scale(input_range), **params)
 
 
 def _params(operation: Callable[..., Array], lhs: Array, rhs: Array, *args: Any) -> dict[str, Any]:
@@ -239,5 +239,5 @@ def _params(operation: Callable[..., Array], lhs: Array, rhs: Array, *args: Any)
     return program.eqns[-1].params
 
 
-def _step(input_range: float | None) -> Array | None:
-    return None if input_range is None else jnp.float32(step_of_range(input_range))
+def _scale(input_range: float | None) -> Array | None:
+    return None if input_range is None else jnp.float32(scale_of_range(input_range))

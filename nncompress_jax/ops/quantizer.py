@@ -15,48 +15,48 @@ from nncompress_jax.types import Array
 
 
 class Codes(NamedTuple):
-    """A quantized array, codes * step; the step has size 1 along the axes that share one.
+    """A quantized array, codes * scale; the scale has size 1 along the axes that share one.
 
-    `straight` is its value once more, or None: where there is one, gradients go there, and none to the step.
+    `straight` is its value once more, or None: where there is one, gradients go there, and none to the scale.
     """
 
     codes: Any  # int8 array; in gradients, of the type float0
-    step: Array
+    scale: Array
     straight: Array | None = None
 
 
 Gradient = Callable[[Array], Array]
 
 
-def quantize(x: Array, axes: Sequence[int], step: Array | None = None, bits: int = 8) -> tuple[Codes, Gradient]:
+def quantize(x: Array, axes: Sequence[int], scale: Array | None = None, bits: int = 8) -> tuple[Codes, Gradient]:
     """Rounds to symmetric codes, by AQT.
 
     Args:
       x: float array.
-      axes: that share a step.
-      step: float32, broadcastable to x; what does not fit into the bits is clipped. By default the largest
-        magnitude along the axes is 127.5 steps of 8 bits (7.5 of 4, 1.5 of 2), and nothing is moved by more than
-        half a step.
+      axes: that share a scale.
+      scale: float32, broadcastable to x; what does not fit into the bits is clipped. By default the largest
+        magnitude along the axes is 127.5 scales of 8 bits (7.5 of 4, 1.5 of 2), and nothing is moved by more than
+        half a scale.
       bits: 8, 4 or 2.
 
     Returns:
-      Codes in [-127, 127] (7 for 4 bits, 1 for 2), int8, with their step in float32; and the straight-through
-      gradient: from that of the dequantized array to that of x, zero where x was clipped to the range of a given step.
+      Codes in [-127, 127] (7 for 4 bits, 1 for 2), int8, with their scale in float32; and the straight-through
+      gradient: from that of the dequantized array to that of x, zero where x was clipped to the range of a given scale.
 
     Example:
       >>> quantized, _ = quantize(jnp.array([[0.0, 1.0, -2.0]]), axes=(1,))
-      >>> quantized.codes.tolist(), round(quantized.step.item(), 4)
+      >>> quantized.codes.tolist(), round(quantized.scale.item(), 4)
       ([[0, 64, -127]], 0.0157)
     """
     quantizer = aqt_quantizer.quantizer_make(bits)
     quantizer.numerics.dtype = jnp.int32  # XLA on the CPU casts to int8 from here in vectors, else one by one
     x = x.astype(jnp.float32)
-    if step is None:
+    if scale is None:
         quantized, gradient = quantizer.quant(x, calibration_axes=tuple(axes))
     else:
         quantizer.numerics.clip_gradient = True
-        step = jnp.reshape(step, step.shape or (1,) * x.ndim)
-        template = QTensor(qvalue=None, scale=[step], scale_t=None, bias=[], dequant_dtype=x.dtype)
+        scale = jnp.reshape(scale, scale.shape or (1,) * x.ndim)
+        template = QTensor(qvalue=None, scale=[scale], scale_t=None, bias=[], dequant_dtype=x.dtype)
         quantized, gradient = quantizer.calculate_qvalue(x, template)
     # A Partial of a Partial is a tree of arrays, fit to be kept for a backward pass.
     return Codes(quantized.qvalue.astype(jnp.int8), quantized.scale[0]), jax.tree_util.Partial(_of_inputs, gradient)
@@ -66,11 +66,11 @@ def _of_inputs(gradient: Callable[[Array], tuple[Array, None]], cotangent: Array
     return gradient(cotangent)[0]
 
 
-def steps_to_the_end(bits: int = 8) -> float:
-    """How many steps it is from zero to the end of the range, as AQT counts: 127.5, 7.5, 1.5."""
+def quant_bound(bits: int = 8) -> float:
+    """How many scales it is from zero to the end of the range, as AQT counts: 127.5, 7.5, 1.5."""
     return float(aqt_quantizer.quantizer_make(bits).numerics.get_quant_bound())
 
 
-def step_of_range(largest: Any) -> Any:
-    """The step whose 8-bit codes reach to +-largest."""
-    return largest / steps_to_the_end()
+def scale_of_range(largest: Any) -> Any:
+    """The scale whose 8-bit codes reach to +-largest."""
+    return largest / quant_bound()

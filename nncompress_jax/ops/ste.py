@@ -37,18 +37,18 @@ def sign(x: Array) -> Array:
     return straight_through(jnp.where(x >= 0, one, -one), jnp.where(jnp.abs(x) <= 1, x, lax.stop_gradient(x)))
 
 
-def learned_step(x: Array, codes: Array, step: Array, steps_to_the_end: float) -> Array:
-    """codes * step, with gradients for both what was quantized and the step (LSQ).
+def learned_scale(x: Array, codes: Array, scale: Array, quant_bound: float) -> Array:
+    """codes * scale, with gradients for both what was quantized and the scale (LSQ).
 
     Args:
       x: float32; its gradient is zero where it was clipped.
-      codes: x / step, rounded and clipped.
-      step: float32, broadcastable to x.
-      steps_to_the_end: of the range.
+      codes: x / scale, rounded and clipped.
+      scale: float32, broadcastable to x.
+      quant_bound: the end of the codes' range, as `quantizer.quant_bound` counts it.
 
-    Source: Esser et al. 2020, "Learned Step Size Quantization", sections 2.1 and 2.2 (the gradient's scale).
+    Source: Esser et al. 2020, "Learned Step Size Quantization", sections 2.1 and 2.2 (how large its gradient is).
     """
-    scale = 1 / math.sqrt(int(steps_to_the_end) * x.size / step.size)
-    step = straight_through(step, step * scale)
-    inside = jnp.clip(x / step, -steps_to_the_end, steps_to_the_end)
-    return straight_through(codes.astype(x.dtype), inside) * step
+    gradient_factor = 1 / math.sqrt(int(quant_bound) * x.size / scale.size)
+    scale = straight_through(scale, scale * gradient_factor)
+    inside = jnp.clip(x / scale, -quant_bound, quant_bound)
+    return straight_through(codes.astype(x.dtype), inside) * scale

@@ -7,13 +7,13 @@ from typing import Any
 
 import jax
 
-from nncompress_jax.injection import visits
-from nncompress_jax.program import Visit
-from nncompress_jax.report.table import Table
+from nncompress_jax.table import Table
+from nncompress_jax.tracing.injection import visits
+from nncompress_jax.tracing.program import Visit
 from nncompress_jax.tree import named_leaves, stored_bytes
 from nncompress_jax.types import Apply, Array
 from nncompress_jax.weights.base import MATERIALISED, is_compressed
-from nncompress_jax.weights.kept import Kept
+from nncompress_jax.weights.channel_pruned import ChannelPruned
 from nncompress_jax.weights.low_rank import LowRank
 from nncompress_jax.weights.sparse import Sparse, SparseGroups
 
@@ -144,15 +144,15 @@ def explain(apply: Apply, variables: Any, images: Array | jax.ShapeDtypeStruct, 
     reasons: dict[str, list[str]] = {}
     for visit in ran:
         for reason in re.findall(f"{MATERIALISED}([^/]*)", visit.scope):
-            for path in filter(None, visit.owners):
+            for path in filter(None, visit.sources):
                 if is_compressed(leaves[path]) and reason not in reasons.setdefault(path, []):
                     reasons[path].append(reason)
     why = {path: "; ".join(each) for path, each in reasons.items()}
     places = [
         _place(visit, path, leaves[path], why.get(path, ""), images.shape[0])
         for visit in ran
-        if visit.product and None in visit.owners
-        for path in filter(None, visit.owners)
+        if visit.product and None in visit.sources
+        for path in filter(None, visit.sources)
     ]
     by_path: dict[str, list[Place]] = {}
     for place in places:
@@ -178,7 +178,7 @@ def _place(visit: Visit, path: str, leaf: Any, materialised: str, examples: int)
 
 def _weight(path: str, leaf: Any, places: tuple[Place, ...], materialised: str) -> Weight:
     size, stored = math.prod(leaf.shape), stored_bytes(leaf)
-    inner = leaf.values if isinstance(leaf, Kept) else leaf
+    inner = leaf.values if isinstance(leaf, ChannelPruned) else leaf
     ranks = [str(factor.shape[-1]) for factor in inner.factors[:-1]] if isinstance(inner, LowRank) else []
     return Weight(
         path,
@@ -204,7 +204,7 @@ def _nesting(leaf: Any) -> str:
 
 def _density(leaf: Any) -> float | None:
     """Entries that exist over all; of a chain, those of its factors."""
-    if isinstance(leaf, Kept):
+    if isinstance(leaf, ChannelPruned):
         return math.prod(leaf.values.shape) / math.prod(leaf.shape) * (_density(leaf.values) or 1)
     if isinstance(leaf, Sparse | SparseGroups):
         return math.prod(leaf.positions.shape) / math.prod(leaf.shape)

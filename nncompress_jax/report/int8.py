@@ -6,7 +6,7 @@ from typing import Any
 import jax
 
 from nncompress_jax.report.explain import Place, explain
-from nncompress_jax.report.table import Table
+from nncompress_jax.table import Table
 from nncompress_jax.types import Apply, Array
 
 FORMATS = {"path": "", "operation": "", "types": "", "algorithm": "", "why_float": ""}

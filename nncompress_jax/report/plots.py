@@ -11,7 +11,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from nncompress_jax.costs import LayerCost
+from nncompress_jax.tracing.costs import LayerCost
 
 COLOURS = {
     "convolution": "#4477aa",

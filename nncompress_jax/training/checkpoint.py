@@ -19,11 +19,10 @@ from etils import epath
 from jax.experimental import multihost_utils
 from orbax.checkpoint import checkpoint_managers as policies
 
-from nncompress_jax import models
+from nncompress_jax import checksums, models
+from nncompress_jax.checksums import DamageError
 from nncompress_jax.errors import InputError, StorageError
-from nncompress_jax.training import checksums
 from nncompress_jax.training import config as configuration
-from nncompress_jax.training.checksums import DamageError
 from nncompress_jax.training.progress import Progress, Sums
 from nncompress_jax.training.state import TrainState
 from nncompress_jax.types import Variables

@@ -9,7 +9,7 @@ import jax
 from etils import epath
 
 from nncompress_jax.errors import InputError
-from nncompress_jax.training.schedules import Recipe, recipe
+from nncompress_jax.training.schedules import Preset, preset
 
 FILE_NAME = "config.json"
 
@@ -24,14 +24,14 @@ class Settings:
     """Folder of prepared data sets; by default that of tensorflow-datasets."""
     image_size: int | None = None
     """Images are resized to this height and width, a multiple of 32; by default their own, or 32."""
-    recipe: str = "fast"
+    preset: str = "fast"
     """fast: one cycle, 30 epochs; seed: the original project's, 200 epochs."""
     epochs: int | None = None
-    """Passes over the training images; by default the recipe's."""
+    """Passes over the training images; by default the preset's."""
     batch_size: int | None = None
-    """Images a step, over all devices; by default the recipe's."""
+    """Images a step, over all devices; by default the preset's."""
     learning_rate: float | None = None
-    """The highest of the schedule; by default the recipe's."""
+    """The highest of the schedule; by default the preset's."""
     stream: bool | None = None
     """Read the images as training goes on instead of holding them all; by default where they take more than 2 GiB."""
     seed: int = 0
@@ -43,18 +43,18 @@ class Settings:
         """As asked for, or as the platform runs well."""
         return jax.default_backend() != "cpu" if self.bfloat16 is None else self.bfloat16
 
-    def completed_recipe(self) -> Recipe:
-        """The recipe with this run's own epochs, batch size and learning rate.
+    def completed_preset(self) -> Preset:
+        """The preset with this run's own epochs, batch size and learning rate.
 
         Raises:
-          InputError: for an unknown recipe or a number out of range.
+          InputError: for an unknown preset or a number out of range.
         """
         own = {name: getattr(self, name) for name in ("epochs", "batch_size", "learning_rate")}
         for name, value in own.items():
             if value is not None and not value > 0:
                 raise InputError(f"{name}={value}: expected more than 0")
         chosen = {name: value for name, value in own.items() if value is not None}
-        return dataclasses.replace(recipe(self.recipe), **chosen)
+        return dataclasses.replace(preset(self.preset), **chosen)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -65,7 +65,7 @@ class Config(Settings):
     """vgg11, vgg13, vgg16, vgg19, vgg16ds (depthwise separable) or vgg16ds_stride (strides for pooling)."""
     init: str | None = None
     """Weights to begin with, by default at random: a workdir, a .pth file of the original project, or safetensors."""
-    compress: str | None = None
+    recipe: str | None = None
     """How they are compressed before they train on, as fake_quantize:4 or prune:0.9+cluster:4; see `nnc.recipe`."""
     workdir: str | None = None
     """Folder of checkpoints and metrics, gs:// too; a run found there is resumed. By default made up from the flags."""
@@ -80,11 +80,11 @@ class Config(Settings):
             return epath.Path(self.workdir)
         own = ("epochs", "batch_size", "learning_rate", "image_size")
         changed = [f"{name}{getattr(self, name)}" for name in own if getattr(self, name) is not None]
-        parts = [self.dataset.replace("/", "_").replace(":", "_"), self.model, self.recipe, *changed]
+        parts = [self.dataset.replace("/", "_").replace(":", "_"), self.model, self.preset, *changed]
         if self.init:
             parts.append(f"from-{Path(self.init).stem}")
-        if self.compress:
-            parts.append(self.compress.replace(":", "").replace("+", "-"))
+        if self.recipe:
+            parts.append(self.recipe.replace(":", "").replace("+", "-"))
         return epath.Path("runs", "-".join([*parts, f"seed{self.seed}"] + ["bfloat16"] * bool(self.bfloat16)))
 
     def run(self, **changes: Any) -> "Config":

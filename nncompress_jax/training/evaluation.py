@@ -16,7 +16,7 @@ from rich.progress import track
 from nncompress_jax.data.split import Split
 from nncompress_jax.data.stream import batches
 from nncompress_jax.errors import InputError
-from nncompress_jax.injection import inject
+from nncompress_jax.tracing.injection import inject
 from nncompress_jax.training.mesh import by_example, data_mesh, own_share, place, replicated
 from nncompress_jax.types import Apply, Array, Variables
 

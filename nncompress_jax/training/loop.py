@@ -57,7 +57,7 @@ def train(config: Config, variables: Variables | None = None) -> Run:
     workdir = claim(config, writes=processes.is_first())
     processes.agree_on_file(workdir / FILE_NAME)
     state = setup.initial_state(config.seed, variables)
-    total = setup.steps_per_epoch * setup.recipe.epochs
+    total = setup.steps_per_epoch * setup.preset.epochs
     progress = Progress(0, total, 0.0, setup.model.num_classes, setup.image_shape)
 
     with checkpoint.manager(workdir, writes=True, keep_last=config.keep_last) as checkpoints:
@@ -143,7 +143,7 @@ class _Training:
             self.state.variables,
             setup.dataset.test,
             setup.preprocess,
-            batch_size=max(100, setup.recipe.batch_size),
+            batch_size=max(100, setup.preset.batch_size),
             mesh=setup.mesh,
             between=self._interruption.check,
         )
@@ -153,7 +153,7 @@ class _Training:
         setup, length = self._setup, self._setup.steps_per_epoch
         done, steps = self.progress, self.progress.steps
         meter = metrics.Meter(setup.schedule, steps, done.epoch)
-        name = f"epoch {steps // length + 1}/{setup.recipe.epochs}"
+        name = f"epoch {steps // length + 1}/{setup.preset.epochs}"
         task = bar.add_task(name, completed=steps % length, total=length, **meter.shown()) if bar else None
         asked = False
         with contextlib.closing(chunks.after(steps)) as left:
@@ -188,7 +188,7 @@ class _Training:
             training_seconds=self.progress.training_seconds + trained.seconds,
         )
         bar.console.print(
-            f"epoch {steps // self._setup.steps_per_epoch}/{self._setup.recipe.epochs}: "
+            f"epoch {steps // self._setup.steps_per_epoch}/{self._setup.preset.epochs}: "
             f"train loss {trained.mean_loss:.4f} accuracy {trained.accuracy:.4f}, "
             f"test accuracy {evaluation.accuracy:.4f}, {trained.images_per_second:.0f} images/s",
             soft_wrap=True,

@@ -15,8 +15,8 @@ MOMENTUM = 0.9
 
 
 @dataclasses.dataclass(frozen=True)
-class Recipe:
-    """A recipe's own choices; the command line may override the first three.
+class Preset:
+    """A preset's own choices; the command line may override the first three.
 
     Attributes:
       epochs: passes over the training images.
@@ -65,8 +65,8 @@ def one_cycle(learning_rate: float, steps_per_epoch: int, epochs: int) -> optax.
     return optax.cosine_onecycle_schedule(steps_per_epoch * epochs, learning_rate, pct_start=0.25)
 
 
-RECIPES = {
-    "seed": Recipe(
+PRESETS = {
+    "seed": Preset(
         epochs=200,
         batch_size=128,
         learning_rate=0.1,
@@ -76,7 +76,7 @@ RECIPES = {
         keeps_last_batch=True,
         initialization="seed",
     ),
-    "fast": Recipe(
+    "fast": Preset(
         epochs=30,
         batch_size=128,
         learning_rate=0.1,
@@ -87,38 +87,38 @@ RECIPES = {
         initialization="he",
     ),
 }
-"""`seed` is the original project's recipe. What remains different: batch norm keeps the running variance of the batch
+"""`seed` is the original project's preset. What remains different: batch norm keeps the running variance of the batch
 as it is (torch: times n / (n - 1)), and the last batch of an epoch is cut to a multiple of the devices. `fast` is ours.
 """
 
 
-def recipe(name: str) -> Recipe:
-    """A recipe by name.
+def preset(name: str) -> Preset:
+    """A preset by name.
 
     Raises:
       InputError: for a name that is not there.
     """
-    if name not in RECIPES:
-        raise InputError(f"unknown recipe {name!r}; choose one of {', '.join(RECIPES)}")
-    return RECIPES[name]
+    if name not in PRESETS:
+        raise InputError(f"unknown preset {name!r}; choose one of {', '.join(PRESETS)}")
+    return PRESETS[name]
 
 
-def optimizer(recipe: Recipe, schedule: optax.Schedule) -> optax.GradientTransformation:
+def optimizer(preset: Preset, schedule: optax.Schedule) -> optax.GradientTransformation:
     """Stochastic gradient descent with momentum and weight decay.
 
     Args:
-      recipe: says what decays, and which momentum.
+      preset: says what decays, and which momentum.
       schedule: learning rate by step.
 
     Example:
       >>> import jax.numpy as jnp
-      >>> sgd = optimizer(RECIPES["seed"], optax.constant_schedule(0.1))
+      >>> sgd = optimizer(PRESETS["seed"], optax.constant_schedule(0.1))
       >>> params = {"kernel": jnp.ones(1)}
       >>> updates, _ = sgd.update({"kernel": jnp.ones(1)}, sgd.init(params), params)
       >>> round(updates["kernel"].item(), 6)  # -0.1 (1 + 5e-4)
       -0.10005
     """
     return optax.chain(
-        optax.add_decayed_weights(WEIGHT_DECAY, mask=lambda params: decaying(params, recipe.decays)),
-        optax.sgd(schedule, momentum=MOMENTUM, nesterov=recipe.nesterov),
+        optax.add_decayed_weights(WEIGHT_DECAY, mask=lambda params: decaying(params, preset.decays)),
+        optax.sgd(schedule, momentum=MOMENTUM, nesterov=preset.nesterov),
     )

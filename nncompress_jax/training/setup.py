@@ -20,7 +20,7 @@ from nncompress_jax.errors import InputError
 from nncompress_jax.training import schedules
 from nncompress_jax.training.config import Config
 from nncompress_jax.training.mesh import check_batch_size, data_mesh
-from nncompress_jax.training.schedules import Recipe
+from nncompress_jax.training.schedules import Preset
 from nncompress_jax.training.state import TrainState, create
 from nncompress_jax.training.step import Augment
 from nncompress_jax.types import Array, Variables
@@ -33,7 +33,7 @@ class Setup:
     Attributes:
       model: the network.
       dataset: in memory or streamed.
-      recipe: with the run's own numbers.
+      preset: with the run's own numbers.
       mesh: over all devices.
       schedule: learning rate by step.
       optimizer: follows the schedule.
@@ -44,7 +44,7 @@ class Setup:
 
     model: nn.Module
     dataset: sources.Dataset
-    recipe: Recipe
+    preset: Preset
     mesh: Mesh
     schedule: optax.Schedule
     optimizer: optax.GradientTransformation
@@ -79,25 +79,25 @@ def prepare(config: Config) -> Setup:
     for name in ("checkpoint_steps", "keep_last"):
         if getattr(config, name) < 1:
             raise InputError(f"{name}={getattr(config, name)}: expected more than 0")
-    recipe, mesh = config.completed_recipe(), data_mesh()
-    check_batch_size(recipe.batch_size, mesh)
+    preset, mesh = config.completed_preset(), data_mesh()
+    check_batch_size(preset.batch_size, mesh)
     dtype = jnp.bfloat16 if config.computes_in_bfloat16() else jnp.float32
-    model = models.create(config.model, initialization=recipe.initialization, dtype=dtype)
+    model = models.create(config.model, initialization=preset.initialization, dtype=dtype)
     dataset = sources.load(config.dataset, data_dir=config.data_dir, image_size=config.image_size, stream=config.stream)
 
-    count, last = len(dataset.train), recipe.keeps_last_batch
-    plan = Batches(count, recipe.batch_size, config.seed, keeps_last=last, multiple_of=mesh.size)
+    count, last = len(dataset.train), preset.keeps_last_batch
+    plan = Batches(count, preset.batch_size, config.seed, keeps_last=last, multiple_of=mesh.size)
     if not len(plan):
-        raise InputError(f"batch_size={recipe.batch_size}: expected at most {count}, the training images")
-    schedule = recipe.schedule(recipe.learning_rate, len(plan), recipe.epochs)
+        raise InputError(f"batch_size={preset.batch_size}: expected at most {count}, the training images")
+    schedule = preset.schedule(preset.learning_rate, len(plan), preset.epochs)
     preprocess = preprocessing(dataset)
     return Setup(
         model=model.copy(num_classes=len(dataset.class_names)),
         dataset=dataset,
-        recipe=recipe,
+        preset=preset,
         mesh=mesh,
         schedule=schedule,
-        optimizer=schedules.optimizer(recipe, schedule),
+        optimizer=schedules.optimizer(preset, schedule),
         preprocess=preprocess,
         augment=_augmentation(preprocess, flips=dataset.flips),
         batches=plan,

@@ -12,7 +12,7 @@ import optax
 from jax import lax
 from jax.sharding import Mesh
 
-from nncompress_jax.injection import observe
+from nncompress_jax.tracing.injection import observe
 from nncompress_jax.training.mesh import batches_by_example, by_example, replicated
 from nncompress_jax.training.state import TrainState
 from nncompress_jax.types import Apply, Array

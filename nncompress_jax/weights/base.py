@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, NoReturn, TypeGuard
 
 import jax
@@ -32,26 +32,30 @@ class CompressedWeight(quax.ArrayValue):
     Attributes:
       TRAINS: names of the fields that training changes.
       DECAYS: those of them that weight decay reaches.
+      FILE_NAME: of the type in files, where that is not its name here.
+      FILE_FIELDS: names of fields in files, where those are others.
 
     Every type also has a static field `dtype_name`, the logical dtype: a cast between floats changes it alone.
     """
 
     TRAINS: ClassVar[tuple[str, ...]] = ()
     DECAYS: ClassVar[tuple[str, ...]] = ()
+    FILE_NAME: ClassVar[str] = ""
+    FILE_FIELDS: ClassVar[Mapping[str, str]] = {}
 
     @staticmethod
     def default(primitive: Any, values: Sequence[Any], params: dict[str, Any]) -> Any:
         """What happens where there is no rule: operands take a simpler form, at last the dense one."""
-        simpler = [value.simpler() if is_compressed(value) else value for value in after_inputs(values)]
-        if any(type(new) is not type(old) for new, old in zip(simpler, values, strict=True)):
-            return bind(primitive, simpler, params)
+        lowered = [value.lowered() if is_compressed(value) else value for value in after_inputs(values)]
+        if any(type(new) is not type(old) for new, old in zip(lowered, values, strict=True)):
+            return bind(primitive, lowered, params)
         return on_dense(primitive, values, params, reason=f"no rule for {primitive}")
 
     def materialise(self) -> Any:
         """The dense array; a type without a simpler form has its own."""
-        return self.simpler().materialise()
+        return self.lowered().materialise()
 
-    def simpler(self) -> Any:
+    def lowered(self) -> Any:
         """The same array as another type that has more rules; itself, where there is none."""
         return self
 
@@ -86,8 +90,8 @@ class CompressedWeight(quax.ArrayValue):
 
     def stacked(self, length: int) -> Any:
         """The same array in parts with a first axis of `length` each, so that `scan` can walk along it."""
-        simpler = self.simpler()
-        return self.materialise() if simpler is self else simpler.stacked(length)
+        lowered = self.lowered()
+        return self.materialise() if lowered is self else lowered.stacked(length)
 
     @property
     def parameters(self) -> int:

@@ -50,7 +50,7 @@ class Binary(_Signs):
     def aval(self) -> ShapedArray:
         return ShapedArray(self.signs.shape, jnp.dtype(self.dtype_name))
 
-    def simpler(self) -> Quantized:
+    def lowered(self) -> Quantized:
         return _quantized(self, 2 * dense(self.signs) - 1, self.scale)
 
 
@@ -79,12 +79,12 @@ class FakeBinary(_Signs):
     def aval(self) -> ShapedArray:
         return ShapedArray(self.weight.shape, jnp.dtype(self.dtype_name))
 
-    def simpler(self) -> Quantized:
+    def lowered(self) -> Quantized:
         signs, scale = ste.sign(self.weight), self._scale()
         codes = lax.stop_gradient(signs).astype(jnp.int8)
         return _quantized(self, codes, lax.stop_gradient(scale), straight=signs * scale)
 
-    def settle(self) -> Binary:
+    def convert(self) -> Binary:
         """The weight in bits, with outputs that are the same to the last bit."""
         signs = packed((self.weight >= 0).astype(jnp.int8), bits=1)
         return Binary(signs, self._scale(), self.inputs, self.dtype_name)
@@ -102,8 +102,8 @@ class FakeBinary(_Signs):
 
 def _quantized(weight: Any, codes: Array, scale: Array, straight: Array | None = None) -> Quantized:
     integer = weight.inputs != "float"
-    step = jnp.ones((), jnp.float32) if weight.inputs == "sign" else None
-    return Quantized(codes, scale, step, straight=straight, integer=integer, dtype_name=weight.dtype_name)
+    input_scale = jnp.ones((), jnp.float32) if weight.inputs == "sign" else None
+    return Quantized(codes, scale, input_scale, straight=straight, integer=integer, dtype_name=weight.dtype_name)
 
 
 @quax.register(lax.conv_general_dilated_p)
@@ -125,10 +125,10 @@ def _product(
 ) -> Any:
     """The inputs' magnitudes meet a kernel of equal parts, with one output instead of many (along the `free` axes)."""
     if kernel.inputs != "sign":
-        return bind(primitive, (inputs, kernel.simpler()), params)
+        return bind(primitive, (inputs, kernel.lowered()), params)
     if params.get("feature_group_count", 1) != 1 or params.get("batch_group_count", 1) != 1:
         return on_dense(primitive, (inputs, kernel), params, reason="signs of the inputs in a grouped convolution")
     shape = [1 if axis in free else size for axis, size in enumerate(kernel.shape)]
     box = jnp.full(shape, 1 / math.prod(kernel.shape[axis] for axis in summed), inputs.dtype)
     magnitude = run(primitive, (jnp.abs(inputs), box), params)
-    return bind(primitive, (ste.sign(inputs), kernel.simpler()), params) * magnitude
+    return bind(primitive, (ste.sign(inputs), kernel.lowered()), params) * magnitude

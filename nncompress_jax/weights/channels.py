@@ -10,7 +10,7 @@ from nncompress_jax.errors import InputError
 
 
 class Channels:
-    """Some of the places along an axis, in their order: what `Kept` keeps of it.
+    """Some of the places along an axis, in their order: what `ChannelPruned` keeps of it.
 
     Equal ones are one object, so that comparing and hashing them costs nothing, however many places there are.
 
@@ -62,13 +62,13 @@ class Channels:
         places[self.indices] = np.arange(len(self))
         return places[others.indices]
 
-    def described(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """What JSON can hold; the mask as hexadecimal digits, the first place in the highest bit."""
         return {"size": self.size, "mask": np.packbits(self.mask).tobytes().hex()}
 
     @classmethod
-    def built(cls, described: Any) -> "Channels":
-        """From what `described` gave; Raises InputError for anything else."""
+    def from_dict(cls, described: Any) -> "Channels":
+        """From what `to_dict` gave; Raises InputError for anything else."""
         try:
             size, digits = int(described["size"]), bytes.fromhex(described["mask"])
             if size < 0 or len(digits) != -(-size // 8):

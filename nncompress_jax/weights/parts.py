@@ -88,7 +88,7 @@ def value_and_grad(function: Callable[..., Any], *, has_aux: bool = False) -> Ca
       InputError: (when called) where nothing trains, because all is integers.
 
     Example:
-      >>> from nncompress_jax.injection import inject
+      >>> from nncompress_jax.tracing.injection import inject
       >>> from nncompress_jax.methods.prune import prune
       >>> from nncompress_jax.types import Context
       >>> weights = prune(sparsity=0.5)({"kernel": jnp.array([[1.0], [3.0]])}, Context())

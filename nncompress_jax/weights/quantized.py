@@ -2,8 +2,8 @@
 
 import dataclasses
 import math
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -12,7 +12,7 @@ from jax import lax
 from jax.core import ShapedArray
 from jax.typing import ArrayLike
 
-from nncompress_jax.marks import runs
+from nncompress_jax.axes.labels import runs
 from nncompress_jax.ops import int8, quantizer
 from nncompress_jax.ops.integer import LONGEST_SUM
 from nncompress_jax.types import Array
@@ -24,14 +24,14 @@ class Quantized(CompressedWeight):
 
     In a convolution or dot product with float inputs, an `integer` weight quantizes these too and multiplies
     int8 x int8 -> int32; another is materialised first. Error: each weight is at most half its scale from the one
-    that was quantized (half a step of the inputs in the product as well, and what `input_step` clips). Scales are
+    that was quantized (half a step of the inputs in the product as well, and what `input_scale` clips). Scales are
     float32 whatever the logical dtype, and are never rounded to it. Nothing in it trains: `FakeQuantized` does.
 
     Attributes:
       codes: [..., O] int8, or `Packed` of 4 or 2 bits; the logical shape is theirs.
       scale: float32 of the codes' rank. Along an axis of n entries it has n, or 1 that all share, or a divisor of n:
         then groups of neighbours share one, and products run on floats.
-      input_step: float32, a scalar: of the inputs' codes, static; None: one from each example (row) as it comes.
+      input_scale: float32, a scalar: of the inputs' codes, static; None: one from each example (row) as it comes.
       zero_point: int8 of the scale's shape; None: zero itself is exact, and the codes reach as far below as above.
       straight: float32 of the logical shape, the value of the weight once more, or None. Gradients go there and
         nowhere else, so that they pass the rounding; a program that takes none does not compute it.
@@ -42,9 +42,11 @@ class Quantized(CompressedWeight):
     Inference", section 2.1.
     """
 
+    FILE_FIELDS: ClassVar[Mapping[str, str]] = {"input_scale": "input_step"}
+
     codes: Array | CompressedWeight
     scale: Array
-    input_step: Array | None = None
+    input_scale: Array | None = None
     zero_point: Array | None = None
     straight: Array | None = None
     integer: bool = eqx.field(static=True, default=True)
@@ -63,11 +65,11 @@ class Quantized(CompressedWeight):
 
     def stacked(self, length: int) -> "Quantized":
         """Scales that the first axis shares are repeated along it."""
-        step, zero_point = self.input_step, self.zero_point
+        step, zero_point = self.input_scale, self.zero_point
         return dataclasses.replace(
             self,
             scale=jnp.broadcast_to(self.scale, (length, *self.scale.shape[1:])),
-            input_step=step if step is None or step.ndim else jnp.broadcast_to(step, (length,)),
+            input_scale=step if step is None or step.ndim else jnp.broadcast_to(step, (length,)),
             zero_point=zero_point
             if zero_point is None
             else jnp.broadcast_to(zero_point, (length, *zero_point.shape[1:])),
@@ -121,7 +123,7 @@ def _operands(
     varying = [axis for axis, size in enumerate(weight.scale.shape) if size > 1]
     inner = [axis for axis in varying if axis in pairs]
     if not inner:
-        return inputs, quantizer.Codes(codes, weight.scale, straight), weight.input_step
+        return inputs, quantizer.Codes(codes, weight.scale, straight), weight.input_scale
     if inner != varying or any(pairs[axis] is None for axis in inner):
         return f"scales vary along axes {varying}, of which {inner} are summed over"
     order = sorted(inner, key=lambda axis: pairs[axis] or 0)

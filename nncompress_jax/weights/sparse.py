@@ -41,7 +41,7 @@ class Sparse(CompressedWeight):
     def materialise(self) -> Array:
         return self._spread(dense(self.values)).astype(self.dtype_name)
 
-    def simpler(self) -> CompressedWeight:
+    def lowered(self) -> CompressedWeight:
         return _on_integers(self, self._spread)
 
     def _spread(self, values: Array) -> Array:
@@ -78,7 +78,7 @@ class SparseGroups(CompressedWeight):
     def materialise(self) -> Array:
         return self._spread(dense(self.values)).astype(self.dtype_name)
 
-    def simpler(self) -> CompressedWeight:
+    def lowered(self) -> CompressedWeight:
         return _on_integers(self, self._spread)
 
     def _spread(self, values: Array) -> Array:
@@ -96,4 +96,4 @@ def _on_integers(weight: Sparse | SparseGroups, spread: Callable[[Array], Array]
     if not isinstance(values, Quantized) or not values.integer or values.scale.size != values.scale.shape[-1]:
         return weight
     scale = values.scale.reshape((1,) * (weight.ndim - 1) + (-1,))
-    return Quantized(spread(dense(values.codes)), scale, values.input_step, dtype_name=weight.dtype_name)
+    return Quantized(spread(dense(values.codes)), scale, values.input_scale, dtype_name=weight.dtype_name)

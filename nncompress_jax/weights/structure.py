@@ -11,18 +11,29 @@ from nncompress_jax.errors import InputError
 from nncompress_jax.tree import named_leaves
 from nncompress_jax.weights.base import CompressedWeight, is_compressed
 from nncompress_jax.weights.binary import Binary, FakeBinary
+from nncompress_jax.weights.channel_pruned import ChannelPruned
 from nncompress_jax.weights.channels import Channels
 from nncompress_jax.weights.clustered import Clustered
 from nncompress_jax.weights.fake_quantized import FakeQuantized
-from nncompress_jax.weights.kept import Kept
 from nncompress_jax.weights.low_rank import LowRank
 from nncompress_jax.weights.packed import Packed
 from nncompress_jax.weights.quantized import Quantized
 from nncompress_jax.weights.sparse import Sparse, SparseGroups
 
 TYPES: Mapping[str, Any] = {
-    kind.__name__: kind
-    for kind in (Binary, Clustered, FakeBinary, FakeQuantized, Kept, LowRank, Packed, Quantized, Sparse, SparseGroups)
+    kind.FILE_NAME or kind.__name__: kind
+    for kind in (
+        Binary,
+        Clustered,
+        FakeBinary,
+        FakeQuantized,
+        ChannelPruned,
+        LowRank,
+        Packed,
+        Quantized,
+        Sparse,
+        SparseGroups,
+    )
 }
 """What can be built from data; nothing else is."""
 
@@ -43,7 +54,7 @@ def structure(variables: Any) -> dict[str, Any]:
       ('Quantized', {'shape': [8, 4], 'dtype': 'int8'})
     """
     leaves = named_leaves(variables, is_compressed)
-    return {path: described_part(leaf, _shape_of) for path, leaf in leaves if is_compressed(leaf)}
+    return {path: part_to_dict(leaf, _shape_of) for path, leaf in leaves if is_compressed(leaf)}
 
 
 def with_structure(variables: Any, described: Mapping[str, Any]) -> Any:
@@ -63,7 +74,7 @@ def with_structure(variables: Any, described: Mapping[str, Any]) -> Any:
     def new(path: str, leaf: Any) -> Any:
         if path not in described:
             return leaf
-        built = built_part(path, described[path], _of_shape)
+        built = part_from_dict(path, described[path], _of_shape)
         if built.shape != leaf.shape:
             raise InputError(f"{path}: described with shape {built.shape}, expected the network's, {leaf.shape}")
         return built
@@ -79,7 +90,7 @@ def check_same(found: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
             raise InputError(f"{path}: stored as {one}, expected {other}; restore it as it was stored")
 
 
-def described_part(part: Any, of_array: Callable[[Any, Any], Any], owner: Any = None) -> Any:
+def part_to_dict(part: Any, of_array: Callable[[Any, Any], Any], owner: Any = None) -> Any:
     """A compressed weight, or a part of one, as what JSON can hold.
 
     Args:
@@ -90,23 +101,24 @@ def described_part(part: Any, of_array: Callable[[Any, Any], Any], owner: Any = 
     if part is None:
         return None
     if isinstance(part, tuple):
-        return [described_part(each, of_array, owner) for each in part]
+        return [part_to_dict(each, of_array, owner) for each in part]
     if not is_compressed(part):
         return of_array(part, owner)
+    kind = type(part)
     fields = dataclasses.fields(part)
     static = {field.name: getattr(part, field.name) for field in fields if field.metadata.get("static")}
     names = [field.name for field in fields if field.name not in static]
-    parts = {name: described_part(getattr(part, name), of_array, part) for name in names}
+    parts = {kind.FILE_FIELDS.get(name, name): part_to_dict(getattr(part, name), of_array, part) for name in names}
     listed = {name: [*map(_listed, value)] if isinstance(value, tuple) else value for name, value in static.items()}
-    return {"type": type(part).__name__, "static": listed, "parts": parts}
+    return {"type": kind.FILE_NAME or kind.__name__, "static": listed, "parts": parts}
 
 
-def built_part(path: str, described: Any, array: Callable[[Any], Any]) -> Any:
-    """From what `described_part` gave.
+def part_from_dict(path: str, described: Any, array: Callable[[Any], Any]) -> Any:
+    """From what `part_to_dict` gave.
 
     Args:
       path: for errors.
-      described: of `described_part`.
+      described: of `part_to_dict`.
       array: what stands for an array -> the array.
 
     Raises:
@@ -115,7 +127,7 @@ def built_part(path: str, described: Any, array: Callable[[Any], Any]) -> Any:
     if described is None:
         return None
     if isinstance(described, list):
-        return tuple(built_part(path, each, array) for each in described)
+        return tuple(part_from_dict(path, each, array) for each in described)
     if "type" not in described:
         return array(described)
     if described["type"] not in list(TYPES):
@@ -126,6 +138,8 @@ def built_part(path: str, described: Any, array: Callable[[Any], Any]) -> Any:
     static, parts = described.get("static"), described.get("parts")
     if not isinstance(static, dict) or not isinstance(parts, dict):
         raise InputError(f"{path}: {described['type']} without parts")
+    here = {stored: name for name, stored in kind.FILE_FIELDS.items()}
+    parts = {here.get(name, name): part for name, part in parts.items()}
     fields = dataclasses.fields(kind)
     fixed_names = {field.name for field in fields if field.metadata.get("static")}
     needed = {field.name for field in fields if field.default is dataclasses.MISSING}
@@ -134,7 +148,7 @@ def built_part(path: str, described: Any, array: Callable[[Any], Any]) -> Any:
         found = ", ".join(sorted([*static, *parts]))[:80]
         raise InputError(f"{path}: {described['type']} of {found}; expected {', '.join(sorted(needed))} at least")
     fixed = {name: tuple(map(_static, x)) if isinstance(x, list) else x for name, x in static.items()}
-    return kind(**{name: built_part(path, part, array) for name, part in parts.items()}, **fixed)
+    return kind(**{name: part_from_dict(path, part, array) for name, part in parts.items()}, **fixed)
 
 
 def _shape_of(array: Any, _: Any) -> dict[str, Any]:
@@ -146,11 +160,11 @@ def _of_shape(described: Any) -> jax.ShapeDtypeStruct:
 
 
 def _listed(part: Any) -> Any:
-    return part.described() if isinstance(part, Channels) else part
+    return part.to_dict() if isinstance(part, Channels) else part
 
 
 def _static(part: Any) -> Any:
-    return Channels.built(part) if isinstance(part, dict) else part
+    return Channels.from_dict(part) if isinstance(part, dict) else part
 
 
 def _in_words(described: Any) -> str:

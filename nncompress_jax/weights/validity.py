@@ -10,10 +10,10 @@ import numpy as np
 from nncompress_jax.ops.packing import unpack
 from nncompress_jax.weights.base import is_compressed
 from nncompress_jax.weights.binary import Binary, FakeBinary
+from nncompress_jax.weights.channel_pruned import ChannelPruned
 from nncompress_jax.weights.channels import Channels
 from nncompress_jax.weights.clustered import Clustered
 from nncompress_jax.weights.fake_quantized import FakeQuantized
-from nncompress_jax.weights.kept import Kept
 from nncompress_jax.weights.low_rank import LowRank
 from nncompress_jax.weights.packed import Packed
 from nncompress_jax.weights.quantized import Quantized
@@ -21,7 +21,7 @@ from nncompress_jax.weights.sparse import Sparse, SparseGroups
 
 FLOATS = ("float16", "bfloat16", "float32", "float64")
 INSIDE: dict[type, tuple[type, ...]] = {
-    Kept: (Quantized, FakeQuantized, Binary, FakeBinary, Clustered, Sparse, SparseGroups, LowRank),
+    ChannelPruned: (Quantized, FakeQuantized, Binary, FakeBinary, Clustered, Sparse, SparseGroups, LowRank),
     LowRank: (Quantized, FakeQuantized, Sparse, SparseGroups, Clustered),
     Sparse: (Quantized, Clustered),
     SparseGroups: (Quantized, Clustered),
@@ -39,7 +39,7 @@ def fault(weight: Any) -> str | None:
       >>> fault(Clustered(np.zeros(2, np.float32), np.array([[0, 1, 2]], np.uint8)))
       'codes up to 2 for 2 values'
     """
-    if not isinstance(weight, Kept | Packed) and weight.dtype_name not in FLOATS:
+    if not isinstance(weight, ChannelPruned | Packed) and weight.dtype_name not in FLOATS:
         return f"dtype_name {str(weight.dtype_name)[:20]!r}, expected one of {', '.join(FLOATS)}"
     return CHECKS[type(weight)](weight)
 
@@ -53,8 +53,8 @@ def _quantized(weight: Quantized) -> str | None:
     sizes = zip(weight.scale.shape, shape, strict=True)
     if any(size < 1 or whole % size for size, whole in sizes if size != whole):
         return f"scale {list(weight.scale.shape)} for codes {list(shape)}"
-    if weight.input_step is not None and not (_is(weight.input_step, "float32") and weight.input_step.ndim < 2):
-        return _found("input_step", weight.input_step, "a float32")
+    if weight.input_scale is not None and not (_is(weight.input_scale, "float32") and weight.input_scale.ndim < 2):
+        return _found("input_scale", weight.input_scale, "a float32")
     zero = weight.zero_point
     if zero is not None and not (_is(zero, "int8") and zero.shape == weight.scale.shape):
         return _found("zero_point", zero, f"int8 {list(weight.scale.shape)}")
@@ -71,11 +71,11 @@ def _fake_quantized(weight: FakeQuantized) -> str | None:
         return f"bits {str(weight.bits)[:20]}, tracked {str(weight.tracked)[:20]}"
     if type(axes) is not tuple or any(type(axis) is not int or not -rank <= axis < rank for axis in axes):
         return f"axes {str(axes)[:40]} of {rank}"
-    step = weight.step
-    if step is not None and not _fits(step, weight.weight.shape):
-        return _found("step", step, f"float32 that fits {list(weight.weight.shape)}")
-    if weight.input_step is not None and not (_is(weight.input_step, "float32") and weight.input_step.ndim < 2):
-        return _found("input_step", weight.input_step, "a float32")
+    scale = weight.scale
+    if scale is not None and not _fits(scale, weight.weight.shape):
+        return _found("scale", scale, f"float32 that fits {list(weight.weight.shape)}")
+    if weight.input_scale is not None and not (_is(weight.input_scale, "float32") and weight.input_scale.ndim < 2):
+        return _found("input_scale", weight.input_scale, "a float32")
     return None
 
 
@@ -151,7 +151,7 @@ def _low_rank(weight: LowRank) -> str | None:
     return None
 
 
-def _kept(weight: Kept) -> str | None:
+def _kept(weight: ChannelPruned) -> str | None:
     if type(weight.channels) is not tuple or not any(isinstance(cut, Channels) for cut in weight.channels):
         return f"channels {str(weight.channels)[:40]}"
     if any(cut is not None and not isinstance(cut, Channels) for cut in weight.channels):
@@ -195,7 +195,7 @@ CHECKS: dict[type, Callable[[Any], str | None]] = {
     Sparse: _sparse,
     SparseGroups: _sparse_groups,
     LowRank: _low_rank,
-    Kept: _kept,
+    ChannelPruned: _kept,
     Packed: _packed,
 }
 
@@ -250,7 +250,7 @@ def _inner(weight: Any, part: Any) -> str | None:
         return fault(part)
     if is_compressed(part) or not hasattr(part, "dtype"):
         return f"a {type(part).__name__} inside of {type(weight).__name__}"
-    if not isinstance(weight, Kept) and part.dtype.name not in FLOATS:
+    if not isinstance(weight, ChannelPruned) and part.dtype.name not in FLOATS:
         return f"{part.dtype} inside of {type(weight).__name__}, expected floats"
     return None
 

@@ -63,10 +63,10 @@ def test_wide_numbers_stay_wide(tmp_path):
 def test_a_whole_network(tmp_path):
     network, images = nnc.models.create("narrow"), draw((2, 32, 32, 3), 0)
     variables = network.init(jax.random.key(0), images)
-    method = nnc.chain(nnc.prune_filters(macs=0.5), nnc.quantize())
+    method = nnc.chain(nnc.prune_channels(macs=0.5), nnc.quantize())
     small = nnc.compress(variables, method, apply=network.apply, batches=[images])
     description = {"class_names": [str(i) for i in range(10)], "mean": (0.5, 0.5, 0.5), "deviation": (0.2, 0.2, 0.2)}
-    description |= {"recipe": "filters:0.5+quantize:8", "dataset": "noise", "accuracy": 0.1}
+    description |= {"recipe": "channels:0.5+quantize:8", "dataset": "noise", "accuracy": 0.1}
     nnc.save(tmp_path / "a.nnc", small, model="narrow", image_shape=(32, 32, 3), **description)
     apply, again, info = nnc.load(tmp_path / "a.nnc")
     assert_same(small, again)
@@ -80,7 +80,7 @@ def test_a_whole_network(tmp_path):
     )
     assert len(info.class_names) == 10
     assert len(info.digest) == 64
-    shrunken = nnc.shrink(nnc.compress(variables, nnc.prune_filters(macs=0.5), apply=network.apply, batches=[images]))
+    shrunken = nnc.shrink(nnc.compress(variables, nnc.prune_channels(macs=0.5), apply=network.apply, batches=[images]))
     nnc.save(tmp_path / "b.nnc", shrunken, model="narrow", image_shape=(32, 32, 3))
     apply, again, _ = nnc.load(tmp_path / "b.nnc")
     narrow = nnc.models.fitting(network, shrunken)

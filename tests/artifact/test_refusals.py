@@ -120,7 +120,7 @@ def test_arrays_that_no_program_may_see(whole, name, part, value, message):
     section, payload = coding.encode(value(array))
     described = files.sections_of(header)[place]
     described.clear()
-    described |= section.described()
+    described |= section.to_dict()
     sections[place] = payload
     line = refused(whole, files.joined(header, sections))
     assert re.search(message, line)
@@ -201,5 +201,5 @@ def test_files_of_version_1_load_for_ever():
     for name, leaf in leaves.items():
         assert np.asarray(leaf).tobytes() == expected[name].tobytes()
     assert (info.library, info.recipe, info.class_names) == ("0.1.0", "of every kind", ("x", "y"))
-    assert json.loads(json.dumps(info.described()))["accuracy"] == 0.5
+    assert json.loads(json.dumps(info.to_dict()))["accuracy"] == 0.5
     assert apply(variables, jnp.ones((1, 16))).shape == (1, 24)

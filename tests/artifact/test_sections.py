@@ -16,7 +16,7 @@ SHAPES = arrays.array_shapes(min_dims=0, max_dims=4, min_side=0, max_side=30)
 
 def through(array, bits=None):
     section, payload = sections.encode(array, bits)
-    section = sections.Section.built(json.loads(json.dumps(section.described())))
+    section = sections.Section.from_dict(json.loads(json.dumps(section.to_dict())))
     again = sections.decode(section, payload)
     assert (again.dtype, again.shape) == (array.dtype, array.shape)
     assert again.tobytes() == array.tobytes()

@@ -73,7 +73,12 @@ def test_weights(tmp_path):
 def test_channels(tmp_path):
     written, _ = figures(tmp_path, "channels.py", *SMALL, "--batches", "2", "--macs", "0.3", "--round_to", "1")
     dense, _, kept, _, shrunken = written["inference"]
-    assert (dense["ratio"], dense["weights"], kept["weights"], shrunken["weights"]) == (1, "dense", "Kept", "shrunken")
+    assert (dense["ratio"], dense["weights"], kept["weights"], shrunken["weights"]) == (
+        1,
+        "dense",
+        "ChannelPruned",
+        "shrunken",
+    )
     assert kept["macs"] == pytest.approx(0.3, rel=0.02)
 
 

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 
 import nncompress_jax as nnc
+from nncompress_jax import checksums
+from nncompress_jax.commands.initial import initial_variables
 from nncompress_jax.importers import torch as importer
-from nncompress_jax.initial import initial_variables
-from nncompress_jax.training import checkpoint, checksums
+from nncompress_jax.training import checkpoint
 from nncompress_jax.training.config import Config
 from nncompress_jax.tree import named_leaves
 
@@ -120,7 +121,7 @@ def test_compare(command, workdir, tmp_path):
         ("train --model=vgg16 --dataset=digits --batch_size=0", "batch_size=0: expected more than 0"),
         ("train --model=vgg16 --dataset=digits --batch_size=9", "batch_size=9: expected a positive multiple of the 8"),
         ("train --model=vgg16 --dataset=digits --epochs=-1", "epochs=-1: expected more than 0"),
-        ("train --model=vgg16 --dataset=digits --recipe=slow", "unknown recipe 'slow'; choose one of seed, fast"),
+        ("train --model=vgg16 --dataset=digits --preset=slow", "unknown preset 'slow'; choose one of seed, fast"),
         ("evaluate --workdir=nowhere", "nowhere: no such folder; expected the --workdir of a training run"),
         ("evaluate", "expected either --workdir or --checkpoint"),
         ("evaluate --workdir=W --checkpoint=C", "expected either --workdir or --checkpoint"),
@@ -170,15 +171,15 @@ def test_help_says_what_each_flag_is(command):
 
 def test_train_on_compressed_weights(command, workdir, tiny_data, tmp_path):
     line = f"train --model=narrow_stride --dataset=tiny --data_dir={tiny_data} --epochs=1 --batch_size=16"
-    code, out, _ = command(f"{line} --init={workdir} --compress=fake_quantize:4 --workdir={tmp_path}/Q")
+    code, out, _ = command(f"{line} --init={workdir} --recipe=fake_quantize:4 --workdir={tmp_path}/Q")
     assert code == 0
     stored, floats = re.search(r"([\d,]+) bytes as stored, ([\d,]+) as floats", out).groups()
     assert int(stored.replace(",", "")) < 0.3 * int(floats.replace(",", ""))
     code, out, _ = command(f"evaluate --workdir={tmp_path}/Q --data_dir={tiny_data}")
     assert code == 0
     assert f"{stored} bytes as stored" in out
-    code, _, error = command(f"{line} --compress=prune --workdir={tmp_path}/P")
-    assert (code, error) == (2, "error: --compress=prune needs --init, the weights that are compressed\n")
+    code, _, error = command(f"{line} --recipe=prune --workdir={tmp_path}/P")
+    assert (code, error) == (2, "error: --recipe=prune needs --init, the weights that are compressed\n")
 
 
 def test_filters(command, workdir, tiny_data, tmp_path):
@@ -205,7 +206,7 @@ def test_filters(command, workdir, tiny_data, tmp_path):
 
 
 def test_channels_are_cut_by_a_recipe(workdir, tiny_data):
-    config = Config(model="narrow_stride", dataset="tiny", data_dir=tiny_data, init=workdir, compress="filters:0.5")
+    config = Config(model="narrow_stride", dataset="tiny", data_dir=tiny_data, init=workdir, recipe="channels:0.5")
     kernel = initial_variables(config)["params"]["Conv_0"]["kernel"]
     assert kernel.shape == (3, 3, 3, 32)
     assert kernel.values.shape[-1] < 28

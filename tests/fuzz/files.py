@@ -10,9 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 
 import nncompress_jax as nnc
-from nncompress_jax.artifact import frame
+from nncompress_jax.artifact import container
+from nncompress_jax.weights.channel_pruned import ChannelPruned
 from nncompress_jax.weights.channels import Channels
-from nncompress_jax.weights.kept import Kept
 from nncompress_jax.weights.low_rank import LowRank
 
 MOST = 2**24
@@ -34,7 +34,7 @@ def originals() -> dict[str, bytes]:
         "others": {"c": by("cluster:3", 12, 9), "s": by("binarize", 9, 9), "p": by("prune:0.8+cluster:2", 30, 20)},
         "trained": [by("fake_quantize:4", 6, 5), (by("fake_binarize", 6, 5), None)],
         "groups": {"g": nnc.compress({"kernel": draw(8, 4)}, nnc.prune(pattern=(2, 4)))["kernel"]},
-        "kept": {"k": Kept(by("quantize:8", 4, 6), None, (Channels.of(9, [0, 2, 3, 8]), None))},
+        "kept": {"k": ChannelPruned(by("quantize:8", 4, 6), None, (Channels.of(9, [0, 2, 3, 8]), None))},
         "factors": {"l": LowRank((draw(6, 2), draw(2, 8))), "n": np.zeros((40, 30), np.int8)},
     }
     files = {}
@@ -47,14 +47,14 @@ def originals() -> dict[str, bytes]:
 
 def split(file: bytes) -> tuple[dict, list[bytes]]:
     """Header and sections of a whole file."""
-    _, _, deflated, _, _, _ = frame.PREFIX.unpack(file[: frame.PREFIX.size])
-    header = json.loads(zlib.decompress(file[frame.PREFIX.size : frame.PREFIX.size + deflated]))
-    at = frame.PREFIX.size + deflated + len(frame.padding(deflated))
+    _, _, deflated, _, _, _ = container.PREFIX.unpack(file[: container.PREFIX.size])
+    header = json.loads(zlib.decompress(file[container.PREFIX.size : container.PREFIX.size + deflated]))
+    at = container.PREFIX.size + deflated + len(container.padding(deflated))
     sections = []
     for described in sections_of(header):
         size = described["bytes"]
         sections.append(file[at : at + size])
-        at += size + len(frame.padding(size))
+        at += size + len(container.padding(size))
     return header, sections
 
 
@@ -67,17 +67,17 @@ def joined(header: dict, sections: list[bytes]) -> bytes:
 
 def joined_as_said(header: dict, sections: list[bytes]) -> bytes:
     """The same, with what the header says of the sections."""
-    start = frame.head(header, [len(section) for section in sections])
-    whole = start + b"".join(section + frame.padding(len(section)) for section in sections)
+    start = container.header_bytes(header, [len(section) for section in sections])
+    whole = start + b"".join(section + container.padding(len(section)) for section in sections)
     return whole + hashlib.sha256(whole).digest()
 
 
 def framed(text: bytes, sections: list[bytes]) -> bytes:
     """A file with this text for a header, whatever it is."""
     deflated = zlib.compress(text)
-    padded = [part + frame.padding(len(part)) for part in (deflated, *sections)]
-    size = frame.PREFIX.size + sum(map(len, padded)) + frame.DIGEST_BYTES
-    prefix = frame.PREFIX.pack(frame.MAGIC, 1, len(deflated), len(text), zlib.crc32(deflated), size)
+    padded = [part + container.padding(len(part)) for part in (deflated, *sections)]
+    size = container.PREFIX.size + sum(map(len, padded)) + container.DIGEST_BYTES
+    prefix = container.PREFIX.pack(container.MAGIC, 1, len(deflated), len(text), zlib.crc32(deflated), size)
     whole = prefix + b"".join(padded)
     return whole + hashlib.sha256(whole).digest()
 
@@ -98,7 +98,7 @@ def places(node, path=()) -> list[tuple]:
 
 STRANGE = (
     *(0, 1, -1, 2, 3, 7, 255, 256, 2**31, 2**40, 2**63, 10**30, 0.5, 1e300, True, False, None),
-    *("", "float32", "int8", "Kept", "Quantized", "codes", "gaps", "raw", "ans", "huffman", "x" * 1000),
+    *("", "float32", "int8", "ChannelPruned", "Quantized", "codes", "gaps", "raw", "ans", "huffman", "x" * 1000),
     *([], {}, [[]], [0], [1, 2], [2**20, 2**20], {"array": {}}, {"none": True}, {"size": 9, "mask": "ff80"}),
 )
 """What stands in the place of something in a header."""

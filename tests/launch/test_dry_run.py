@@ -21,7 +21,7 @@ CASES = {
     "quotes": [
         *["--name=it's a run", "--project=my project", "--zone=us-west4-a", "--accelerator-type=v3-8"],
         *["--bucket=gs://b/a folder", "--runtime-version=of my own", '--setup-command=echo "it\'s" $HOME'],
-        *["--follow", "--worker=0", "--", "--compress=prune:0.9+cluster:4", '--init=gs://b/it\'s "one" of $HOME'],
+        *["--follow", "--worker=0", "--", "--recipe=prune:0.9+cluster:4", '--init=gs://b/it\'s "one" of $HOME'],
     ],
 }
 
@@ -61,7 +61,7 @@ def test_the_commands_of_the_readme():
 def test_what_it_shows_can_be_pasted(cloud):
     """The same calls, whether tpu.sh makes them or a shell that its lines are pasted into."""
     cloud.start(hosts=2)
-    flags = ["--", "--compress=prune:0.9+cluster:4", '--init=gs://b/it\'s "one" of $HOME', "a\nb"]
+    flags = ["--", "--recipe=prune:0.9+cluster:4", '--init=gs://b/it\'s "one" of $HOME', "a\nb"]
     made = []
     for pasted in (False, True):
         for verb in ("setup", "run", "logs", "delete"):

@@ -69,11 +69,11 @@ def starts(folder):
 def test_exit_codes(supervise, tmp_path, codes, code, state, times):
     (tmp_path / "codes").write_text("".join(f"{each}\n" for each in codes))
     training = executable(tmp_path / "training", ENDS_WITH)
-    process = supervise(training, "--compress=prune:0.9+cluster:4", "it's one", SUPERVISE_CRASHES="3")
+    process = supervise(training, "--recipe=prune:0.9+cluster:4", "it's one", SUPERVISE_CRASHES="3")
     assert process.wait(30) == code
     assert (status(tmp_path), starts(tmp_path)) == (state, times)
     log = (tmp_path / "train.log").read_text()
-    assert log.count("training --compress=prune:0.9+cluster:4 it's one\n") == times
+    assert log.count("training --recipe=prune:0.9+cluster:4 it's one\n") == times
     assert f"supervise: exit code {codes[0]} after 0 s" in log
 
 

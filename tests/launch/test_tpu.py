@@ -44,7 +44,7 @@ def test_setup_and_run_on_all_workers(cloud):
         assert (home / "nncompress_jax/experiments/train.py").exists()
         assert (home / "tensorflow_datasets/cifar10/3.0.2/dataset_info.json").exists()
         assert len((home / "python3.log").read_text().splitlines()) == 3
-    flags = ["--compress=prune:0.9+cluster:4", '--init=gs://b/it\'s "a" $HOME `run`', "", "--epochs=3"]
+    flags = ["--recipe=prune:0.9+cluster:4", '--init=gs://b/it\'s "a" $HOME `run`', "", "--epochs=3"]
     code, out, err = cloud.tpu("run", "--", *flags)
     assert code == 0, err
     assert sorted(out.splitlines()) == [f"worker {worker}: training started" for worker in range(4)]

@@ -66,7 +66,7 @@ APPLY = Net().apply
 
 def steps(rule, variables=VARIABLES, batches=IMAGES, apply=APPLY):
     small = nnc.compress(variables, nnc.quantize(ranges=rule), apply=apply, batches=batches)
-    return {path: leaf["kernel"].input_step for path, leaf in small["params"].items()}
+    return {path: leaf["kernel"].input_scale for path, leaf in small["params"].items()}
 
 
 def test_steps_are_of_what_enters_each_layer():
@@ -96,7 +96,7 @@ def test_static_outputs_are_near_and_clip():
         expected = Net().apply(VARIABLES, x)
         np.testing.assert_allclose(apply(small, x), expected, atol=0.05 * float(jnp.abs(expected).max()))
     # Beyond the range nothing more happens: a larger image is the same as a clipped one.
-    limit = float(small["params"]["first"]["kernel"].input_step) * 127
+    limit = float(small["params"]["first"]["kernel"].input_scale) * 127
     np.testing.assert_allclose(
         apply(small, 100 * IMAGES[0]), apply(small, jnp.clip(100 * IMAGES[0], -limit, limit)), atol=1e-4
     )
@@ -124,7 +124,8 @@ def test_a_branch_that_no_batch_took():
     with pytest.raises(nnc.InputError, match="reached big/kernel;"):
         nnc.compress(variables, method, apply=apply, batches=IMAGES)
     assert (
-        nnc.compress(variables, method, apply=apply, batches=[*IMAGES, 1e4 * IMAGES[0]])["big"]["kernel"].input_step > 1
+        nnc.compress(variables, method, apply=apply, batches=[*IMAGES, 1e4 * IMAGES[0]])["big"]["kernel"].input_scale
+        > 1
     )
 
 
@@ -135,8 +136,8 @@ def test_a_table_that_is_only_looked_up_needs_no_range():
     variables = {"table": jnp.ones((64, 16)), "kernel": jnp.ones((16, 2))}
     method = nnc.quantize(ranges=calibration.abs_max)
     small = nnc.compress(variables, method, apply=apply, batches=[jnp.arange(5)])
-    assert small["table"].input_step is None
-    assert small["kernel"].input_step is not None
+    assert small["table"].input_scale is None
+    assert small["kernel"].input_scale is not None
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from tests.methods.drawn import draw
 TRAINING = {
     "8 bits": nnc.fake_quantize(),
     "4 bits": nnc.fake_quantize(bits=4),
-    "2 bits, learned steps": nnc.fake_quantize(bits=2, learned_steps=True),
+    "2 bits, learned steps": nnc.fake_quantize(bits=2, learned_scales=True),
     "signs": nnc.binarize(train=True),
     "signs, 8-bit inputs": nnc.binarize(train=True, scaled=False, inputs="int8"),
     "factors of 4 bits": nnc.chain(nnc.factorize(rank=4), nnc.fake_quantize(bits=4)),
@@ -22,9 +22,9 @@ TRAINING = {
 def test_settled_weights_have_the_same_outputs(name):
     weights = nnc.compress({"kernel": draw(16, 24)}, TRAINING[name])
     apply, x = nnc.inject(lambda w, x: x @ w["kernel"]), draw(4, 16, seed=1)
-    settled = nnc.settle(weights)
-    assert settled["kernel"].nbytes < weights["kernel"].nbytes / 2
-    np.testing.assert_array_equal(apply(settled, x), apply(weights, x))
+    converted = nnc.convert(weights)
+    assert converted["kernel"].nbytes < weights["kernel"].nbytes / 2
+    np.testing.assert_array_equal(apply(converted, x), apply(weights, x))
 
 
 @pytest.mark.parametrize("name", TRAINING)
@@ -58,10 +58,10 @@ def test_training_through_compression_learns(name):
 def test_learned_steps_have_the_papers_gradient():
     """Esser et al. 2020, equation 3, times 1 / sqrt(N Q), by hand for one step."""
     weight = jnp.array([[0.1], [0.4], [-1.4], [9.0]])
-    fake = nnc.compress({"kernel": weight}, nnc.fake_quantize(bits=4, learned_steps=True))["kernel"]
+    fake = nnc.compress({"kernel": weight}, nnc.fake_quantize(bits=4, learned_scales=True))["kernel"]
     fake = type(fake)(weight, jnp.full((1, 1), 0.5), bits=4)
     gradients = jax.grad(lambda fake: fake.materialise().sum())(fake)
     ratio = np.array([0.2, 0.8, -2.8, 18.0])
     by_weight = np.where(np.abs(ratio) <= 7.5, np.round(ratio) - ratio, 7 * np.sign(ratio))
-    np.testing.assert_allclose(gradients.step.item(), by_weight.sum() / np.sqrt(4 * 7), rtol=1e-5)
+    np.testing.assert_allclose(gradients.scale.item(), by_weight.sum() / np.sqrt(4 * 7), rtol=1e-5)
     np.testing.assert_array_equal(gradients.weight.ravel(), [1, 1, 1, 0])

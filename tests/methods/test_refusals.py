@@ -23,7 +23,7 @@ REFUSED = {
     ),
     "train sparse values through 4 bits": (
         lambda: compressed(draw(4, 4), nnc.prune(sparsity=0.5), nnc.fake_quantize(bits=4)),
-        "kernel: compressed already other than Kept, LowRank of floats",
+        "kernel: compressed already other than ChannelPruned, LowRank of floats",
     ),
     "gradients of integers": (
         lambda: nnc.value_and_grad(lambda w: 0.0)({"kernel": compressed(draw(4, 4), nnc.quantize())}),

@@ -36,8 +36,8 @@ def parts(variables):
 MOVES = {
     "Conv_0/kernel": (nnc.quantize(bits=4, where="*Conv_0/kernel"), {"codes": False, "scale": False}),
     "Conv_1/kernel": (
-        nnc.fake_quantize(bits=4, learned_steps=True, where="*Conv_1/kernel"),
-        {"weight": True, "step": True},
+        nnc.fake_quantize(bits=4, learned_scales=True, where="*Conv_1/kernel"),
+        {"weight": True, "scale": True},
     ),
     "Conv_2/kernel": (nnc.binarize(train=True, where="*Conv_2/kernel"), {"weight": True}),
     "Conv_3/kernel": (
@@ -52,7 +52,7 @@ MOVES = {
 
 
 def test_channels_that_are_cut_stay_cut(network, variables, tiny_data, tmp_path):
-    method = nnc.chain(nnc.prune_filters(macs=0.2), nnc.fake_quantize(bits=4, where="*Conv_1/kernel"))
+    method = nnc.chain(nnc.prune_channels(macs=0.2), nnc.fake_quantize(bits=4, where="*Conv_1/kernel"))
     before = nnc.compress(variables, method, apply=network.apply, batches=[IMAGES])
     config = dataclasses.replace(CONFIG, data_dir=tiny_data, workdir=str(tmp_path / "run"), epochs=1)
     after = checkpoint.restore(loop.train(config, before).workdir)
@@ -101,7 +101,7 @@ def test_goes_on_where_it_stopped(network, variables, tiny_data, tmp_path):
     cut = loop.train(dataclasses.replace(config, workdir=str(tmp_path / "cut")), small)
     jax.tree.map(np.testing.assert_array_equal, checkpoint.restore(whole.workdir), checkpoint.restore(cut.workdir))
 
-    for path in ("params/Conv_0/kernel/input_step", "params/Conv_1/kernel/factors/0/input_step"):
+    for path in ("params/Conv_0/kernel/input_scale", "params/Conv_1/kernel/factors/0/input_scale"):
         before, after = parts(small)[path], parts(checkpoint.restore(cut.workdir))[path]
         assert before != after
         assert 0.5 < after / before < 2
@@ -114,7 +114,7 @@ def test_goes_on_where_it_stopped(network, variables, tiny_data, tmp_path):
 EVERY = {
     "quantize:2": nnc.quantize(bits=2, group=8, where="*"),
     "zero points": nnc.quantize(symmetric=False),
-    "fake": nnc.fake_quantize(bits=2, learned_steps=True),
+    "fake": nnc.fake_quantize(bits=2, learned_scales=True),
     "binary": nnc.binarize(inputs="sign"),
     "fake binary": nnc.binarize(train=True, scaled=False),
     "clusters by channel": nnc.cluster(bits=2, by_channel=True),

@@ -169,7 +169,7 @@ def test_a_loss_that_is_not_finite(configured):
         ({"batch_size": 12}, "batch_size=12: expected a positive multiple of the 8 devices"),
         ({"batch_size": 128}, "batch_size=128: expected at most 64, the training images"),
         ({"learning_rate": float("nan")}, "learning_rate=nan: expected more than 0"),
-        ({"recipe": "slow"}, "unknown recipe 'slow'"),
+        ({"preset": "slow"}, "unknown preset 'slow'"),
         ({"model": "vgg17"}, "unknown model 'vgg17'"),
         ({"dataset": "tinier"}, "unknown data set 'tinier'"),
     ],
@@ -181,8 +181,8 @@ def test_settings_that_cannot_be(configured, changes, message):
     assert not os.path.exists(settings.workdir)
 
 
-def test_the_last_smaller_batch_of_the_seed_recipe(configured):
-    settings = configured("seed", recipe="seed", epochs=1, batch_size=40)
+def test_the_last_smaller_batch_of_the_seed_preset(configured):
+    settings = configured("seed", preset="seed", epochs=1, batch_size=40)
     run = loop.train(settings)
     assert run.progress.total_steps == 2
     assert lines(run.workdir)[-1]["learning_rate"] == pytest.approx(0.01)

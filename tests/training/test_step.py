@@ -25,7 +25,7 @@ def steps(model, devices, *, batch_size, dtype=jnp.float32):
     network = nnc.models.create(model, dtype=dtype)
     variables = jax.jit(network.init)(jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
     variables = jax.tree.map(lambda leaf: leaf.astype(dtype), variables)
-    optimizer = schedules.optimizer(schedules.recipe("fast"), optax.constant_schedule(0.01))
+    optimizer = schedules.optimizer(schedules.preset("fast"), optax.constant_schedule(0.01))
     place = mesh.data_mesh(jax.devices()[:devices])
     state = create(variables, optimizer, jax.random.key(1), place)
     run = compile_train_steps(network.apply, optimizer, augment, place)
@@ -71,7 +71,7 @@ def test_one_and_eight_devices_agree_in_double_precision():
 def test_seed_optimizer_is_the_originals():
     """SGD as torch defines it: g + 5e-4 w, then v = 0.9 v + g, then w - rate v; on every parameter."""
     rate = 0.1
-    optimizer = schedules.optimizer(schedules.recipe("seed"), optax.constant_schedule(rate))
+    optimizer = schedules.optimizer(schedules.preset("seed"), optax.constant_schedule(rate))
     params = {"kernel": jnp.array([1.0, -2.0]), "bias": jnp.array([3.0])}
     gradients = {"kernel": jnp.array([0.5, 0.25]), "bias": jnp.array([-1.0])}
     state = optimizer.init(params)
@@ -88,7 +88,7 @@ def test_seed_optimizer_is_the_originals():
 
 
 def test_fast_decays_kernels_alone():
-    decays = schedules.recipe("fast").decays
+    decays = schedules.preset("fast").decays
     assert decays(jnp.ones((3, 3)))
     assert not decays(jnp.ones(3))
 
@@ -103,6 +103,6 @@ def test_schedules():
     assert rates[80] < 1e-4
 
 
-def test_unknown_recipe():
-    with pytest.raises(nnc.InputError, match="unknown recipe 'slow'; choose one of seed, fast"):
-        schedules.recipe("slow")
+def test_unknown_preset():
+    with pytest.raises(nnc.InputError, match="unknown preset 'slow'; choose one of seed, fast"):
+        schedules.preset("slow")

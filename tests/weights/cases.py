@@ -12,8 +12,8 @@ from jax import lax
 
 import nncompress_jax as nnc
 from nncompress_jax.methods.selection import LeftAlone
+from nncompress_jax.weights.channel_pruned import ChannelPruned
 from nncompress_jax.weights.channels import Channels
-from nncompress_jax.weights.kept import Kept
 from nncompress_jax.weights.low_rank import LowRank
 
 
@@ -47,7 +47,7 @@ def by(*methods):
 
 
 def with_static_step(make):
-    return lambda kernel: dataclasses.replace(make(kernel), input_step=jnp.float32(5 / 127.5))
+    return lambda kernel: dataclasses.replace(make(kernel), input_scale=jnp.float32(5 / 127.5))
 
 
 def low_rank(*methods, kind=""):
@@ -87,7 +87,7 @@ def half_of_the_channels(make=lambda kernel: kernel, fill=None):
         cuts += [Channels.of(size, range(0, size, 2)) if size > 1 else None for size in kernel.shape[-2:]]
         for axis, cut in enumerate(cuts):
             kernel = kernel if cut is None else jnp.take(kernel, cut.indices, axis)
-        return Kept(make(kernel), fill, tuple(cuts))
+        return ChannelPruned(make(kernel), fill, tuple(cuts))
 
     return made
 
@@ -103,7 +103,7 @@ WEIGHTS = {
     "Quantized, 2 bits in groups": Compression(by(nnc.quantize(bits=2, group=2, where="kernel"))),
     "Quantized, 4 bits, zero point": Compression(by(nnc.quantize(bits=4, symmetric=False))),
     "FakeQuantized": Compression(by(nnc.fake_quantize()), by_255()),
-    "FakeQuantized, 2 bits, learned steps": Compression(by(nnc.fake_quantize(bits=2, learned_steps=True)), by_255()),
+    "FakeQuantized, 2 bits, learned steps": Compression(by(nnc.fake_quantize(bits=2, learned_scales=True)), by_255()),
     "FakeQuantized, static range": Compression(with_static_step(by(nnc.fake_quantize(bits=4))), lambda _: 5 / 255),
     "Binary": Compression(by(nnc.binarize())),
     "Binary, 8-bit inputs": Compression(by(nnc.binarize(inputs="int8")), by_255()),
@@ -123,15 +123,15 @@ WEIGHTS = {
     "LowRank of FakeQuantized": Compression(low_rank(nnc.fake_quantize()), by_255(3)),
     "LowRank of Sparse": Compression(low_rank(nnc.prune(sparsity=0.3))),
     "LowRank of Clustered": Compression(low_rank(nnc.cluster(bits=2))),
-    "Kept": Compression(half_of_the_channels()),
-    "Kept, filled": Compression(half_of_the_channels(fill=jnp.float32(0.5))),
+    "ChannelPruned": Compression(half_of_the_channels()),
+    "ChannelPruned, filled": Compression(half_of_the_channels(fill=jnp.float32(0.5))),
 }
 INSIDE = (
     *("Quantized", "FakeQuantized", "Binary", "FakeBinary", "Clustered", "Sparse", "SparseGroups", "LowRank"),
     *("Sparse of Quantized", "LowRank of Quantized"),
 )
 WEIGHTS |= {
-    f"Kept of {name}": Compression(half_of_the_channels(WEIGHTS[name].make), WEIGHTS[name].input_error)
+    f"ChannelPruned of {name}": Compression(half_of_the_channels(WEIGHTS[name].make), WEIGHTS[name].input_error)
     for name in INSIDE
 }
 

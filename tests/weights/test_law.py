@@ -13,14 +13,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from nncompress_jax.injection import inject
+from nncompress_jax.tracing.injection import inject
 from nncompress_jax.tree import stored_bytes
 from nncompress_jax.weights import parts
 from nncompress_jax.weights.base import dense, is_compressed
 from nncompress_jax.weights.binary import FakeBinary
+from nncompress_jax.weights.channel_pruned import ChannelPruned
 from nncompress_jax.weights.clustered import Clustered
 from nncompress_jax.weights.fake_quantized import FakeQuantized
-from nncompress_jax.weights.kept import Kept
 from nncompress_jax.weights.low_rank import LowRank
 from nncompress_jax.weights.quantized import Quantized
 from nncompress_jax.weights.sparse import Sparse, SparseGroups
@@ -32,7 +32,7 @@ QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes
 
 def magnitudes(weight):
     """An upper bound of the dense array's, such that errors inside a chain stay below it, too."""
-    if isinstance(weight, Kept):
+    if isinstance(weight, ChannelPruned):
         return dense(dataclasses.replace(weight, values=magnitudes(weight.values)))
     if isinstance(weight, LowRank):
         return dense(LowRank(tuple(jnp.abs(dense(factor)) for factor in weight.factors)))
@@ -41,10 +41,10 @@ def magnitudes(weight):
 
 def spread(weight):
     """How much further a scale that moves into the inputs stretches their error."""
-    weight = weight.values if isinstance(weight, Kept) else weight
+    weight = weight.values if isinstance(weight, ChannelPruned) else weight
     if isinstance(weight, LowRank):
         return math.prod(spread(factor) for factor in weight.factors)
-    weight = weight.simpler() if is_compressed(weight) else weight
+    weight = weight.lowered() if is_compressed(weight) else weight
     return weight.scale.max() / weight.scale.min() if isinstance(weight, Quantized) else 1.0
 
 
@@ -156,7 +156,7 @@ NETWORKS = {
 VARIANTS = (
     *("Quantized, one scale", "Quantized, scale by both", "Quantized, 4 bits", "Binary, 8-bit inputs"),
     *("FakeBinary, unscaled", "Clustered by channel", "LowRank, spatial", "LowRank, canonical polyadic"),
-    *(f"Kept of {name}" for name in INSIDE if name not in ("FakeQuantized", "LowRank")),
+    *(f"ChannelPruned of {name}" for name in INSIDE if name not in ("FakeQuantized", "LowRank")),
 )
 """Whose gradients pass the same rules as another's."""
 
@@ -198,7 +198,7 @@ def test_programs_inside_and_gradients(compression):
 
 def tolerance_of(made, weight, name):
     """Of the largest entry: float sums in another order; bfloat16, and inputs in 8 bits, rounded at each factor."""
-    weight = weight.values if isinstance(weight, Kept) else weight
+    weight = weight.values if isinstance(weight, ChannelPruned) else weight
     factors = len(weight.factors) if isinstance(weight, LowRank) else 1
     if made.input_error(1.0):
         return 0.05 * factors

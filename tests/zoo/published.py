@@ -21,8 +21,8 @@ import jax.numpy as jnp
 import numpy as np
 
 import nncompress_jax as nnc
-from nncompress_jax.report.table import Table
-from tests.test_couplings import half
+from nncompress_jax.table import Table
+from tests.coupling.test_groups import half
 
 RANDOM = np.random.default_rng(0)
 

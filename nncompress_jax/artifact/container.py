@@ -1,0 +1,81 @@
+"""Where the parts of a file begin and end: its first bytes, its header, and the digest at its end."""
+
+import json
+import struct
+import zlib
+from typing import Any, BinaryIO
+
+from nncompress_jax.artifact.bounds import refuse
+
+MAGIC = b"\x89NNC\r\n\x1a\n"
+"""No text file begins so, and what changes the ends of lines changes it."""
+
+VERSION = 1
+PREFIX = struct.Struct("<8sIIIIQ")
+"""Magic, version, bytes of the deflated header and of the header, CRC-32 of the deflated header, bytes of the file."""
+
+DIGEST_BYTES = 32
+ALIGNMENT = 8
+LARGEST_HEADER = 2**23
+
+
+def padding(size: int) -> bytes:
+    """Zeros up to where a part may begin."""
+    return bytes(-size % ALIGNMENT)
+
+
+def header_bytes(header: dict[str, Any], sizes: list[int]) -> bytes:
+    """What stands before the sections, which have these sizes in bytes."""
+    text = json.dumps(header, separators=(",", ":"), allow_nan=False).encode()
+    deflated = zlib.compress(text, 9)
+    before = PREFIX.size + len(deflated) + len(padding(len(deflated)))
+    whole = before + sum(size + len(padding(size)) for size in sizes) + DIGEST_BYTES
+    prefix = PREFIX.pack(MAGIC, VERSION, len(deflated), len(text), zlib.crc32(deflated), whole)
+    return prefix + deflated + padding(len(deflated))
+
+
+def read_header(file: BinaryIO, size: int) -> tuple[bytes, Any]:
+    """What stands before the sections.
+
+    Args:
+      file: at its start.
+      size: of the file in bytes.
+
+    Returns:
+      The bytes, and the header.
+
+    Raises:
+      ArtifactError: where it is no such file, one of a newer version, cut off, or damaged.
+    """
+    prefix = file.read(PREFIX.size)
+    if prefix[: len(MAGIC)] != MAGIC[: len(prefix)] or not prefix:
+        raise refuse(f"begins with {prefix[:8]!r}, expected {MAGIC!r}; it is no file of a compressed network")
+    if len(prefix) < PREFIX.size:
+        raise refuse(f"{size} bytes, expected {PREFIX.size} at least; it is cut off")
+    _, version, deflated_bytes, header_bytes, checksum, whole = PREFIX.unpack(prefix)
+    if version > VERSION:
+        raise refuse(f"format {version}, newer than this library's, which is {VERSION}; update nncompress-jax")
+    if version < 1 or whole != size:
+        raise refuse(f"format {version}, {size} bytes of {whole}; it is cut off or was added to")
+    if header_bytes > LARGEST_HEADER or deflated_bytes > size:
+        raise refuse(f"a header of {header_bytes} bytes, {deflated_bytes} in the file")
+    deflated = file.read(deflated_bytes)
+    if zlib.crc32(deflated) != checksum:
+        raise refuse("the header's checksum is another")
+    padded = file.read(len(padding(deflated_bytes)))
+    return prefix + deflated + padded, _parsed(deflated, header_bytes)
+
+
+def _parsed(deflated: bytes, size: int) -> Any:
+    inflate = zlib.decompressobj()
+    try:
+        text = inflate.decompress(deflated, size + 1)
+        if len(text) != size or not inflate.eof or inflate.unused_data:
+            raise ValueError("its size is another")
+        return json.loads(text, parse_constant=_refuse_constant)
+    except (zlib.error, ValueError, RecursionError) as error:
+        raise refuse(f"a header that is no JSON ({' '.join(str(error).split())[:60]})") from None
+
+
+def _refuse_constant(name: str) -> Any:
+    raise ValueError(name)

@@ -1,0 +1,1 @@
+"""Which channels of which weights have to be removed together, found by tracing. It decides nothing."""

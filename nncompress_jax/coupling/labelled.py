@@ -1,0 +1,84 @@
+"""What is known of a value of a program whose weights have labels on their channels."""
+
+import dataclasses
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax import lax
+from jax.extend import core
+
+from nncompress_jax.axes.labels import Mark, axes_of
+from nncompress_jax.tracing.program import Source
+
+Fill = float | None
+"""What stands where channels are cut; None: not one known number."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Marked:
+    """What is known of a value of the program.
+
+    Attributes:
+      marks: of labels, no two on the same axis; along other axes nothing can be cut.
+      source: the weight alone that it was computed from; None: data; "": constants.
+      fills: for each mark, what the value is where its channels are cut.
+      number: the one value that it has everywhere, if there are no marks and it is known.
+    """
+
+    marks: tuple[Mark, ...] = ()
+    source: Source = None
+    fills: tuple[Fill, ...] = ()
+    number: Fill = None
+
+    @staticmethod
+    def of(pairs: Iterable[tuple[Mark, Fill]], source: Source = None) -> "Marked":
+        """With these marks and fills."""
+        pairs = tuple(pairs)
+        return Marked(tuple(mark for mark, _ in pairs), source, tuple(fill for _, fill in pairs))
+
+    @property
+    def pairs(self) -> tuple[tuple[Mark, Fill], ...]:
+        """Marks with their fills."""
+        return tuple(zip(self.marks, self.fills, strict=True))
+
+    def at(self, axes: Iterable[int]) -> Fill:
+        """What it is where channels along these axes are cut."""
+        over = [fill for mark, fill in self.pairs if set(axes_of(mark)) & set(axes)]
+        return over[0] if over else None if self.marks else self.number
+
+
+def only(value: Marked, axis: int) -> np.ndarray | None:
+    """Labels along an axis, if they depend on it alone."""
+    return next((mark.ravel() for mark in value.marks if axes_of(mark) == [axis]), None)
+
+
+def read(known: Any, atom: Any) -> Marked:
+    """Of a variable, or of a literal."""
+    if not isinstance(atom, core.Literal):
+        return known.get(atom, Marked(source=""))
+    return Marked(source="", number=_number(atom.val) if np.ndim(atom.val) == 0 else None)
+
+
+def shared(fills: Iterable[Fill]) -> Fill:
+    """The number that all are."""
+    each = set(fills)
+    return each.pop() if len(each) == 1 else None
+
+
+def filled(equation: Any, fills: Sequence[Fill]) -> Fill:
+    """What an elementwise operation makes of these operands."""
+    primitive = equation.primitive
+    decides = {lax.mul_p: fills, lax.div_p: fills[:1]}.get(primitive, ())
+    if 0 in decides or (primitive is lax.select_n_p and all(fill == 0 for fill in fills[1:])):
+        return 0.0
+    if None in fills:
+        return None
+    with jax.ensure_compile_time_eval():
+        scalars = [np.asarray(fill, atom.aval.dtype) for fill, atom in zip(fills, equation.invars, strict=True)]
+        return _number(primitive.bind(*scalars, **equation.params))
+
+
+def _number(scalar: Any) -> Fill:
+    return None if np.iscomplexobj(scalar) else float(scalar)

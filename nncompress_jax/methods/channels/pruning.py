@@ -1,0 +1,203 @@
+"""Pruning of whole channels, in all weights that share them."""
+
+import dataclasses
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from nncompress_jax.axes.labels import along
+from nncompress_jax.coupling.groups import Coupling, Group, coupling
+from nncompress_jax.errors import InputError
+from nncompress_jax.methods.channels.criteria import Criterion, by_path, contributions, l1
+from nncompress_jax.methods.selection import LeftAlone
+from nncompress_jax.tree import Where, named_leaves, selected
+from nncompress_jax.types import Apply, Context, Method
+from nncompress_jax.weights.base import is_compressed
+from nncompress_jax.weights.channel_pruned import ChannelPruned, cuts_of
+
+TOLERANCE = 0.02
+"""How far from what was asked a result may be, relative to it, without a warning."""
+
+
+def prune_channels(
+    *,
+    macs: float | None = None,
+    parameters: float | None = None,
+    keep: float | None = None,
+    where: Where = None,
+    criterion: Criterion = l1,
+    scope: Literal["layer", "global"] = "layer",
+    round_to: int = 1,
+    at_least: int = 1,
+    reconstruct: bool = False,
+) -> Method:
+    """Takes the least important channels out of a network, in every weight where they stand.
+
+    A network that lost channels can lose more, so that cutting and training can take turns. Shares are those of the
+    uncut network.
+
+    Args:
+      macs: share of the multiply-accumulates that stays, from 0 to 1.
+      parameters: instead, the share of the parameters.
+      keep: instead, the share of the channels.
+      where: groups to cut, by a pattern or predicate on their names; by default all that can be.
+      criterion: which channels are important: of `nnc.criteria`, or a function of (groups, weights, context).
+      scope: the same share of each group ("layer"), or channels of all groups compete ("global"), with scores divided
+        by the root mean square of their group's.
+      round_to: what stays of a group is a multiple of this, where the group has as many; 16 makes VGG16 faster on the
+        CPU than as many channels of other numbers do.
+      at_least: channels that stay of each group.
+      reconstruct: scale what stays, where it is summed over, so that sums come nearest to those with all channels, by
+        least squares on `batches`: after Luo et al. 2017, "ThiNet", section 3.3. Of dense layers and convolutions of
+        one group, all at once, with the inputs of the uncut network.
+
+    Returns:
+      A method for `compress(variables, method, apply=, batches=)`: weights that lose channels become `ChannelPruned`.
+
+    Raises:
+      InputError: for shares that cannot be; (when applied) for a missing apply or example, compressed weights, a
+        pattern without a match, and a budget below what `at_least` leaves.
+
+    Example:
+      >>> from nncompress_jax.recipes import compress
+      >>> weights = {"a": jnp.arange(32.0).reshape(4, 8), "b": jnp.ones((8, 3))}
+      >>> apply, x = lambda w, x: jax.nn.relu(x @ w["a"]) @ w["b"], jnp.ones((2, 4))
+      >>> small = compress(weights, prune_channels(macs=0.5), apply=apply, batches=[x])
+      >>> small["a"].values.shape, small["b"].values.shape, small["a"].channels[1].indices.tolist()
+      ((4, 4), (4, 3), [4, 5, 6, 7])
+
+    Source: Li et al. 2017, "Pruning Filters for Efficient ConvNets".
+    """
+    budgets = {"macs": macs, "parameters": parameters, "keep": keep}
+    asked = {name: share for name, share in budgets.items() if share is not None}
+    if len(asked) != 1:
+        raise InputError("prune_channels takes one of macs=, parameters= and keep=")
+    ((budget, share),) = asked.items()
+    if not 0 < share <= 1:
+        raise InputError(f"{budget}={share}: expected more than 0 and at most 1, the share that stays")
+    if min(round_to, at_least) < 1:
+        raise InputError(f"round_to={round_to}, at_least={at_least}: expected 1 or more")
+
+    def method(variables: Any, context: Context) -> Any:
+        if context.apply is None or not context.batches:
+            raise InputError("prune_channels needs apply= and batches=: compress(variables, method, apply=, batches=)")
+        coupled, groups = chosen(context.apply, variables, context.batches, where)
+        there, (weights, own) = coupled.there(variables), by_path(variables, context)
+        scores = dict(zip([group.name for group in groups], criterion(groups, weights, own), strict=True))
+        if scope == "global":
+            scores = {name: _by_size(each, there[name]) for name, each in scores.items()}
+        kept = _within(coupled, groups, scores, there, budget, share, scope, round_to, at_least)
+        scales = _scales(groups, weights, kept, own) if reconstruct else {}
+        return _scaled(coupled.cut(variables, kept), scales)
+
+    return method
+
+
+def chosen(apply: Apply, variables: Any, batches: Sequence[Any], where: Where) -> tuple[Coupling, list[Group]]:
+    """The coupling of a network, and those of its groups that are asked for."""
+    coupled = coupling(apply, variables, *(batches[0] if isinstance(batches[0], tuple) else (batches[0],)))
+    if not coupled.groups:
+        raise InputError("no group of channels can be cut; nnc.coupling(apply, variables, example).print() says why")
+    names = selected([(group.name, group) for group in coupled.groups], where or (lambda _: True))
+    return coupled, [group for group in coupled.groups if group.name in names]
+
+
+def _within(
+    coupled: Coupling,
+    groups: Sequence[Group],
+    scores: Mapping[str, np.ndarray],
+    there: Mapping[str, np.ndarray],
+    budget: str,
+    share: float,
+    scope: str,
+    round_to: int,
+    at_least: int,
+) -> dict[str, np.ndarray]:
+    """Which channels stay, so that the budget is met as nearly as it can be."""
+    everything = np.sort(np.concatenate([*scores.values()]))
+
+    def at(rate: float) -> dict[str, np.ndarray]:
+        """With this share of the channels cut, before rounding."""
+        masks = dict(there)
+        for group in groups:
+            own = scores[group.name]
+            if scope == "global":
+                count = int((own >= everything[min(int(rate * len(everything)), len(everything) - 1)]).sum())
+            else:
+                count = round((1 - rate) * group.size)
+            count = min(max(-(-count // round_to) * round_to, at_least), group.size)
+            first = np.argsort(np.where(there[group.name], -own, np.inf), kind="stable")[:count]
+            masks[group.name] = there[group.name] & np.isin(np.arange(group.size), first)
+        return masks
+
+    def measure(masks: Mapping[str, np.ndarray]) -> float:
+        if budget == "keep":
+            return sum(int(masks[group.name].sum()) for group in groups) / sum(group.size for group in groups)
+        whole = {"macs": coupled.macs, "parameters": coupled.parameters}[budget]
+        return whole(masks) / whole({})
+
+    low, high = 0.0, 1.0
+    least = measure(at(1.0))
+    if share < least * (1 - TOLERANCE):
+        raise InputError(
+            f"{budget}={share}: {least:.4f} is the least that can be reached with at_least={at_least}, "
+            f"round_to={round_to} and the groups that can be cut"
+        )
+    for _ in range(40):
+        middle = (low + high) / 2
+        low, high = (middle, high) if measure(at(middle)) > share else (low, middle)
+    # Between the two, group by group: those of one size would all lose a channel at once.
+    more, less = at(low), at(high)
+    names = [group.name for group in groups]
+    between = [more | {name: less[name] for name in names[:count]} for count in range(len(names) + 1)]
+    nearest = min(between, key=lambda masks: abs(measure(masks) - share))
+    if abs(measure(nearest) - share) > TOLERANCE * share:
+        message = f"{budget}={share}: the nearest that can be reached is {measure(nearest):.4f}"
+        warnings.warn(message, LeftAlone, stacklevel=4)
+    return nearest
+
+
+def _by_size(scores: np.ndarray, there: np.ndarray) -> np.ndarray:
+    """Scores in units of their root mean square."""
+    return scores / (np.sqrt(np.mean(np.square(scores[there]))) or 1)
+
+
+def _scales(
+    groups: Sequence[Group], weights: Mapping[str, Any], kept: Mapping[str, np.ndarray], context: Context
+) -> dict[tuple[str, int], np.ndarray]:
+    """By path and axis of a weight, what its input channels that stay are multiplied by."""
+    found = contributions(groups, weights, context, context.batches, samples=1024, seed=0)
+    scales = {}
+    for group in groups:
+        there = kept[group.name]
+        for path, each in found[group.name].items():
+            member = next(member for member in group.members if member.path == path and member.role == "input")
+            inside = each[:, there]
+            ridge = 1e-4 * (inside**2).mean(0).sum() / max(inside.shape[1], 1) * len(inside) * np.eye(inside.shape[1])
+            # Towards scales of one, where the samples say nothing.
+            more = np.linalg.solve(inside.T @ inside + ridge, inside.T @ each[:, ~there].sum(1))
+            own = np.ones(group.size)
+            own[there] += more
+            scales[path, member.axis] = np.where(member.channels < 0, 1, own[member.channels])
+    return scales
+
+
+def _scaled(variables: Any, scales: Mapping[tuple[str, int], np.ndarray]) -> Any:
+    """Variables, cut or not, of which some axes are multiplied by numbers."""
+
+    def new(path: str, leaf: Any) -> Any:
+        for axis, cut in enumerate(cuts_of(leaf)):
+            if (path, axis) in scales:
+                values = leaf.values if isinstance(leaf, ChannelPruned) else leaf
+                own = scales[path, axis] if cut is None else scales[path, axis][cut.indices]
+                values = values * jnp.asarray(along(axis, values.ndim, own), values.dtype)
+                leaf = dataclasses.replace(leaf, values=values) if isinstance(leaf, ChannelPruned) else values
+        return leaf
+
+    leaves = named_leaves(variables, is_compressed)
+    structure = jax.tree.structure(variables, is_leaf=is_compressed)
+    return jax.tree.unflatten(structure, [new(path, leaf) for path, leaf in leaves])

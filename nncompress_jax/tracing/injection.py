@@ -1,0 +1,139 @@
+"""Running unedited functions on compressed variables, and recording what enters each weight.
+
+The function is traced on stand-ins of the logical shapes, as `jax.jit` would trace it; then the `Interpreter` runs
+its program on the compressed weights themselves.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+
+from nncompress_jax.errors import InputError
+from nncompress_jax.tracing.interpreter import Interpreter, Observations, Statistic
+from nncompress_jax.tracing.program import Source, Visit, walk
+from nncompress_jax.tree import named_leaves
+from nncompress_jax.types import Apply, Array
+from nncompress_jax.weights import channel_pruned_elementwise, channel_pruned_products, channel_pruned_shapes  # noqa: F401, they register rules
+from nncompress_jax.weights.base import OUTSIDE, CompressedWeight, dense, is_compressed
+from nncompress_jax.weights.channel_pruned import ChannelPruned
+
+
+def inject(apply: Apply, *, fast: bool = False) -> Apply:
+    """Makes a function run on compressed variables, by their rules.
+
+    Args:
+      apply: any JAX function, such as a linen module's `apply`; not edited. It takes the arrays that hold
+        compressed weights as arguments. Where there are any, it is traced as under `jax.jit`: arrays among its
+        arguments are abstract, everything else (`train=True`) is as it was given.
+      fast: float convolutions and max pooling, too, run in the form that is fastest on the platform; derivatives of
+        the reverse mode alone.
+
+    Returns:
+      A function of the same arguments; without a compressed weight among them it does what apply does. Run it under
+      `jax.jit`: each call traces apply anew. Its gradients have the structure of the compressed variables.
+
+    Raises:
+      InputError: (when called) where apply closes over a compressed weight.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from nncompress_jax.recipes import compress
+      >>> weights = {"kernel": jnp.array([[1.0], [2.0]])}
+      >>> apply = inject(lambda weights, x: x @ weights["kernel"])
+      >>> round(apply(compress(weights), jnp.ones((1, 2))).item(), 1)
+      3.0
+    """
+
+    @functools.wraps(apply)
+    def injected(*args: Any, **kwargs: Any) -> Any:
+        if not fast and not any(map(is_compressed, jax.tree.leaves((args, kwargs), is_leaf=is_compressed))):
+            return _outside_named(apply)(*args, **kwargs)
+        return _run(apply, args, kwargs, Interpreter(fast=fast))[0]
+
+    return injected
+
+
+def observe(apply: Apply, statistic: Statistic | None = None) -> Apply:
+    """Makes a function return, beside its outputs, what enters each weight.
+
+    Args:
+      apply: a function of (variables, ...), as `inject` takes it; the variables may be compressed.
+      statistic: of (path of the weight, inputs), computed inside the program; by default the inputs themselves.
+
+    Returns:
+      A function of apply's arguments, to (outputs, {path: observations}): for each leaf of the variables that
+      multiplies data in a convolution or dot product, one observation a place, in the order of the program. Casts and
+      rearrangements of the leaf in between do not matter. What happens inside a `while` loop is not seen.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> weights = {"kernel": jnp.array([[1.0], [2.0]])}
+      >>> apply = lambda weights, x: x @ weights["kernel"]
+      >>> outputs, observed = observe(apply, lambda path, inputs: abs(inputs).max())(weights, jnp.array([[3.0, -4.0]]))
+      >>> observed["kernel"][0].value.item()
+      4.0
+    """
+
+    @functools.wraps(apply)
+    def observed(variables: Any, *args: Any, **kwargs: Any) -> tuple[Any, Observations]:
+        return _run(apply, (variables, *args), kwargs, Interpreter(statistic or (lambda _, inputs: inputs), fast=True))
+
+    return observed
+
+
+def visits(apply: Apply, variables: Any, *inputs: Any, name: Callable[[str], str] = lambda path: path) -> list[Visit]:
+    """Equations that run when a function meets its variables, compressed or not; each part of a leaf bears its name.
+
+    Args:
+      apply: of (variables, *inputs).
+      variables: any tree of arrays, `jax.ShapeDtypeStruct` or compressed weights.
+      *inputs: likewise.
+      name: of the leaf at a path, as the sources are to show it.
+    """
+    program = jax.make_jaxpr(inject(apply))(variables, *inputs).jaxpr
+    sources: list[Source] = [
+        name(path) for path, leaf in named_leaves(variables, is_compressed) for _ in jax.tree.leaves(leaf)
+    ]
+    return walk(program, [*sources, *[None] * (len(program.invars) - len(sources))])[0]
+
+
+def _outside_named(apply: Apply) -> Apply:
+    """Names the mistake where JAX meets a compressed weight that is not an argument."""
+
+    def called(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return apply(*args, **kwargs)
+        except (TypeError, ValueError) as error:
+            if CompressedWeight.__module__.rpartition(".")[0] in str(error):
+                raise InputError(OUTSIDE) from error
+            raise
+
+    return called
+
+
+def _run(apply: Apply, args: Any, kwargs: Any, interpreter: Interpreter) -> tuple[Any, Observations]:
+    leaves, structure = jax.tree.flatten((args, kwargs), is_leaf=is_compressed)
+    places = [i for i, leaf in enumerate(leaves) if is_compressed(leaf) or isinstance(leaf, jax.Array | np.ndarray)]
+
+    def flat(*arrays: Array) -> Any:
+        filled = list(leaves)
+        for place, array in zip(places, arrays, strict=True):
+            filled[place] = array
+        args, kwargs = jax.tree.unflatten(structure, filled)
+        return _outside_named(apply)(*args, **kwargs)
+
+    values = [leaves[place] for place in places]
+    stand_ins = [jax.ShapeDtypeStruct(x.shape, x.dtype) if is_compressed(x) else x for x in values]
+    program, shapes = jax.make_jaxpr(flat, return_shape=True)(*stand_ins)
+    sources: list[Source] = [None] * len(leaves)
+    if interpreter.statistic:
+        paths = [path for path, _ in named_leaves(args[0], is_compressed)]
+        sources[: len(paths)] = paths
+    interpreter = dataclasses.replace(interpreter, channels=any(isinstance(x, ChannelPruned) for x in values))
+    outputs, _, seen = interpreter.run(program, values, [sources[place] for place in places])
+    outputs = [dense(x) if isinstance(x, ChannelPruned) and x.is_uniform else x for x in outputs]
+    return jax.tree.unflatten(jax.tree.structure(shapes), outputs), seen

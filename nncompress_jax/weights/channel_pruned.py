@@ -1,0 +1,182 @@
+"""A weight, or what a network computes, of which only some channels are there."""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import quax
+from jax.core import ShapedArray
+from jax.typing import ArrayLike
+
+from nncompress_jax.types import Array
+from nncompress_jax.weights.base import CompressedWeight, dense, is_compressed, on_dense
+from nncompress_jax.weights.channels import Channels, Cuts
+
+
+class ChannelPruned(CompressedWeight):
+    """An array of which some channels of some axes are stored; all others hold one value, `fill`.
+
+    Functions pass it on: what they compute from it lacks the same channels. An operation that keeps no such structure
+    makes it dense. Error: none but that of float sums in another order; missing zeros stay zeros, whatever multiplies
+    or divides them.
+
+    Attributes:
+      values: what is there, smaller along the cut axes; or any other compressed weight.
+      fill: a scalar of the same dtype; None: zero, which is known before the program runs.
+      channels: of the last axes, what each keeps; None: everything. Axes in front of them are whole.
+
+    Source: Li et al. 2017, "Pruning Filters for Efficient ConvNets", for what is cut.
+    """
+
+    TRAINS: ClassVar[tuple[str, ...]] = ("values",)
+    DECAYS: ClassVar[tuple[str, ...]] = ("values",)
+    FILE_NAME: ClassVar[str] = "Kept"
+
+    values: Array | CompressedWeight
+    fill: Array | None = None
+    channels: Cuts = eqx.field(static=True, default=())
+
+    @staticmethod
+    def uniform(fill: Any, shape: Sequence[int]) -> "ChannelPruned":
+        """An array of one value: of it no channel is there."""
+        nothing = jnp.zeros((0,) * len(shape), jnp.result_type(fill))
+        return channel_pruned(nothing, fill, tuple(Channels.of(size, ()) for size in shape))
+
+    def aval(self) -> ShapedArray:
+        sizes = zip(self.values.shape, self.cuts, strict=True)
+        return ShapedArray(tuple(size if cut is None else cut.size for size, cut in sizes), self.values.dtype)
+
+    @property
+    def cuts(self) -> Cuts:
+        """What each axis keeps."""
+        rank = self.values.ndim
+        return ((None,) * rank + self.channels)[len(self.channels) :] if rank else ()
+
+    @property
+    def is_uniform(self) -> bool:
+        """Whether no entry is there, so that all are `fill`."""
+        return any(cut is not None and not len(cut) for cut in self.cuts)
+
+    @property
+    def parameters(self) -> int:
+        return self.values.parameters if is_compressed(self.values) else math.prod(self.values.shape)
+
+    def materialise(self) -> Array:
+        return dense(self.read((None,) * self.ndim))
+
+    def read(self, wanted: Cuts) -> Any:
+        """The array at these channels, with `fill` for those that are not there; compressed where nothing changes."""
+        value = self.values
+        for axis, (own, want) in enumerate(zip(self.cuts, wanted, strict=True)):
+            if own is not want:
+                value = _read(dense(value), axis, own, want, self.fill)
+        return value
+
+    def cast(self, dtype: Any) -> "ChannelPruned":
+        value: Any = self.values
+        value = value.cast(dtype) if is_compressed(value) else value.astype(dtype)
+        return ChannelPruned(value, None if self.fill is None else self.fill.astype(dtype), self.channels)
+
+    def stacked(self, length: int) -> Any:
+        """A first axis that is cut becomes whole."""
+        cuts = self.cuts
+        value = self.read((None, *cuts[1:]))
+        value = value.stacked(length) if is_compressed(value) else value
+        fill = None if self.fill is None else jnp.broadcast_to(self.fill, (length,))
+        return ChannelPruned(value, fill, cuts[1:])
+
+
+def at(x: Any, wanted: Cuts) -> Any:
+    """An operand, dense or `ChannelPruned`, at these channels; a scalar is the same everywhere."""
+    if isinstance(x, ChannelPruned):
+        return x.read(wanted)
+    for axis, want in enumerate(wanted if jnp.ndim(x) else ()):
+        if want is not None:
+            x = jnp.take(dense(x), want.indices, axis)
+    return x
+
+
+def cuts_of(x: Any) -> Cuts:
+    """What each axis of an operand keeps."""
+    return x.cuts if isinstance(x, ChannelPruned) else (None,) * jnp.ndim(x)
+
+
+def has_zeros(x: Any) -> bool:
+    """Whether what an operand lacks is zero, known before the program runs."""
+    return isinstance(x, ChannelPruned) and x.fill is None
+
+
+def is_plain(x: Any) -> bool:
+    """Whether it is an array without some channels, and nothing more: floats, and zeros for what is missing."""
+    return has_zeros(x) and not is_compressed(x.values)
+
+
+def channel_pruned(value: Any, fill: Any, cuts: Cuts) -> Any:
+    """`ChannelPruned`, if any axis lacks anything; a fill that is a known zero is left out."""
+    cuts = tuple(None if cut is None or len(cut) == cut.size else cut for cut in cuts)
+    if all(cut is None for cut in cuts):
+        return value
+    return ChannelPruned(value, None if is_known_zero(fill) else fill, cuts)
+
+
+def conforming(x: Any, like: Any) -> Any:
+    """An array in the structure of another, `ChannelPruned` or dense, which lacks nothing that it has."""
+    if not isinstance(like, ChannelPruned):
+        return dense(x)
+    fill = None
+    if like.fill is not None:
+        missing = [0 if cut is None or len(cut) == cut.size else int(np.argmin(cut.mask)) for cut in like.cuts]
+        fill = fill_of(x) if isinstance(x, ChannelPruned) else x[tuple(missing)]
+    return ChannelPruned(dense(at(x, like.cuts)), fill, like.channels)
+
+
+def on_fills(function: Callable[..., Any], fills: Sequence[Any]) -> Any:
+    """A function of the operands' fills, at once where all are known; None stands for no fill at all."""
+    if any(isinstance(fill, jax.core.Tracer) for fill in fills):
+        return function(*fills)
+    with jax.ensure_compile_time_eval():
+        return function(*fills)
+
+
+def fill_of(x: Any) -> Any:
+    """What an operand is where it lacks channels; of a scalar, itself."""
+    if not isinstance(x, ChannelPruned):
+        return x
+    return np.zeros((), x.dtype) if x.fill is None else x.fill
+
+
+Rule = Callable[[Any, Sequence[Any], dict[str, Any]], Any]
+"""(primitive, operands, its parameters) -> the result, or in words why it takes dense operands."""
+
+
+def registered(primitive: Any, rule: Rule) -> None:
+    """Makes a rule that of a primitive, for any number of operands of which one at least is `ChannelPruned`."""
+
+    def ruled(*values: ArrayLike | ChannelPruned, **params: Any) -> Any:
+        result = rule(primitive, values, params)
+        return on_dense(primitive, values, params, reason=result) if isinstance(result, str) else result
+
+    quax.register(primitive)(ruled)
+
+
+def is_known_zero(fill: Any) -> bool:
+    """Whether a scalar, or no fill, is zero before the program runs."""
+    return fill is None or (not isinstance(fill, jax.core.Tracer) and not np.asarray(fill).any())
+
+
+def _read(value: Array, axis: int, own: Channels | None, want: Channels | None, fill: Array | None) -> Array:
+    size = value.shape[axis] if own is None else own.size
+    want = Channels.of(size, range(size)) if want is None else want
+    places = want.indices if own is None else own.places_of(want)
+    missing = places < 0
+    if not missing.any():
+        return jnp.take(value, places, axis)
+    blank = jnp.zeros((), value.dtype) if fill is None else fill
+    if missing.all():
+        return jnp.full((*value.shape[:axis], len(want), *value.shape[axis + 1 :]), blank, value.dtype)
+    spread = missing.reshape((-1,) + (1,) * (value.ndim - axis - 1))
+    return jnp.where(spread, blank, jnp.take(value, np.maximum(places, 0), axis))

@@ -1,0 +1,59 @@
+"""One table in four forms, and the pictures."""
+
+import csv
+import io
+import json
+
+import numpy as np
+import pytest
+
+from nncompress_jax.report import plots
+from nncompress_jax.table import Table
+from nncompress_jax.tracing.costs import LayerCost
+
+TABLE = Table(
+    "sizes",
+    {"model": "", "bytes": ",", "accuracy": ".4f"},
+    [{"model": "a, b", "bytes": 1234567, "accuracy": 1 / 3}, {"model": "c", "bytes": 8, "accuracy": None}],
+)
+
+
+def test_csv_and_json_keep_full_precision(tmp_path):
+    TABLE.write(tmp_path / "folder", "table")
+    rows = json.loads((tmp_path / "folder" / "table.json").read_text())["rows"]
+    assert rows[0]["accuracy"] == 1 / 3
+    assert rows[1]["accuracy"] is None
+    lines = list(csv.DictReader(io.StringIO((tmp_path / "folder" / "table.csv").read_text())))
+    assert lines[0] == {"model": "a, b", "bytes": "1234567", "accuracy": str(1 / 3)}
+    assert lines[1]["accuracy"] == ""
+
+
+def test_for_people():
+    assert TABLE.cells(TABLE.rows[0]) == ["a, b", "1,234,567", "0.3333"]
+    assert TABLE.cells(TABLE.rows[1]) == ["c", "8", "-"]
+
+
+def test_off_a_terminal_nothing_is_cut_short(capsys):
+    wide = Table("wide", {f"column {i}": "," for i in range(30)}, [{f"column {i}": 10**9 + i for i in range(30)}])
+    wide.print()
+    lines = capsys.readouterr().out.splitlines()
+    assert all(f"{10**9 + i:,}" in lines[-2] for i in range(30))
+    columns = [line.rstrip().endswith(text) for line, text in ((lines[-4], "column 29"), (lines[-2], "1,000,000,029"))]
+    assert columns == [True, True]
+
+
+@pytest.mark.parametrize("classes", [2, 30])
+def test_pictures(tmp_path, classes):
+    names = [f"class {i}" for i in range(classes)]
+    plots.confusion(np.eye(classes, dtype=int) * 5, names, "title", tmp_path / "new" / "confusion.png")
+    rows = [{"model": "m", "quantization": q, "accuracy": 0.5, "bytes": b} for q, b in (("none", 4e6), ("int8", 1e6))]
+    plots.accuracy_by_bytes(rows, "title", tmp_path / "accuracy.png")
+    layers = [
+        LayerCost("Conv_0", "convolution", (1, 8, 8, 4), 112, 6912, 448),
+        LayerCost("BatchNorm_0", "elementwise", (1, 8, 8, 4), 8, 0, 64),
+        LayerCost("Dense_0", "dot", (1, 10), 50, 40, 200),
+    ]
+    plots.network(layers, "title", tmp_path / "network.png")
+    pictures = sorted(path.name for path in tmp_path.rglob("*.png"))
+    assert pictures == ["accuracy.png", "confusion.png", "network.png"]
+    assert all(path.read_bytes()[:4] == b"\x89PNG" for path in tmp_path.rglob("*.png"))
