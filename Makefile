@@ -7,7 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test verify bench test-lowest lock torch
+.PHONY: demo test verify bench test-lowest test-newest lock torch
 
 demo: $(READY)
 	$(BIN)/python experiments/compare.py --dataset=digits --models vgg16ds --epochs=7 --batch_size=32 --learning_rate=0.02 --out=runs/demo
@@ -42,14 +42,16 @@ bench: $(READY)
 torch: $(READY)
 	@$(BIN)/python -c 'import torch' 2>/dev/null || $(BIN)/python -m pip install --quiet -e '.[torch]'
 
-# The tests once more with the oldest packages that pyproject.toml admits.
-test-lowest:
-	$(PYTHON) -m venv .venv-lowest
-	.venv-lowest/bin/python -m pip install --quiet uv
-	.venv-lowest/bin/uv pip compile --quiet --resolution=lowest-direct --extra=dev pyproject.toml -o .venv-lowest/requirements.txt
-	.venv-lowest/bin/python -m pip install --quiet -r .venv-lowest/requirements.txt
-	.venv-lowest/bin/python -m pip install --quiet --no-deps --no-build-isolation -e .
-	.venv-lowest/bin/pytest -W default  # old packages warn of what newer ones take away
+# The tests once more with the oldest and the newest packages that pyproject.toml admits, as test-newest PYTHON=python3.13.
+test-lowest: RESOLUTION = lowest-direct
+test-newest: RESOLUTION = highest
+test-lowest test-newest:
+	$(PYTHON) -m venv .venv-$@
+	.venv-$@/bin/python -m pip install --quiet uv
+	.venv-$@/bin/uv pip compile --quiet --resolution=$(RESOLUTION) --extra=dev pyproject.toml -o .venv-$@/requirements.txt
+	.venv-$@/bin/python -m pip install --quiet -r .venv-$@/requirements.txt
+	.venv-$@/bin/python -m pip install --quiet --no-deps --no-build-isolation -e .
+	.venv-$@/bin/pytest -W default --numprocesses=auto --maxprocesses=4 --dist=loadfile  # other versions warn of other things
 
 lock: $(READY)
 	$(BIN)/python -m pip install --quiet uv

@@ -15,7 +15,8 @@ from jax import lax
 from nncompress_jax.axes.labels import MIXED_AXES, Mark, axes_of, followed, gathered, simplest, taken_apart
 from nncompress_jax.coupling.labelled import Fill, Marked, filled, read, shared
 from nncompress_jax.coupling.products import Products
-from nncompress_jax.tracing.program import ELEMENT_PROGRAMS, PER_DEVICE, PRODUCTS, Source, branches_of, meet
+from nncompress_jax.tracing.primitives import PER_DEVICE, branches_of, called_program, scan_operands
+from nncompress_jax.tracing.program import PRODUCTS, Source, meet
 from nncompress_jax.weights.channel_pruned_elementwise import ELEMENTWISE
 
 
@@ -39,7 +40,7 @@ class Flow(Products):
         """Through one equation."""
         name, marked = equation.primitive.name, any(value.marks for value in values)
         source = meet(value.source for value in values)
-        inside = [equation.params[key] for key in ("jaxpr", "call_jaxpr", "fun_jaxpr") if key in equation.params]
+        inside = called_program(equation)
         if equation.primitive in PRODUCTS:
             return [self.product(equation, values, repeats)]
         if name == "scan":
@@ -50,9 +51,9 @@ class Flow(Products):
             first = equation.params["cond_nconsts"]
             self.uncut(equation.params["body_jaxpr"].jaxpr, values[first:], repeats, scope)
         if name in PER_DEVICE:
-            self.uncut(inside[0], values, repeats, scope)
-        elif inside and name not in ELEMENT_PROGRAMS:
-            return self.run(getattr(inside[0], "jaxpr", inside[0]), values, repeats, scope)
+            self.uncut(inside.jaxpr, values, repeats, scope)
+        elif inside:
+            return self.run(inside.jaxpr, values, repeats, scope)
         if equation.primitive in ELEMENTWISE:
             return [self.joined(values, source, functools.partial(filled, equation))]
         if not marked:
@@ -167,7 +168,8 @@ class Flow(Products):
     def scan(self, equation: Any, values: list[Marked], repeats: int, scope: str) -> list[Marked]:
         """The body, until what it hands on has the marks that it takes."""
         params = equation.params
-        first, last = params["num_consts"], params["num_consts"] + params["num_carry"]
+        first, carried = scan_operands(params)
+        last = first + carried
         rows = []
         for value in values[last:]:
             for mark in value.marks:

@@ -17,7 +17,16 @@ from jax import lax
 from jax.extend import core
 
 from nncompress_jax.ops.fast import FAST, has_fast_form
-from nncompress_jax.tracing.program import PER_DEVICE, PRODUCTS, Source, holds, meet, stable_sources
+from nncompress_jax.tracing.primitives import (
+    CALLS,
+    CUSTOM_DERIVATIVES,
+    PER_DEVICE,
+    REMATS,
+    called_program,
+    scan_operands,
+    while_operands,
+)
+from nncompress_jax.tracing.program import PRODUCTS, Source, holds, meet, stable_sources
 from nncompress_jax.types import Array
 from nncompress_jax.weights.base import bind, dense, is_compressed, on_dense
 from nncompress_jax.weights.channel_pruned import ChannelPruned, conforming, on_fills
@@ -118,21 +127,21 @@ class Interpreter:
         return body, result_sources
 
     def call(self, equation: Any, values: list[Any], sources: list[Source]) -> Results:
-        program = equation.params.get("jaxpr") or equation.params["call_jaxpr"]
-        return self.run(_closed(program), values, sources)
+        return self.run(called_program(equation), values, sources)
 
     def remat(self, equation: Any, values: list[Any], sources: list[Source]) -> Results:
-        body, result_sources = self.traceable(_closed(equation.params["jaxpr"]), sources)
+        body, result_sources = self.traceable(called_program(equation), sources)
         options = {name: equation.params[name] for name in ("policy", "prevent_cse")}
         results, seen = jax.checkpoint(body, **options)(*values)
         return results, result_sources, seen
 
     def scan(self, equation: Any, values: list[Any], sources: list[Source]) -> Results:
         params = equation.params
-        first, last = params["num_consts"], params["num_consts"] + params["num_carry"]
+        first, carried = scan_operands(params)
+        last = first + carried
         constants, carry, rows = values[:first], values[first:last], values[last:]
         rows = [row.stacked(params["length"]) if is_compressed(row) else row for row in rows]
-        sources = stable_sources(params["jaxpr"].jaxpr, sources, first, params["num_carry"])
+        sources = stable_sources(params["jaxpr"].jaxpr, sources, first, carried)
         body, result_sources = self.traceable(params["jaxpr"], sources)
 
         def iteration(carry: list[Any], rows: list[Any]) -> tuple[list[Any], Any]:
@@ -148,8 +157,7 @@ class Interpreter:
     def while_loop(self, equation: Any, values: list[Any], sources: list[Source]) -> Results:
         params = equation.params
         first, last = params["cond_nconsts"], params["cond_nconsts"] + params["body_nconsts"]
-        inner = params["body_jaxpr"].jaxpr
-        sources[first:] = stable_sources(inner, sources[first:], params["body_nconsts"], len(inner.outvars))
+        sources[first:] = stable_sources(params["body_jaxpr"].jaxpr, sources[first:], *while_operands(params))
         blind = dataclasses.replace(self, statistic=None)
         test, _ = blind.traceable(params["cond_jaxpr"], [*sources[:first], *sources[last:]])
         body, result_sources = blind.traceable(params["body_jaxpr"], sources[first:])
@@ -213,7 +221,7 @@ class Interpreter:
 
     def custom_derivative(self, equation: Any, values: list[Any], sources: list[Source]) -> Results:
         """Forward by the rules; the derivative is the function's own, at the materialised operands."""
-        body, result_sources = self.traceable(_closed(equation.params["call_jaxpr"]), sources)
+        body, result_sources = self.traceable(called_program(equation), sources)
         results, seen = jax.eval_shape(body, *values)
         if any(is_compressed(result) and not isinstance(result, ChannelPruned) for result in results):
             results, seen = body(*values)  # it hands a weight on: there is no dense result to differentiate
@@ -233,9 +241,9 @@ class Interpreter:
 
 
 _WITH_PROGRAMS: dict[str, Callable[..., Results]] = {
-    **dict.fromkeys(("jit", "pjit", "closed_call", "core_call"), Interpreter.call),
-    **dict.fromkeys(("remat2", "checkpoint"), Interpreter.remat),
-    **dict.fromkeys(("custom_jvp_call", "custom_vjp_call"), Interpreter.custom_derivative),
+    **dict.fromkeys(CALLS, Interpreter.call),
+    **dict.fromkeys(REMATS, Interpreter.remat),
+    **dict.fromkeys(CUSTOM_DERIVATIVES, Interpreter.custom_derivative),
     "scan": Interpreter.scan,
     "while": Interpreter.while_loop,
     "cond": Interpreter.cond,
@@ -275,10 +283,6 @@ def _stable(iteration: Callable[..., Any], carry: list[Any], row: Any) -> tuple[
         return [y if stays(x, y) else dense(y) for x, y in zip(carry, after, strict=True)], rest
 
     return carry, handing_on
-
-
-def _closed(program: Any) -> Any:
-    return program if hasattr(program, "consts") else core.ClosedJaxpr(program, ())
 
 
 def _no_tangent(x: Array) -> Any:

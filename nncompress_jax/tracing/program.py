@@ -5,9 +5,10 @@ import math
 from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
-import jax
 from jax import lax
 from jax.extend import core
+
+from nncompress_jax.tracing.primitives import branches_of, called_program, scan_operands, while_operands
 
 Source = str | None
 """The weight alone that a value was computed from, by name; None for data, "" for constants."""
@@ -17,12 +18,6 @@ PRODUCTS = (lax.conv_general_dilated_p, lax.dot_general_p)
 
 NAMES = ("float_convolution", "integer_convolution", "integer_dot")
 """Our own forms of them, in `ops`, as they stand in a program."""
-
-ELEMENT_PROGRAMS = {"reduce", "reduce_window", "pallas_call"}
-"""Operations whose inner program runs on elements or blocks, not on their operands."""
-
-PER_DEVICE = {"shard_map"}
-"""Operations whose inner program runs on each device's share of their operands."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -141,9 +136,9 @@ def stable_sources(body: Any, sources: Sequence[Source], first: int, count: int)
 def _stable(equation: Any, body: Any, sources: Sequence[Source]) -> Sequence[Source]:
     params = equation.params
     if equation.primitive.name == "scan":
-        return stable_sources(body, sources, params["num_consts"], params["num_carry"])
+        return stable_sources(body, sources, *scan_operands(params))
     if equation.primitive.name == "while":
-        return stable_sources(body, sources, params["body_nconsts"], len(body.outvars))
+        return stable_sources(body, sources, *while_operands(params))
     return sources
 
 
@@ -162,25 +157,12 @@ def _inner(equation: Any) -> list[tuple[Any, int]]:
         return [(params["body_jaxpr"].jaxpr, 1)]
     if equation.primitive.name == "cond":
         return [(branch.jaxpr, 1) for branch in branches_of(equation)]
-    for name in ("jaxpr", "call_jaxpr", "fun_jaxpr"):
-        if name in params and equation.primitive.name not in ELEMENT_PROGRAMS:
-            return [(getattr(params[name], "jaxpr", params[name]), 1)]
-    return []
+    program = called_program(equation)
+    return [] if program is None else [(program.jaxpr, 1)]
 
 
 def _is_named(equation: Any) -> bool:
     return equation.primitive.name == "jit" and equation.params["name"] in NAMES
-
-
-def branches_of(equation: Any) -> list[Any]:
-    """Of a `cond`; of one that is decided by platform, the branch of this one."""
-    branches, platforms = equation.params["branches"], equation.params.get("branches_platforms")
-    if platforms is None:
-        return list(branches)
-    backend = jax.default_backend()
-    here = {"cuda", "rocm"} if backend == "gpu" else {backend}
-    taken = [branch for branch, names in zip(branches, platforms, strict=True) if names is None or here & set(names)]
-    return taken[:1]
 
 
 def product_of(equation: Any) -> Product | None:
