@@ -62,7 +62,7 @@ def _row(leaf: Any, parts: Sequence[tuple[Section, np.ndarray]]) -> dict[str, An
     entropy = sum(entropy_bytes(section, array)[0] for section, array in parts)
     size_bytes, raw = (sum(count) for count in zip(*((s.size_bytes, a.nbytes) for s, a in parts), strict=True))
     return {
-        "type": _in_words(leaf),
+        "type": leaf.nesting if is_compressed(leaf) else str(leaf.dtype),
         "shape": str(list(leaf.shape)),
         "bits": 8 * main.decoded_bytes / stored if stored else None,
         "density": np.count_nonzero(np.asarray(dense(leaf))) / size if size else None,
@@ -78,18 +78,6 @@ def _row(leaf: Any, parts: Sequence[tuple[Section, np.ndarray]]) -> dict[str, An
 def _count(section: Section) -> int:
     assert section.symbols is not None
     return math.prod(section.shape[:-1]) * section.symbols.last
-
-
-def _in_words(leaf: Any) -> str:
-    if not is_compressed(leaf):
-        return str(leaf.dtype)
-    inner = next((part for part in _children(leaf) if is_compressed(part) and type(part).__name__ != "Packed"), None)
-    return type(leaf).__name__ + (f" of {_in_words(inner)}" if inner is not None else "")
-
-
-def _children(leaf: Any) -> list[Any]:
-    parts = [getattr(leaf, name, None) for name in ("values", "factors")]
-    return [each for part in parts for each in (part if isinstance(part, tuple) else [part])]
 
 
 def _total(rows: Sequence[dict[str, Any]], file_bytes: int) -> dict[str, Any]:

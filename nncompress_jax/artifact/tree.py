@@ -10,8 +10,7 @@ from nncompress_jax.artifact.bounds import refuse
 from nncompress_jax.errors import ArtifactError, InputError
 from nncompress_jax.tree import named_leaves
 from nncompress_jax.weights.base import is_compressed
-from nncompress_jax.weights.structure import part_from_dict, part_to_dict
-from nncompress_jax.weights.validity import fault
+from nncompress_jax.weights.dicts import part_from_dict, part_to_dict
 
 OfArray = Callable[[str, Any, Any], dict[str, Any]]
 """(path, array, the weight that has it) -> what stands for it."""
@@ -80,8 +79,8 @@ def _built(node: Any, path: str, array: Callable[[Any], np.ndarray], finish: Cal
         raise
     except InputError as error:
         raise ArtifactError(str(error)) from None
-    wrong = fault(weight)
-    if wrong or type(weight).__name__ == "Packed":
+    wrong = weight.check()
+    if wrong or not weight.STANDS_ALONE:
         raise refuse(f"{path}: a {type(weight).__name__} with {wrong or 'nothing around it'}")
     return finish(path, weight)
 
@@ -124,9 +123,9 @@ def _node(path: str, tree: Any, of_array: OfArray) -> dict[str, Any]:
 def _leaf(path: str, leaf: Any, of_array: OfArray) -> dict[str, Any]:
     if not is_compressed(leaf):
         return {"array": of_array(path, leaf, None)}
-    if wrong := fault(leaf):
+    if wrong := leaf.check():
         raise InputError(f"{path}: a {type(leaf).__name__} with {wrong}, which no file can hold")
-    return {"weight": part_to_dict(leaf, lambda array, owner: of_array(path, array, owner))}
+    return {"weight": part_to_dict(leaf, lambda array, holder: of_array(path, array, holder))}
 
 
 def _is_plain(tree: Any) -> bool:

@@ -15,7 +15,6 @@ from nncompress_jax.artifact.info import Info
 from nncompress_jax.artifact.network import network_apply
 from nncompress_jax.artifact.symbols import DTYPES
 from nncompress_jax.errors import ArtifactError, InputError
-from nncompress_jax.weights.packed import Packed
 
 Floats = Literal["bfloat16", "float16"]
 
@@ -89,8 +88,8 @@ def save(
         network_apply(info, variables)
     payloads: list[bytes] = []
 
-    def coded(name: str, array: Any, owner: Any) -> dict[str, Any]:
-        bits = (owner.bits, owner.size_last) if isinstance(owner, Packed) else None
+    def coded(name: str, array: Any, holder: Any) -> dict[str, Any]:
+        bits = None if holder is None else holder.code_bits
         section, payload = sections.encode(_held(name, array), bits, floats)
         payloads.append(payload)
         return section.to_dict()

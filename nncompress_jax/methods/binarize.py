@@ -8,7 +8,7 @@ from nncompress_jax.errors import InputError
 from nncompress_jax.methods.selection import replaced
 from nncompress_jax.tree import Where
 from nncompress_jax.types import Array, Method
-from nncompress_jax.weights.binary import FakeBinary, Inputs
+from nncompress_jax.weights.binary import Binary, FakeBinary, Inputs
 
 
 def binarize(*, where: Where = None, scaled: bool = True, inputs: Inputs = "float", train: bool = False) -> Method:
@@ -41,4 +41,4 @@ def binarize(*, where: Where = None, scaled: bool = True, inputs: Inputs = "floa
         weight = FakeBinary(leaf.astype(jnp.float32), scaled, inputs, leaf.dtype.name)
         return weight if train else weight.convert()
 
-    return lambda variables, context: replaced(variables, where, make)
+    return lambda variables, context: replaced(variables, where, make, makes=FakeBinary if train else Binary)

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from nncompress_jax.errors import InputError
-from nncompress_jax.methods.selection import VALUES_AND_FACTORS, replaced
+from nncompress_jax.methods.selection import replaced
 from nncompress_jax.tree import Where
 from nncompress_jax.types import Array, Method
 from nncompress_jax.weights.clustered import Clustered
@@ -68,7 +68,7 @@ def cluster(
         stored = packed(jnp.asarray(codes.reshape(values.shape)), bits)
         return Clustered(jnp.asarray(codebook), stored, leaf.dtype.name)
 
-    return lambda variables, context: replaced(variables, where, make, nests=VALUES_AND_FACTORS)
+    return lambda variables, context: replaced(variables, where, make, makes=Clustered)
 
 
 def k_means(

@@ -18,12 +18,4 @@ def convert(variables: Any) -> Any:
       >>> type(weights["kernel"]).__name__, weights["kernel"].nbytes
       ('Binary', 9)
     """
-    return jax.tree.map(_converted, variables, is_leaf=is_compressed)
-
-
-def _converted(leaf: Any) -> Any:
-    if hasattr(leaf, "convert"):
-        return leaf.convert()
-    if not is_compressed(leaf):
-        return leaf
-    return jax.tree.map(_converted, leaf, is_leaf=lambda part: part is not leaf and is_compressed(part))
+    return jax.tree.map(lambda leaf: leaf.convert() if is_compressed(leaf) else leaf, variables, is_leaf=is_compressed)

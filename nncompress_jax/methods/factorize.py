@@ -91,7 +91,7 @@ def factorize(
             return leaf
         return weight
 
-    return lambda variables, context: replaced(variables, where, make)
+    return lambda variables, context: replaced(variables, where, make, makes=LowRank)
 
 
 def _decomposition(kernel: np.ndarray, kind: Kind) -> Callable[..., Factors]:

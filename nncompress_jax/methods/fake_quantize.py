@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from nncompress_jax.errors import InputError
 from nncompress_jax.methods.calibration import Rule
 from nncompress_jax.methods.quantize import check_bits, static_scales, weight_of
-from nncompress_jax.methods.selection import FACTORS, replaced
+from nncompress_jax.methods.selection import replaced
 from nncompress_jax.ops import quantizer
 from nncompress_jax.tree import Where
 from nncompress_jax.types import Array, Context, Method
@@ -65,8 +65,8 @@ def fake_quantize(
 
         scales: dict[str, Array] = {}
         if ranges:
-            scales = static_scales(variables, context, where, ranges, FACTORS)
-        return replaced(variables, where, make, nests=FACTORS)
+            scales = static_scales(variables, context, where, ranges, FakeQuantized)
+        return replaced(variables, where, make, makes=FakeQuantized)
 
     return method
 

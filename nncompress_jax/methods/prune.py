@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from nncompress_jax.errors import InputError
-from nncompress_jax.methods.selection import FACTORS, leave_alone, replaced
+from nncompress_jax.methods.selection import leave_alone, replaced
 from nncompress_jax.tree import Where
 from nncompress_jax.types import Array, Method
 from nncompress_jax.weights.base import dense, is_compressed
@@ -90,12 +90,12 @@ def prune(
                 return _grouped(path, leaf, scores[path], *pattern)
             return _sparse(path, leaf, scores[path], threshold, float(sparsity or 0))
 
-        replaced(variables, where, score, nests=FACTORS)
+        replaced(variables, where, score, makes=Sparse)
         threshold = None
         if scope == "global" and sparsity:
             everything = np.concatenate([each.ravel() for each in scores.values()])
             threshold = np.partition(everything, round(sparsity * everything.size))[round(sparsity * everything.size)]
-        return replaced(variables, where, make, nests=FACTORS)
+        return replaced(variables, where, make, makes=Sparse)
 
     return method
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from nncompress_jax.errors import InputError
 from nncompress_jax.methods.calibration import Rule, input_scales
-from nncompress_jax.methods.selection import VALUES_AND_FACTORS, Nests, replaced
+from nncompress_jax.methods.selection import replaced
 from nncompress_jax.ops import quantizer
 from nncompress_jax.tree import Where, named_leaves, selected
 from nncompress_jax.types import Array, Context, Method
@@ -82,8 +82,8 @@ def quantize(
 
         scales: dict[str, Array] = {}
         if ranges and inputs:
-            scales = static_scales(variables, context, where, ranges, VALUES_AND_FACTORS)
-        return replaced(variables, where, make, nests=VALUES_AND_FACTORS)
+            scales = static_scales(variables, context, where, ranges, Quantized)
+        return replaced(variables, where, make, makes=Quantized)
 
     return method
 
@@ -94,13 +94,13 @@ def check_bits(bits: int) -> None:
         raise InputError(f"bits={bits}: expected one of {', '.join(map(str, BITS))}")
 
 
-def static_scales(variables: Any, context: Context, where: Where, ranges: Rule, nests: Nests) -> dict[str, Array]:
+def static_scales(variables: Any, context: Context, where: Where, ranges: Rule, makes: type) -> dict[str, Array]:
     """Steps of what enters each weight that `replaced` would take.
 
     Raises:
       InputError: as `replaced` does, before anything is computed; where the network or its inputs are missing.
     """
-    replaced(variables, where, lambda path, leaf: leaf, nests=nests)
+    replaced(variables, where, lambda path, leaf: leaf, makes=makes)
     if context.apply is None:
         raise InputError("static ranges need apply= and batches=: compress(variables, method, apply=, batches=)")
     paths = selected(named_leaves(variables, is_compressed), where)

@@ -13,9 +13,6 @@ from nncompress_jax.tracing.program import Visit
 from nncompress_jax.tree import named_leaves, stored_bytes
 from nncompress_jax.types import Apply, Array
 from nncompress_jax.weights.base import MATERIALISED, is_compressed
-from nncompress_jax.weights.channel_pruned import ChannelPruned
-from nncompress_jax.weights.low_rank import LowRank
-from nncompress_jax.weights.sparse import Sparse, SparseGroups
 
 FORMATS = {
     "path": "",
@@ -170,46 +167,24 @@ def _place(visit: Visit, path: str, leaf: Any, materialised: str, examples: int)
     product, (left, right, output) = visit.product, visit.product.types
     why = ""
     if (left, right) != ("int8", "int8"):
-        kind = _nesting(leaf)
-        why = materialised or (f"the weight is {leaf.dtype}, not compressed" if kind == "dense" else f"{kind}: floats")
+        stored = f"{leaf.nesting}: floats" if is_compressed(leaf) else f"the weight is {leaf.dtype}, not compressed"
+        why = materialised or stored
     macs = product.macs * visit.repeats // examples
     return Place(path, product.operation, f"{left} x {right} -> {output}", product.algorithm, macs, why)
 
 
 def _weight(path: str, leaf: Any, places: tuple[Place, ...], materialised: str) -> Weight:
     size, stored = math.prod(leaf.shape), stored_bytes(leaf)
-    inner = leaf.values if isinstance(leaf, ChannelPruned) else leaf
-    ranks = [str(factor.shape[-1]) for factor in inner.factors[:-1]] if isinstance(inner, LowRank) else []
+    compressed = is_compressed(leaf)
     return Weight(
         path,
-        _nesting(leaf),
+        leaf.nesting if compressed else "dense",
         tuple(leaf.shape),
-        tuple(inner.shape),
+        leaf.stored_shape if compressed else tuple(leaf.shape),
         8 * stored / max(size, 1),
         stored,
-        _density(leaf),
-        " x ".join(ranks) or None,
+        leaf.density if compressed else None,
+        (" x ".join(map(str, leaf.ranks)) if compressed else "") or None,
         places,
         materialised,
     )
-
-
-def _nesting(leaf: Any) -> str:
-    if not is_compressed(leaf):
-        return "dense"
-    held: Any = next((getattr(leaf, name) for name in ("factors", "values") if hasattr(leaf, name)), None)
-    inner = sorted({_nesting(part) for part in (held if isinstance(held, tuple) else (held,)) if is_compressed(part)})
-    return " of ".join([type(leaf).__name__, *([", ".join(inner)] if inner else [])])
-
-
-def _density(leaf: Any) -> float | None:
-    """Entries that exist over all; of a chain, those of its factors."""
-    if isinstance(leaf, ChannelPruned):
-        return math.prod(leaf.values.shape) / math.prod(leaf.shape) * (_density(leaf.values) or 1)
-    if isinstance(leaf, Sparse | SparseGroups):
-        return math.prod(leaf.positions.shape) / math.prod(leaf.shape)
-    if isinstance(leaf, LowRank) and any(_density(factor) is not None for factor in leaf.factors):
-        sizes = [math.prod(factor.shape) for factor in leaf.factors]
-        there = sum((_density(factor) or 1) * size for factor, size in zip(leaf.factors, sizes, strict=True))
-        return there / sum(sizes)
-    return None

@@ -25,8 +25,8 @@ from nncompress_jax.errors import InputError, StorageError
 from nncompress_jax.training import config as configuration
 from nncompress_jax.training.progress import Progress, Sums
 from nncompress_jax.training.state import TrainState
+from nncompress_jax.training.structure import check_same, structure, with_structure
 from nncompress_jax.types import Variables
-from nncompress_jax.weights.structure import check_same, structure, with_structure
 
 Loaded = TypeVar("Loaded")
 

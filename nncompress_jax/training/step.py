@@ -16,8 +16,8 @@ from nncompress_jax.tracing.injection import observe
 from nncompress_jax.training.mesh import batches_by_example, by_example, replicated
 from nncompress_jax.training.state import TrainState
 from nncompress_jax.types import Apply, Array
-from nncompress_jax.weights.fake_quantized import largest_magnitude, moved_ranges
-from nncompress_jax.weights.parts import joined, preconditioned, projected, split, value_and_grad
+from nncompress_jax.weights.fake_quantized import largest_magnitude
+from nncompress_jax.weights.parts import joined, preconditioned, projected, split, updated_ranges, value_and_grad
 
 Augment = Callable[[Array, Array], Array]
 """(key, images [B, H, W, I] uint8) -> [B, H, W, I] float32."""
@@ -79,7 +79,7 @@ def train_step(
     trained, fixed = split(params)
     updates, opt_state = optimizer.update(preconditioned(params, gradients), state.opt_state, trained)
     params = projected(joined(optax.apply_updates(trained, updates), fixed))
-    variables = moved_ranges({"params": params, **updated}, observed)
+    variables = updated_ranges({"params": params, **updated}, observed)
     correct = jnp.sum(logits.argmax(-1) == labels, dtype=jnp.int32)
     return TrainState(state.step + 1, variables, opt_state, state.key), Metrics(loss, correct)
 

@@ -20,6 +20,12 @@ OUTSIDE = (
 )
 
 
+FLOATS = ("float32", "float16", "bfloat16", "float64")
+
+TYPES: dict[str, Any] = {}
+"""Every type by its name in files, once its module is imported: what can be read from a file; nothing else is."""
+
+
 class CompressedWeight(quax.ArrayValue):
     """A pytree that stands for a dense array: same logical shape and dtype, only compressed parts stored.
 
@@ -34,6 +40,10 @@ class CompressedWeight(quax.ArrayValue):
       DECAYS: those of them that weight decay reaches.
       FILE_NAME: of the type in files, where that is not its name here.
       FILE_FIELDS: names of fields in files, where those are others.
+      HELD: names of the fields that hold float arrays, or other compressed weights in their place.
+      HOLDS: types of those.
+      STANDS_ALONE: whether it may be a leaf of variables; else it is a part of other types.
+      DTYPES: logical dtypes that it may have.
 
     Every type also has a static field `dtype_name`, the logical dtype: a cast between floats changes it alone.
     """
@@ -42,6 +52,15 @@ class CompressedWeight(quax.ArrayValue):
     DECAYS: ClassVar[tuple[str, ...]] = ()
     FILE_NAME: ClassVar[str] = ""
     FILE_FIELDS: ClassVar[Mapping[str, str]] = {}
+    HELD: ClassVar[tuple[str, ...]] = ()
+    HOLDS: ClassVar[tuple[type, ...]] = ()
+    STANDS_ALONE: ClassVar[bool] = True
+    DTYPES: ClassVar[tuple[str, ...]] = FLOATS
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if not cls.__name__.startswith("_"):
+            TYPES[cls.FILE_NAME or cls.__name__] = cls
 
     @staticmethod
     def default(primitive: Any, values: Sequence[Any], params: dict[str, Any]) -> Any:
@@ -92,6 +111,80 @@ class CompressedWeight(quax.ArrayValue):
         """The same array in parts with a first axis of `length` each, so that `scan` can walk along it."""
         lowered = self.lowered()
         return self.materialise() if lowered is self else lowered.stacked(length)
+
+    def held(self) -> tuple[Any, ...]:
+        """What stands in the fields of `HELD`, one after the other."""
+        fields = [getattr(self, name) for name in self.HELD]
+        return tuple(part for field in fields for part in (field if isinstance(field, tuple) else (field,)))
+
+    def convert(self) -> Any:
+        """After training through compression: what has become of it. The outputs stay the same bits."""
+
+        def of(part: Any) -> Any:
+            return part.convert() if is_compressed(part) else part
+
+        return jax.tree.map(of, self, is_leaf=lambda part: part is not self and is_compressed(part))
+
+    def update_ranges(self, seen: Sequence[Any]) -> Any:
+        """With the ranges of its inputs, where it tracks any, moved by what one batch showed at each place."""
+        return self
+
+    def check(self) -> str | None:
+        """What is wrong with it, in words, before a program may run on it; None: it is sound."""
+        dtype = getattr(self, "dtype_name", self.DTYPES[0])
+        if dtype not in self.DTYPES:
+            return f"dtype_name {str(dtype)[:20]!r}, expected one of {', '.join(self.DTYPES)}"
+        return self.check_parts()
+
+    def check_parts(self) -> str | None:
+        """As `check`, of the parts of this type; they may be arrays of numpy."""
+        return None
+
+    def check_held(self, part: Any) -> str | None:
+        """As `check`, of a float array, or what may stand for one inside of this type."""
+        kind, own = type(part).__name__, type(self).__name__
+        if isinstance(part, self.HOLDS) and is_compressed(part) and part.STANDS_ALONE and type(part) is not type(self):
+            return part.check()
+        if is_compressed(part) or not hasattr(part, "dtype"):
+            return f"a {kind} inside of {own}"
+        return None if part.dtype.name in FLOATS else f"{part.dtype} inside of {own}, expected floats"
+
+    def static_to_dict(self) -> dict[str, Any]:
+        """Static fields as what JSON can hold."""
+        fields = [field.name for field in dataclasses.fields(self) if field.metadata.get("static")]
+        static = {name: getattr(self, name) for name in fields}
+        return {name: [*value] if isinstance(value, tuple) else value for name, value in static.items()}
+
+    @classmethod
+    def static_from_dict(cls, static: dict[str, Any]) -> dict[str, Any]:
+        """What `static_to_dict` gave, as the fields' values; Raises InputError for what they cannot be."""
+        return {name: tuple(value) if isinstance(value, list) else value for name, value in static.items()}
+
+    @property
+    def nesting(self) -> str:
+        """Its type, and those inside, as `LowRank of Quantized`."""
+        inner = sorted({part.nesting for part in self.held() if is_compressed(part)})
+        return " of ".join([type(self).__name__, *([", ".join(inner)] if inner else [])])
+
+    @property
+    def density(self) -> float | None:
+        """Share of the entries that exist; None unless some do not."""
+        return None
+
+    @property
+    def stored_shape(self) -> tuple[int, ...]:
+        """The logical shape, but for channels that are not there."""
+        return tuple(self.shape)
+
+    @property
+    def ranks(self) -> tuple[int, ...]:
+        """Of a chain of factors: the channels between them; () for others."""
+        return ()
+
+    @property
+    def code_bits(self) -> tuple[int, int] | None:
+        """(bits of a code, codes along the last axis) of parts that hold several codes to a byte; None for others."""
+        return None
 
     @property
     def parameters(self) -> int:

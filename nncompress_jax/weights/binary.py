@@ -7,6 +7,7 @@ from typing import Any, ClassVar, Literal
 
 import equinox as eqx
 import jax.numpy as jnp
+import numpy as np
 import quax
 from jax import lax
 from jax.core import ShapedArray
@@ -15,7 +16,8 @@ from jax.typing import ArrayLike
 from nncompress_jax.ops import ste
 from nncompress_jax.types import Array
 from nncompress_jax.weights.base import CompressedWeight, bind, dense, on_dense, run
-from nncompress_jax.weights.packed import Packed, packed
+from nncompress_jax.weights.checks import is_array, is_broadcast, unexpected
+from nncompress_jax.weights.packed import Packed, check_codes, packed
 from nncompress_jax.weights.quantized import Quantized
 
 Inputs = Literal["float", "int8", "sign"]
@@ -49,6 +51,12 @@ class Binary(_Signs):
 
     def aval(self) -> ShapedArray:
         return ShapedArray(self.signs.shape, jnp.dtype(self.dtype_name))
+
+    def check_parts(self) -> str | None:
+        wrong = check_codes(self.signs, "int8", most=1)
+        if wrong or not is_broadcast(self.scale, self.signs.shape) or self.inputs not in ("float", "int8", "sign"):
+            return wrong or f"scale {list(np.shape(self.scale))}, inputs {str(self.inputs)[:20]!r}"
+        return None
 
     def lowered(self) -> Quantized:
         return _quantized(self, 2 * dense(self.signs) - 1, self.scale)
@@ -88,6 +96,12 @@ class FakeBinary(_Signs):
         """The weight in bits, with outputs that are the same to the last bit."""
         signs = packed((self.weight >= 0).astype(jnp.int8), bits=1)
         return Binary(signs, self._scale(), self.inputs, self.dtype_name)
+
+    def check_parts(self) -> str | None:
+        if not is_array(self.weight, "float32") or self.weight.ndim < 1:
+            return unexpected("weight", self.weight, "float32")
+        known = self.inputs in ("float", "int8", "sign") and type(self.scaled) is bool
+        return None if known else f"inputs {str(self.inputs)[:20]!r}, scaled {str(self.scaled)[:20]}"
 
     def projected(self) -> "FakeBinary":
         """BinaryConnect's weights stay in [-1, 1]: outside, no gradient would bring them back."""

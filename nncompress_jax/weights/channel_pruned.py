@@ -1,5 +1,6 @@
 """A weight, or what a network computes, of which only some channels are there."""
 
+import dataclasses
 import math
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
@@ -15,6 +16,7 @@ from jax.typing import ArrayLike
 from nncompress_jax.types import Array
 from nncompress_jax.weights.base import CompressedWeight, dense, is_compressed, on_dense
 from nncompress_jax.weights.channels import Channels, Cuts
+from nncompress_jax.weights.checks import is_array, unexpected
 
 
 class ChannelPruned(CompressedWeight):
@@ -35,6 +37,8 @@ class ChannelPruned(CompressedWeight):
     TRAINS: ClassVar[tuple[str, ...]] = ("values",)
     DECAYS: ClassVar[tuple[str, ...]] = ("values",)
     FILE_NAME: ClassVar[str] = "Kept"
+    HELD: ClassVar[tuple[str, ...]] = ("values",)
+    HOLDS: ClassVar[tuple[type, ...]] = (CompressedWeight,)
 
     values: Array | CompressedWeight
     fill: Array | None = None
@@ -64,6 +68,54 @@ class ChannelPruned(CompressedWeight):
     @property
     def parameters(self) -> int:
         return self.values.parameters if is_compressed(self.values) else math.prod(self.values.shape)
+
+    @property
+    def stored_shape(self) -> tuple[int, ...]:
+        return tuple(self.values.shape)
+
+    @property
+    def density(self) -> float:
+        inner = self.values.density if is_compressed(self.values) else None
+        return math.prod(self.values.shape) / math.prod(self.shape) * (inner or 1)
+
+    @property
+    def ranks(self) -> tuple[int, ...]:
+        return self.values.ranks if is_compressed(self.values) else ()
+
+    def update_ranges(self, seen: Sequence[Any]) -> "ChannelPruned":
+        return dataclasses.replace(self, values=self.values.update_ranges(seen)) if is_compressed(self.values) else self
+
+    def check_held(self, part: Any) -> str | None:
+        """Arrays of any dtype, too: batch statistics and tables lose channels as well."""
+        return None if not is_compressed(part) and hasattr(part, "dtype") else super().check_held(part)
+
+    def static_to_dict(self) -> dict[str, Any]:
+        return {"channels": [None if cut is None else cut.to_dict() for cut in self.channels]}
+
+    @classmethod
+    def static_from_dict(cls, static: dict[str, Any]) -> dict[str, Any]:
+        cuts = static.get("channels")
+        if not isinstance(cuts, list):
+            return static
+        return static | {"channels": tuple(Channels.from_dict(cut) if isinstance(cut, dict) else cut for cut in cuts)}
+
+    def check_parts(self) -> str | None:
+        if type(self.channels) is not tuple or not any(isinstance(cut, Channels) for cut in self.channels):
+            return f"channels {str(self.channels)[:40]}"
+        if any(cut is not None and not isinstance(cut, Channels) for cut in self.channels):
+            return f"channels {str(self.channels)[:40]}"
+        if wrong := self.check_held(self.values):
+            return wrong
+        shape = self.values.shape
+        if len(self.channels) > len(shape):
+            return f"channels of {len(self.channels)} axes, values {list(shape)}"
+        for cut, size in zip(reversed(self.channels), reversed(shape), strict=False):
+            if cut is not None and (len(cut) != size or not 0 < len(cut) < cut.size):
+                return f"values {list(shape)} for channels {self.channels}"
+        fill = self.fill
+        if fill is not None and not (is_array(fill, self.values.dtype) and fill.ndim < 2):
+            return unexpected("fill", fill, f"a {self.values.dtype}")
+        return None
 
     def materialise(self) -> Array:
         return dense(self.read((None,) * self.ndim))

@@ -10,6 +10,8 @@ from jax.core import ShapedArray
 
 from nncompress_jax.types import Array
 from nncompress_jax.weights.base import CompressedWeight, dense
+from nncompress_jax.weights.checks import is_array, unexpected
+from nncompress_jax.weights.packed import check_codes, largest_code
 
 
 class Clustered(CompressedWeight):
@@ -40,6 +42,17 @@ class Clustered(CompressedWeight):
             return self.codebook[codes].astype(self.dtype_name)
         values = jnp.take_along_axis(self.codebook, codes.reshape(-1, codes.shape[-1]), axis=0)
         return values.reshape(codes.shape).astype(self.dtype_name)
+
+    def check_parts(self) -> str | None:
+        if wrong := check_codes(self.codes, "uint8"):
+            return wrong
+        book = self.codebook
+        if not is_array(book, "float32") or book.ndim not in (1, 2) or not 2 <= book.shape[0] <= 256:
+            return unexpected("codebook", book, "float32 [K] or [K, O], K from 2 to 256")
+        if book.ndim == 2 and book.shape[1] != self.codes.shape[-1]:
+            return f"codebook {list(book.shape)} for codes {list(self.codes.shape)}"
+        largest = largest_code(self.codes)
+        return None if largest < book.shape[0] else f"codes up to {largest} for {book.shape[0]} values"
 
     def preconditioned(self, gradient: Any) -> Any:
         """The mean over a value's entries, not the sum: so far they would move, on average, if each trained alone."""

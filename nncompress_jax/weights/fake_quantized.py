@@ -1,22 +1,19 @@
 """A float weight that trains through its own quantization."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.core import ShapedArray
 
 from nncompress_jax.ops import quantizer
 from nncompress_jax.ops.ste import learned_scale, straight_through
-from nncompress_jax.tree import named_leaves
 from nncompress_jax.types import Array
-from nncompress_jax.weights.base import CompressedWeight, is_compressed
-from nncompress_jax.weights.channel_pruned import ChannelPruned
-from nncompress_jax.weights.low_rank import LowRank
+from nncompress_jax.weights.base import CompressedWeight
+from nncompress_jax.weights.checks import is_array, is_broadcast, unexpected
 from nncompress_jax.weights.packed import packed
 from nncompress_jax.weights.quantized import Quantized, shared_axes
 
@@ -34,7 +31,7 @@ class FakeQuantized(CompressedWeight):
       input_scale: float32, a scalar: of the inputs' codes, static; None: one from each example (row) as it comes.
       bits: 8, 4 or 2.
       axes: along which the scale varies.
-      tracked: whether training moves `input_scale` with what it sees (`moved_ranges`).
+      tracked: whether training moves `input_scale` with what it sees (`update_ranges`).
       dtype_name: logical dtype.
 
     Source: Jacob et al. 2018, "Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only
@@ -69,6 +66,29 @@ class FakeQuantized(CompressedWeight):
         codes = self._codes()
         return self._quantized(packed(codes.codes, self.bits, -(2 ** (self.bits - 1))), codes.scale, None)
 
+    def update_ranges(self, seen: Sequence[Any]) -> "FakeQuantized":
+        """Of `largest_magnitude` at each place; only where training tracks them."""
+        if self.input_scale is None or not self.tracked:
+            return self
+        largest = jnp.stack([jnp.max(place.value) for place in seen]).max()
+        scale = MOMENTUM * self.input_scale + (1 - MOMENTUM) * quantizer.scale_of_range(largest)
+        return dataclasses.replace(self, input_scale=scale)
+
+    def check_parts(self) -> str | None:
+        if not is_array(self.weight, "float32"):
+            return unexpected("weight", self.weight, "float32")
+        rank, axes = self.weight.ndim, self.axes
+        if self.bits not in (2, 4, 8) or type(self.tracked) is not bool:
+            return f"bits {str(self.bits)[:20]}, tracked {str(self.tracked)[:20]}"
+        if type(axes) is not tuple or any(type(axis) is not int or not -rank <= axis < rank for axis in axes):
+            return f"axes {str(axes)[:40]} of {rank}"
+        scale = self.scale
+        if scale is not None and not is_broadcast(scale, self.weight.shape):
+            return unexpected("scale", scale, f"float32 that fits {list(self.weight.shape)}")
+        if self.input_scale is not None and not (is_array(self.input_scale, "float32") and self.input_scale.ndim < 2):
+            return unexpected("input_scale", self.input_scale, "a float32")
+        return None
+
     def _codes(self) -> quantizer.Codes:
         axes = shared_axes(self.weight, self.axes)
         weight, scale = lax.stop_gradient((self.weight, self.scale))
@@ -83,30 +103,5 @@ MOMENTUM = 0.99
 
 
 def largest_magnitude(path: str, inputs: Array) -> Array:
-    """What is observed of a weight's inputs, for `moved_ranges`."""
+    """What is observed of a weight's inputs, for `update_ranges`."""
     return jnp.abs(inputs).max().astype(jnp.float32)
-
-
-def moved_ranges(variables: Any, observed: Mapping[str, Any]) -> Any:
-    """Weights that track the range of their inputs, with that range moved by what one batch showed.
-
-    Args:
-      variables: any tree; other leaves stay.
-      observed: of `nnc.observe(apply, largest_magnitude)`.
-    """
-
-    def moved(path: str, leaf: Any) -> Any:
-        if isinstance(leaf, ChannelPruned):
-            return dataclasses.replace(leaf, values=moved(path, leaf.values))
-        if isinstance(leaf, LowRank):  # the inputs meet the first factor
-            first, *others = leaf.factors
-            return LowRank((moved(path, first), *others), leaf.dtype_name)
-        if not isinstance(leaf, FakeQuantized) or leaf.input_scale is None or not leaf.tracked or path not in observed:
-            return leaf
-        largest = jnp.stack([jnp.max(seen.value) for seen in observed[path]]).max()
-        scale = MOMENTUM * leaf.input_scale + (1 - MOMENTUM) * quantizer.scale_of_range(largest)
-        return dataclasses.replace(leaf, input_scale=scale)
-
-    leaves = named_leaves(variables, is_compressed)
-    structure = jax.tree.structure(variables, is_leaf=is_compressed)
-    return jax.tree.unflatten(structure, [moved(path, leaf) for path, leaf in leaves])

@@ -1,6 +1,8 @@
 """A weight as a chain of smaller ones."""
 
 import functools
+import itertools
+import math
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
@@ -15,6 +17,10 @@ from nncompress_jax.ops.algorithms import channels_last
 from nncompress_jax.ops.conv import Layout
 from nncompress_jax.types import Array
 from nncompress_jax.weights.base import CompressedWeight, dense, is_compressed, on_dense, run
+from nncompress_jax.weights.clustered import Clustered
+from nncompress_jax.weights.fake_quantized import FakeQuantized
+from nncompress_jax.weights.quantized import Quantized
+from nncompress_jax.weights.sparse import Sparse, SparseGroups
 
 
 class LowRank(CompressedWeight):
@@ -38,6 +44,8 @@ class LowRank(CompressedWeight):
 
     TRAINS: ClassVar[tuple[str, ...]] = ("factors",)
     DECAYS: ClassVar[tuple[str, ...]] = ("factors",)
+    HELD: ClassVar[tuple[str, ...]] = ("factors",)
+    HOLDS: ClassVar[tuple[type, ...]] = (Quantized, FakeQuantized, Sparse, SparseGroups, Clustered)
 
     factors: tuple[Array | CompressedWeight, ...]
     dtype_name: str = eqx.field(static=True, default="float32")
@@ -49,6 +57,43 @@ class LowRank(CompressedWeight):
 
     def materialise(self) -> Array:
         return functools.reduce(_joined, map(dense, self.factors)).astype(self.dtype_name)
+
+    def update_ranges(self, seen: Sequence[Any]) -> "LowRank":
+        """The inputs meet the first factor."""
+        first, *others = self.factors
+        return LowRank((first.update_ranges(seen) if is_compressed(first) else first, *others), self.dtype_name)
+
+    @property
+    def ranks(self) -> tuple[int, ...]:
+        return tuple(factor.shape[-1] for factor in self.factors[:-1])
+
+    @property
+    def density(self) -> float | None:
+        """Of its factors."""
+        densities = [factor.density if is_compressed(factor) else None for factor in self.factors]
+        if not any(density is not None for density in densities):
+            return None
+        sizes = [math.prod(factor.shape) for factor in self.factors]
+        return sum((density or 1) * size for density, size in zip(densities, sizes, strict=True)) / sum(sizes)
+
+    def check_parts(self) -> str | None:
+        factors = self.factors
+        if type(factors) is not tuple or len(factors) < 2:
+            return "fewer than two factors"
+        for factor in factors:
+            if wrong := self.check_held(factor):
+                return wrong
+        rank = len(factors[0].shape)
+        if rank < 2 or any(len(factor.shape) != rank for factor in factors):
+            return f"factors {', '.join(str(list(factor.shape)) for factor in factors)[:80]}"
+        for before, factor in itertools.pairwise(factors):
+            given = before.shape[-1]
+            if factor.shape[-2] != given and not (factor.shape[-2] == 1 and factor.shape[-1] == given):
+                return f"a factor {list(factor.shape)} behind one of {given} outputs"
+        for sizes in zip(*(factor.shape[:-2] for factor in factors), strict=True):
+            if sum(size != 1 for size in sizes) > 1:
+                return "factors that span the same axis"
+        return None
 
 
 def is_depthwise(before: int, factor: Any) -> bool:

@@ -1,6 +1,6 @@
 """Which parts of compressed variables train, and derivatives with respect to them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import equinox as eqx
@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from nncompress_jax.errors import InputError
+from nncompress_jax.tree import named_leaves
 from nncompress_jax.weights.base import is_compressed
 
 
@@ -71,6 +72,21 @@ def projected(tree: Any) -> Any:
         tree,
         is_leaf=is_compressed,
     )
+
+
+def updated_ranges(variables: Any, observed: Mapping[str, Any]) -> Any:
+    """Variables whose weights track the range of their inputs, with that range moved by what one batch showed.
+
+    Args:
+      variables: any tree; other leaves stay.
+      observed: of `nnc.observe(apply, largest_magnitude)`.
+    """
+    leaves = named_leaves(variables, is_compressed)
+    moved = [
+        leaf.update_ranges(observed[path]) if is_compressed(leaf) and path in observed else leaf
+        for path, leaf in leaves
+    ]
+    return jax.tree.unflatten(jax.tree.structure(variables, is_leaf=is_compressed), moved)
 
 
 def value_and_grad(function: Callable[..., Any], *, has_aux: bool = False) -> Callable[..., Any]:

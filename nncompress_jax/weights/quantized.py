@@ -17,6 +17,8 @@ from nncompress_jax.ops import int8, quantizer
 from nncompress_jax.ops.integer import LONGEST_SUM
 from nncompress_jax.types import Array
 from nncompress_jax.weights.base import CompressedWeight, after_inputs, dense, on_dense
+from nncompress_jax.weights.checks import is_array, unexpected
+from nncompress_jax.weights.packed import check_codes
 
 
 class Quantized(CompressedWeight):
@@ -74,6 +76,24 @@ class Quantized(CompressedWeight):
             if zero_point is None
             else jnp.broadcast_to(zero_point, (length, *zero_point.shape[1:])),
         )
+
+    def check_parts(self) -> str | None:
+        if wrong := check_codes(self.codes, "int8"):
+            return wrong
+        shape = self.codes.shape
+        if not is_array(self.scale, "float32", len(shape)):
+            return unexpected("scale", self.scale, f"float32 of {len(shape)} axes")
+        sizes = zip(self.scale.shape, shape, strict=True)
+        if any(size < 1 or whole % size for size, whole in sizes if size != whole):
+            return f"scale {list(self.scale.shape)} for codes {list(shape)}"
+        if self.input_scale is not None and not (is_array(self.input_scale, "float32") and self.input_scale.ndim < 2):
+            return unexpected("input_scale", self.input_scale, "a float32")
+        zero = self.zero_point
+        if zero is not None and not (is_array(zero, "int8") and zero.shape == self.scale.shape):
+            return unexpected("zero_point", zero, f"int8 {list(self.scale.shape)}")
+        if self.straight is not None and not (is_array(self.straight, "float32") and self.straight.shape == shape):
+            return unexpected("straight", self.straight, f"float32 {list(shape)}")
+        return None if type(self.integer) is bool else f"integer is {str(self.integer)[:20]!r}"
 
     @property
     def has_groups(self) -> bool:

@@ -6,11 +6,14 @@ from typing import ClassVar
 
 import equinox as eqx
 import jax.numpy as jnp
+import numpy as np
 from jax.core import ShapedArray
 
 from nncompress_jax.types import Array
 from nncompress_jax.weights.base import CompressedWeight, dense
-from nncompress_jax.weights.packed import Packed
+from nncompress_jax.weights.checks import is_array, unexpected
+from nncompress_jax.weights.clustered import Clustered
+from nncompress_jax.weights.packed import Packed, check_codes, unpacked
 from nncompress_jax.weights.quantized import Quantized
 
 
@@ -29,6 +32,8 @@ class Sparse(CompressedWeight):
 
     TRAINS: ClassVar[tuple[str, ...]] = ("values",)
     DECAYS: ClassVar[tuple[str, ...]] = ("values",)
+    HELD: ClassVar[tuple[str, ...]] = ("values",)
+    HOLDS: ClassVar[tuple[type, ...]] = (Quantized, Clustered)
 
     values: Array | CompressedWeight
     positions: Array
@@ -41,8 +46,25 @@ class Sparse(CompressedWeight):
     def materialise(self) -> Array:
         return self._spread(dense(self.values)).astype(self.dtype_name)
 
+    @property
+    def density(self) -> float:
+        return math.prod(self.positions.shape) / math.prod(self.shape)
+
     def lowered(self) -> CompressedWeight:
         return _on_integers(self, self._spread)
+
+    def check_parts(self) -> str | None:
+        shape, places = self.dense_shape, self.positions
+        if type(shape) is not tuple or any(type(size) is not int or not 0 <= size < 2**31 for size in shape):
+            return f"dense_shape {str(shape)[:60]}"
+        if not is_array(places, "int32", 1) or not places.size:
+            return unexpected("positions", places, "int32 [n], n at least 1")
+        if wrong := _check_values(self, places.shape):
+            return wrong
+        held, size = np.asarray(places), math.prod(shape)
+        if held[0] < 0 or held[-1] >= size or (np.diff(held) <= 0).any():
+            return f"positions from {held[0]} to {held[-1]} of {size}, expected ascending ones"
+        return None
 
     def _spread(self, values: Array) -> Array:
         zero = (self.positions[0] < 0).astype(values.dtype)  # no constant: XLA would fill all weights' zeros at once
@@ -65,6 +87,8 @@ class SparseGroups(CompressedWeight):
 
     TRAINS: ClassVar[tuple[str, ...]] = ("values",)
     DECAYS: ClassVar[tuple[str, ...]] = ("values",)
+    HELD: ClassVar[tuple[str, ...]] = ("values",)
+    HOLDS: ClassVar[tuple[type, ...]] = (Quantized, Clustered)
 
     values: Array | CompressedWeight
     positions: Array | Packed
@@ -78,8 +102,23 @@ class SparseGroups(CompressedWeight):
     def materialise(self) -> Array:
         return self._spread(dense(self.values)).astype(self.dtype_name)
 
+    @property
+    def density(self) -> float:
+        return math.prod(self.positions.shape) / math.prod(self.shape)
+
     def lowered(self) -> CompressedWeight:
         return _on_integers(self, self._spread)
+
+    def check_parts(self) -> str | None:
+        places = self.positions
+        if wrong := check_codes(places, "uint8"):
+            return wrong
+        if len(places.shape) < 3 or type(self.group) is not int or not places.shape[-2] <= self.group <= 256:
+            return f"positions {list(places.shape)} in groups of {str(self.group)[:20]}"
+        held = np.sort(unpacked(places), axis=-2)
+        if held.size and (held.max() >= self.group or (np.diff(held.astype(np.int16), axis=-2) == 0).any()):
+            return f"positions up to {held.max()}, or twice the same, in groups of {self.group}"
+        return _check_values(self, places.shape)
 
     def _spread(self, values: Array) -> Array:
         places = jnp.arange(self.group, dtype=jnp.uint8)[:, None]
@@ -97,3 +136,10 @@ def _on_integers(weight: Sparse | SparseGroups, spread: Callable[[Array], Array]
         return weight
     scale = values.scale.reshape((1,) * (weight.ndim - 1) + (-1,))
     return Quantized(spread(dense(values.codes)), scale, values.input_scale, dtype_name=weight.dtype_name)
+
+
+def _check_values(weight: Sparse | SparseGroups, shape: tuple[int, ...]) -> str | None:
+    if wrong := weight.check_held(weight.values):
+        return wrong
+    found = list(weight.values.shape)
+    return None if found == list(shape) else f"values {found} at positions {list(shape)}"

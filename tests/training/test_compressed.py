@@ -11,9 +11,9 @@ import pytest
 import nncompress_jax as nnc
 from nncompress_jax.training import checkpoint, loop
 from nncompress_jax.training.config import Config
+from nncompress_jax.training.structure import check_same, structure, with_structure
 from nncompress_jax.tree import named_leaves
 from nncompress_jax.weights.base import dense
-from nncompress_jax.weights.structure import check_same, structure, with_structure
 
 CONFIG = Config(model="narrow_deep", dataset="tiny", epochs=2, batch_size=16, learning_rate=0.01)
 IMAGES = jax.random.normal(jax.random.key(1), (4, 32, 32, 3))
