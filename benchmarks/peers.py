@@ -38,7 +38,7 @@ def images(batch: int) -> np.ndarray:
 def _jax(
     network: str, batch: int, *, int8: bool = False, static: bool = False, fast: bool = True, dtype: Any = np.float32
 ) -> Work:
-    """The network's inference; not `fast`: by its own convolutions and pooling. int8: `static` ranges, or by image."""
+    """Inference; not `fast`: by the network's own convolutions and pooling. int8: `static` activations, or dynamic."""
     import jax
 
     import nncompress_jax as nnc

@@ -84,8 +84,8 @@ def compare(workdir: epath.Path, options: Options) -> list[dict[str, Any]]:
     static = nnc.quantize(ranges=nnc.calibration.mean_squared_error)
     variants = {
         "none": (network.apply, variables),
-        "int8, ranges by image": (apply, nnc.compress(variables)),
-        "int8, static ranges": (apply, nnc.compress(variables, static, apply=apply, batches=batches)),
+        "int8, dynamic activations": (apply, nnc.compress(variables)),
+        "int8, static activations": (apply, nnc.compress(variables, static, apply=apply, batches=batches)),
         f"minmax, {options.bits} bits": (
             minmax.simulate(network.apply, options.bits),
             minmax.quantize_variables(variables, options.bits),

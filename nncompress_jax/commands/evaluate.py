@@ -126,7 +126,7 @@ def _from_file(options: Options) -> tuple[nn.Module, Variables, int]:
 
 def _in_words(options: Options) -> str:
     if options.quantize == "int8":
-        static = f"static from {options.calibration_batches} batches" if options.calibration_batches else "by image"
+        static = f"static from {options.calibration_batches} batches" if options.calibration_batches else "dynamic"
         return f"int8, ranges {static}"
     return "float32" if options.quantize == "none" else f"simulated {options.bits} bits ({options.quantize})"
 

@@ -47,9 +47,8 @@ def part_from_dict(path: str, described: Any, array: Callable[[Any], Any]) -> An
     if "type" not in described:
         return array(described)
     if described["type"] not in list(TYPES):
-        raise InputError(
-            f"{path}: {str(described['type'])[:40]!r} is no compressed weight; expected one of {', '.join(sorted(TYPES))}"
-        )
+        known = ", ".join(sorted(TYPES))
+        raise InputError(f"{path}: {str(described['type'])[:40]!r} is no compressed weight; expected one of {known}")
     kind: type[CompressedWeight] = TYPES[described["type"]]
     static, parts = described.get("static"), described.get("parts")
     if not isinstance(static, dict) or not isinstance(parts, dict):

@@ -93,7 +93,7 @@ def test_compare(command, workdir, tmp_path):
     code, out, _ = command(f"compare --workdirs {workdir} --out={tmp_path} {flags}")
     assert code == 0
     rows = json.loads((tmp_path / "table.json").read_text())["rows"]
-    quantizations = ["none", "int8, ranges by image", "int8, static ranges", "minmax, 8 bits"]
+    quantizations = ["none", "int8, dynamic activations", "int8, static activations", "minmax, 8 bits"]
     assert [row["quantization"] for row in rows] == quantizations
     leaves = named_leaves(checkpoint.restore(workdir))
     parameters = sum(leaf.size for path, leaf in leaves if path.startswith("params/"))

@@ -67,7 +67,9 @@ def test_int8_accuracy(name, dataset):
     """Within 0.2 points of float where each image brings its ranges, 0.5 where they are static."""
     apply, variables = network(name)
     small = nnc.compress(variables)
-    assert abs(correct(nnc.inject(apply), small, dataset, f"{name}, int8, ranges by image") - CORRECT[name][0]) <= 20
+    assert (
+        abs(correct(nnc.inject(apply), small, dataset, f"{name}, int8, dynamic activations") - CORRECT[name][0]) <= 20
+    )
     method = nnc.quantize(ranges=nnc.calibration.mean_squared_error)
     small = nnc.compress(variables, method, apply=apply, batches=calibration_batches(dataset, 10, 100))
     assert abs(correct(nnc.inject(apply), small, dataset, f"{name}, int8, static ranges") - CORRECT[name][0]) <= 50
