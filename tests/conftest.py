@@ -1,18 +1,16 @@
-"""Every test sees eight CPU devices; a prepared data set is at hand."""
+"""Tests see one CPU device, as users do (those in `sharding/` see four); a prepared data set is at hand."""
 
 import json
 import os
 import sys
-import tempfile
+import time
 from pathlib import Path
 
-# Before jax starts: the tests of one file run on eight devices where the code takes all of them.
-os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8"
+# Before jax starts. What a test compiled, other processes and later runs of the tests load.
 os.environ["JAX_PLATFORMS"] = "cpu"
-# Several tests train the same networks: what one compiled, the others and the other worker processes load.
-if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-    compiled = tempfile.TemporaryDirectory(prefix="compiled-")
-    os.environ["JAX_COMPILATION_CACHE_DIR"] = compiled.name
+os.environ["JAX_COMPILATION_CACHE_DIR"] = str(Path(__file__).parents[1] / ".pytest_cache" / "compiled")
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
 
 import numpy as np
 import pytest
@@ -22,8 +20,17 @@ from tests import networks
 from tests.prepared import labelled_images, write_prepared
 
 collect_ignore = ["fuzz/guided.py"]  # needs atheris, and runs by hand
+SECONDS_COMPILED = 7 * 24 * 3600
 
 GOLDEN = Path(__file__).parent / "golden"
+
+
+def pytest_sessionstart(session):
+    """Forgets what was compiled a week ago, so that the folder does not grow for ever."""
+    if not hasattr(session.config, "workerinput"):
+        for file in Path(os.environ["JAX_COMPILATION_CACHE_DIR"]).glob("*"):
+            if file.stat().st_mtime < time.time() - SECONDS_COMPILED:
+                file.unlink(missing_ok=True)
 
 
 @pytest.fixture(autouse=True, scope="session")

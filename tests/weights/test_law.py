@@ -165,9 +165,18 @@ def materialised(function):
     return lambda weights, x: function(jax.tree.map(dense, weights, is_leaf=is_compressed), x)
 
 
-@pytest.mark.parametrize("compression", [name for name in WEIGHTS if name not in VARIANTS])
+DERIVED = [name for name in WEIGHTS if name not in VARIANTS]
+
+
+@pytest.mark.parametrize("compression", DERIVED)
 def test_programs_inside_and_gradients(compression):
-    """Each network's outputs and gradients, of every float part, on one device and sharded over eight."""
+    """On one device; on several: `tests/sharding/test_law.py`."""
+    assert jax.device_count() == 1
+    check_programs_inside_and_gradients(compression, lambda floats, inputs: (floats, inputs))
+
+
+def check_programs_inside_and_gradients(compression, placed):
+    """Each network's outputs and gradients, of every float part, where `placed` puts them."""
     made = WEIGHTS[compression]
     weights, inputs = {"a": made.make(draw((8, 8), 4)), "stacked": made.make(draw((3, 8, 8), 5))}, draw((8, 8), 6)
     floats, rest = eqx.partition(weights, eqx.is_inexact_array)
@@ -181,19 +190,15 @@ def test_programs_inside_and_gradients(compression):
         taken = jax.jacrev(functools.partial(losses, run=run), (0, 1), has_aux=True)
         return jax.jit(taken, compiler_options=QUICK)
 
-    mesh = jax.make_mesh((8,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
-    sharded = jax.device_put(inputs, jax.NamedSharding(mesh, jax.P("data")))
-    whole = jax.device_put(floats, jax.NamedSharding(mesh, jax.P()))
     wanted, expected = derivatives(materialised)(floats, inputs)
-    for arguments in ((floats, inputs), (whole, sharded)):
-        gradients, outputs = derivatives(inject)(*arguments)
-        assert jax.tree.structure(gradients) == jax.tree.structure(wanted)
-        for name in NETWORKS:
-            tolerance = tolerance_of(made, weights["a"], name)
-            got, exact = ((y[name], *jax.tree.leaves(g[name])) for y, g in ((outputs, gradients), (expected, wanted)))
-            for ours, theirs in zip(got, exact, strict=True):
-                size = float(jnp.abs(theirs).max())
-                np.testing.assert_allclose(ours, theirs, atol=tolerance * size + 1e-6, err_msg=name)
+    gradients, outputs = derivatives(inject)(*placed(floats, inputs))
+    assert jax.tree.structure(gradients) == jax.tree.structure(wanted)
+    for name in NETWORKS:
+        tolerance = tolerance_of(made, weights["a"], name)
+        got, exact = ((y[name], *jax.tree.leaves(g[name])) for y, g in ((outputs, gradients), (expected, wanted)))
+        for ours, theirs in zip(got, exact, strict=True):
+            size = float(jnp.abs(theirs).max())
+            np.testing.assert_allclose(ours, theirs, atol=tolerance * size + 1e-6, err_msg=name)
 
 
 def tolerance_of(made, weight, name):
