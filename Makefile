@@ -1,5 +1,6 @@
 # make demo     train VGG16-DS on the embedded digits, compare float and simulated 8-bit quantization
-# make test     format, lint, types, doctests and tests
+# make test     format, lint, types, doctests and tests: minutes, fewer once what they compile is kept
+# make test-all and those that start, kill and wait for processes
 # make bench    speed and memory on this CPU beside torch and onnxruntime: half an hour
 # make verify   the same numbers as the original project, on reference data (see the README)
 PYTHON ?= python3
@@ -7,16 +8,28 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test verify bench test-lowest lock torch
+.PHONY: demo test test-all types units sharding verify bench test-lowest lock torch
 
 demo: $(READY)
 	$(BIN)/python experiments/compare.py --dataset=digits --models vgg16ds --epochs=7 --batch_size=32 --learning_rate=0.02 --out=runs/demo
 
-test: $(READY)
+# Types and the tests of sharding run beside the others.
+test: MARKED = not reference and not system
+test-all: MARKED = not reference
+test test-all: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(MAKE) --jobs=3 types units sharding MARKED='$(MARKED)'
+
+types:
 	$(BIN)/mypy
-	$(BIN)/pytest --numprocesses=auto --maxprocesses=4 --dist=loadfile
+
+units:
+	$(BIN)/pytest -m '$(MARKED)' --numprocesses=auto --maxprocesses=4 --dist=worksteal
+
+# A process has one number of devices: four here, one elsewhere.
+sharding:
+	$(BIN)/pytest -m '$(MARKED)' tests/sharding
 
 verify: $(READY)
 	$(BIN)/pytest -m reference -rsP tests/reference
@@ -49,7 +62,8 @@ test-lowest:
 	.venv-lowest/bin/uv pip compile --quiet --resolution=lowest-direct --extra=dev pyproject.toml -o .venv-lowest/requirements.txt
 	.venv-lowest/bin/python -m pip install --quiet -r .venv-lowest/requirements.txt
 	.venv-lowest/bin/python -m pip install --quiet --no-deps --no-build-isolation -e .
-	.venv-lowest/bin/pytest -W default  # old packages warn of what newer ones take away
+	.venv-lowest/bin/pytest -m 'not reference' -W default  # old packages warn of what newer ones take away
+	.venv-lowest/bin/pytest -m 'not reference' -W default tests/sharding
 
 lock: $(READY)
 	$(BIN)/python -m pip install --quiet uv
