@@ -7,6 +7,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+MARKED := not reference and not system
 
 .PHONY: demo test test-all types units sharding verify bench test-lowest lock torch
 
@@ -14,8 +15,7 @@ demo: $(READY)
 	$(BIN)/python experiments/compare.py --dataset=digits --models vgg16ds --epochs=7 --batch_size=32 --learning_rate=0.02 --out=runs/demo
 
 # Types and the tests of sharding run beside the others.
-test: MARKED = not reference and not system
-test-all: MARKED = not reference
+test-all: MARKED := not reference
 test test-all: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
