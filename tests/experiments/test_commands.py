@@ -181,10 +181,10 @@ def test_train_on_compressed_weights(command, workdir, tiny_data, tmp_path):
     assert (code, error) == (2, "error: --recipe=prune needs --init, the weights that are compressed\n")
 
 
-def test_filters(command, workdir, tiny_data, tmp_path):
+def test_prune_channels(command, workdir, tiny_data, tmp_path):
     data = f"--model=narrow_stride --dataset=tiny --data_dir={tiny_data}"
     some = "--criteria taylor --macs 0.5 --no_fine_tuning"
-    code, out, _ = command(f"filters {data} --inits {workdir} {some} --out={tmp_path}")
+    code, out, _ = command(f"prune_channels {data} --inits {workdir} {some} --out={tmp_path}")
     assert code == 0
     none, cut = json.loads((tmp_path / "narrow_stride-tiny.json").read_text())["rows"]
     assert [none["criterion"], cut["criterion"]] == ["none", "taylor"]
@@ -195,7 +195,7 @@ def test_filters(command, workdir, tiny_data, tmp_path):
     measured = tmp_path / "measurements.jsonl"
     lines = measured.read_text().splitlines()
     assert len(lines) == 2
-    code, again, _ = command(f"filters {data} --inits {workdir} {some} --out={tmp_path}")
+    code, again, _ = command(f"prune_channels {data} --inits {workdir} {some} --out={tmp_path}")
     assert (code, again.split()) == (0, out.split())
     assert measured.read_text().splitlines() == lines
     none, cut = (json.loads(line)["of"] for line in lines)
