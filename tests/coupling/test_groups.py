@@ -48,17 +48,15 @@ def half(coupling, seed=0):
     }
 
 
-def without_by_hand(variables, coupling, keep, meeting=()):
+def without_by_hand(variables, coupling, keep):
     """The dense network, in which what the other channels hand on is zero where it is summed over.
 
-    Channels that meet channels of data there, as queries and keys do, are zero where they are computed: groups without
-    an input, and those of which the weights `meeting` compute both sides.
+    Channels that meet channels of data there, as queries and keys do, are zero where they are computed.
     """
     leaves = dict(named_leaves(variables))
     for group in coupling.groups:
         inputs = [member for member in group.members if member.role == "input"]
-        meets = any(member.role == "output" and member.path in meeting for member in group.members)
-        for member in group.members if meets or not inputs else inputs:
+        for member in inputs or group.members:
             there = np.append(keep[group.name], True)[member.channels]
             shape = [-1 if axis == member.axis else 1 for axis in range(leaves[member.path].ndim)]
             leaves[member.path] = leaves[member.path] * jnp.asarray(there.reshape(shape), jnp.float32)

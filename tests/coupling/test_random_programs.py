@@ -19,12 +19,11 @@ class Network:
     Attributes:
       weights: by name.
       drawn: names of the layers.
-      meeting: names of weights whose channels are multiplied with one another, as queries and keys.
     """
 
     def __init__(self, seed, layers=9):
         self.random = np.random.default_rng(seed)
-        self.weights, self.drawn, self.meeting, self._steps = {}, [], [], []
+        self.weights, self.drawn, self._steps = {}, [], []
         results = [3]
         self._append("convolution", results, len(results) - 1)
         while len(self.drawn) < layers:
@@ -94,7 +93,6 @@ def excited(net, channels):
 
 def attention(net, channels):
     inputs, outputs = net.weight(channels, 12), net.weight(4, channels)
-    net.meeting.append(inputs)
 
     def function(w, y, _):
         tokens = y.reshape(B, SIDE**2, channels)
@@ -174,7 +172,7 @@ def test_half_of_the_channels(seed):
     keep = half(found, seed)
     cut = found.cut(network.weights, keep)
     outputs = jax.jit(nnc.inject(network))(cut, images)
-    expected = network(without_by_hand(network.weights, found, keep, network.meeting), images)
+    expected = network(without_by_hand(network.weights, found, keep), images)
     tolerance = 1e-4 * float(jnp.abs(expected).max()) + 1e-6
     np.testing.assert_allclose(outputs, expected, atol=tolerance, err_msg=f"{network.drawn}")
     assert abs(found.macs(keep) - nnc.cost(network, cut, images).macs) <= 1, network.drawn
