@@ -15,6 +15,7 @@ os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
+from matplotlib.figure import Figure
 
 from tests import networks
 from tests.prepared import labelled_images, write_prepared
@@ -59,6 +60,20 @@ def called(monkeypatch, capsys):
         return code, *capsys.readouterr()
 
     return call
+
+
+@pytest.fixture
+def pictures(monkeypatch):
+    """The figures that are saved, by their path."""
+    saved, save = {}, Figure.savefig
+
+    def kept(figure, path, **options):
+        save(figure, path, **options)
+        assert Path(path).read_bytes()[:4] == b"\x89PNG"
+        saved[str(path)] = figure
+
+    monkeypatch.setattr(Figure, "savefig", kept)
+    return saved
 
 
 @pytest.fixture(scope="session")
