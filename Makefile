@@ -16,16 +16,17 @@ demo: $(READY)
 
 # Types and the tests of sharding run beside the others.
 test-all: MARKED := not reference
+test-all: EXAMPLES := --hypothesis-profile=default
 test test-all: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(MAKE) --jobs=3 types units sharding MARKED='$(MARKED)'
+	$(MAKE) --jobs=3 types units sharding MARKED='$(MARKED)' EXAMPLES='$(EXAMPLES)'
 
 types:
 	$(BIN)/mypy
 
 units:
-	$(BIN)/pytest -m '$(MARKED)' --numprocesses=auto --maxprocesses=4 --dist=worksteal
+	$(BIN)/pytest -m '$(MARKED)' $(EXAMPLES) --numprocesses=auto --maxprocesses=4 --dist=worksteal
 
 # A process has one number of devices: four here, one elsewhere.
 sharding:

@@ -12,6 +12,7 @@ os.environ["JAX_COMPILATION_CACHE_DIR"] = str(Path(__file__).parents[1] / ".pyte
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
 
+import hypothesis
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
@@ -22,6 +23,10 @@ from tests.prepared import labelled_images, write_prepared
 
 collect_ignore = ["fuzz/guided.py"]  # needs atheris, and runs by hand
 SECONDS_COMPILED = 7 * 24 * 3600
+
+# The same examples each time, whose programs are kept; make test-all draws new ones.
+hypothesis.settings.register_profile("same", derandomize=True)
+hypothesis.settings.load_profile("same")
 
 GOLDEN = Path(__file__).parent / "golden"
 

@@ -12,6 +12,7 @@ import nncompress_jax as nnc
 from nncompress_jax.ops import algorithms, conv, integer
 from nncompress_jax.ops.windows import Window
 from tests.ops.test_integer import convolutions
+from tests.quick import QUICK
 
 
 @pytest.fixture
@@ -23,6 +24,7 @@ def small_blocks(monkeypatch):
     jax.clear_caches()
 
 
+@functools.partial(jax.jit, static_argnums=(0, 3), compiler_options=QUICK)
 def outputs_and_gradients(function, images, kernel, window):
     outputs, pull = jax.vjp(lambda images, kernel: function(images, kernel, window), images, kernel)
     return outputs, *pull(jnp.cos(jnp.arange(outputs.size, dtype=outputs.dtype)).reshape(outputs.shape))

@@ -24,10 +24,8 @@ from nncompress_jax.weights.fake_quantized import FakeQuantized
 from nncompress_jax.weights.low_rank import LowRank
 from nncompress_jax.weights.quantized import Quantized
 from nncompress_jax.weights.sparse import Sparse, SparseGroups
+from tests.quick import QUICK
 from tests.weights.cases import INSIDE, OTHERS, PRODUCTS, WEIGHTS, draw
-
-QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
-"""Compiles many small programs in less time."""
 
 
 def magnitudes(weight):
@@ -79,25 +77,24 @@ def test_products(compression):
 
     @functools.partial(jax.jit, compiler_options=QUICK)
     def run(weights, inputs):
-        results = {name: inject(function)(weights[name], inputs[name]) for name, function in functions.items()}
-        expected = {name: function(dense(weights[name]), inputs[name]) for name, function in functions.items()}
-        return results, expected
-
-    @functools.partial(jax.jit, compiler_options=QUICK)
-    def worst(weights, inputs):
-        errors = {}
+        results, plain, worst = {}, {}, {}
         for name, function in functions.items():
             weight, x = weights[name], inputs[name]
+            results[name], plain[name] = inject(function)(weight, x), dense(weight)
             error = made.input_error(jnp.abs(x).max()) * spread(weight)
-            errors[name] = function(magnitudes(weight), jnp.full(x.shape, error))
-        return errors
+            worst[name] = magnitudes(weight), jnp.full(x.shape, error, jnp.float32)
+        return results, plain, worst
 
-    results, expected = run(weights, inputs)
-    bounds = worst(weights, inputs)
-    if "integers" in functions:  # they are not quantized
-        bounds["integers"] = 0.0
+    results, plain, worst = run(weights, inputs)
     for name in functions:
-        check(name, results[name], expected[name], bounds[name] + 2e-5)
+        bound = 0.0 if name == "integers" else of_arrays(name)(*worst[name])  # integers are not quantized
+        check(name, results[name], of_arrays(name)(plain[name], inputs[name]), bound + 2e-5)
+
+
+@functools.cache
+def of_arrays(name):
+    """A product of plain arrays, compiled once for all types."""
+    return jax.jit(PRODUCTS[name][2], compiler_options=QUICK)
 
 
 @pytest.mark.parametrize("compression", WEIGHTS)
