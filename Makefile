@@ -1,22 +1,36 @@
 # make demo     train VGG16-DS on the embedded digits, compare float and simulated 8-bit quantization
-# make test     format, lint, types, doctests and tests
+# make test     format, lint, types, doctests and tests: minutes, fewer once what they compile is kept
+# make test-all and those that start, kill and wait for processes
 # make bench    speed and memory on this CPU beside torch and onnxruntime: half an hour
 # make verify   the same numbers as the original project, on reference data (see the README)
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+MARKED := not reference and not system
 
-.PHONY: demo test verify bench test-lowest test-newest lock torch
+.PHONY: demo test test-all types units sharding verify bench test-lowest test-newest lock torch
 
 demo: $(READY)
 	$(BIN)/python experiments/compare.py --dataset=digits --models vgg16ds --epochs=7 --batch_size=32 --learning_rate=0.02 --out=runs/demo
 
-test: $(READY)
+# Types and the tests of sharding run beside the others.
+test-all: MARKED := not reference
+test-all: EXAMPLES := --hypothesis-profile=default
+test test-all: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(MAKE) --jobs=3 types units sharding MARKED='$(MARKED)' EXAMPLES='$(EXAMPLES)'
+
+types:
 	$(BIN)/mypy
-	$(BIN)/pytest --numprocesses=auto --maxprocesses=4 --dist=loadfile
+
+units:
+	$(BIN)/pytest -m '$(MARKED)' $(EXAMPLES) --numprocesses=auto --maxprocesses=4 --dist=worksteal
+
+# A process has one number of devices: four here, one elsewhere.
+sharding:
+	$(BIN)/pytest -m '$(MARKED)' tests/sharding
 
 verify: $(READY)
 	$(BIN)/pytest -m reference -rsP tests/reference
@@ -51,7 +65,8 @@ test-lowest test-newest:
 	.venv-$@/bin/uv pip compile --quiet --resolution=$(RESOLUTION) --extra=dev pyproject.toml -o .venv-$@/requirements.txt
 	.venv-$@/bin/python -m pip install --quiet -r .venv-$@/requirements.txt
 	.venv-$@/bin/python -m pip install --quiet --no-deps --no-build-isolation -e .
-	.venv-$@/bin/pytest -W default --numprocesses=auto --maxprocesses=4 --dist=loadfile  # other versions warn of other things
+	.venv-$@/bin/pytest -m 'not reference' -W default --numprocesses=auto --maxprocesses=4 --dist=worksteal  # other versions warn of other things
+	.venv-$@/bin/pytest -m 'not reference' -W default tests/sharding
 
 lock: $(READY)
 	$(BIN)/python -m pip install --quiet uv

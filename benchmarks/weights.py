@@ -23,6 +23,9 @@ from nncompress_jax.commands import cli
 from nncompress_jax.table import Table
 from nncompress_jax.tree import stored_bytes
 
+SIZE = 4096
+"""Rows and columns of each layer of the large model."""
+
 RECIPES = (
     *("quantize:8", "quantize:4", "fake_quantize:4", "binarize", "cluster:4", "prune:0.9", "prune:0.9+cluster:4"),
     *("factorize:0.5", "factorize:0.5+quantize:8"),
@@ -38,7 +41,7 @@ class Options:
     leaves: int = 100
     """Of the function that is timed."""
     layers: int = 8
-    """Of the large model, 4,096 x 4,096 each (64 MiB as floats)."""
+    """Of the large model, SIZE x SIZE each (64 MiB as floats)."""
     rounds: int = 5
     """Of 200 calls each; the fastest counts."""
     json: Path | None = None
@@ -83,7 +86,7 @@ def memory(options: Options, bits: int, inputs: bool) -> dict[str, Any]:
       bits: of the weights.
       inputs: whether products run on integers; else on floats, made from the codes.
     """
-    size, random = 4096, np.random.default_rng(0)
+    size, random = SIZE, np.random.default_rng(0)
     weights, method = {}, nnc.quantize(bits=bits, inputs=inputs)
     for layer in range(options.layers):  # never more than one as floats
         kernel = {"kernel": random.standard_normal((size, size), np.float32) / np.float32(size**0.5)}

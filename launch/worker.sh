@@ -42,7 +42,7 @@ install() {
   python3 -m pip install --quiet --user uv
   python3 -m uv venv --quiet --python=3.12 "$environment"
   python3 -m uv pip install --quiet --python="$environment/bin/python" --constraint="$code/requirements.lock" \
-    --editable="${code}[tpu]" || return 1 # uv's own 2 may be the network; here 2 means that it would come again
+    --editable="${code}[tpu,train]" || return 1 # uv's own 2 may be the network; here 2 means that it would come again
   echo "$wanted" >"$environment/.ready"
   say "environment installed"
 }

@@ -1,5 +1,7 @@
 """Compress trained JAX and Flax networks."""
 
+import importlib.metadata
+
 from nncompress_jax import models
 from nncompress_jax.artifact.info import Info
 from nncompress_jax.artifact.reader import Loaded, load
@@ -26,6 +28,8 @@ from nncompress_jax.tracing.costs import Cost, LayerCost, cost
 from nncompress_jax.tracing.injection import inject, observe
 from nncompress_jax.weights.parts import value_and_grad
 
+__version__ = importlib.metadata.version("nncompress-jax")
+
 __all__ = [
     "ArtifactError",
     "Cost",
@@ -33,6 +37,7 @@ __all__ = [
     "InputError",
     "LayerCost",
     "Loaded",
+    "__version__",
     "binarize",
     "calibration",
     "chain",

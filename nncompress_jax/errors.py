@@ -1,4 +1,6 @@
-"""The one exception for mistakes that a caller can mend."""
+"""The one exception for mistakes that a caller can mend, and its kinds."""
+
+import importlib.util
 
 
 class InputError(ValueError):
@@ -16,6 +18,10 @@ class ArtifactError(InputError):
     """
 
 
+class NotInstalledError(InputError, ImportError):
+    """A part of the package whose own packages are not installed."""
+
+
 class UnfinishedError(Exception):
     """A run that ended before its end, through no fault of its own; the same command goes on where it stopped."""
 
@@ -26,3 +32,23 @@ class StorageError(Exception):
     """What cannot be written, for want of room or permission; what was written before is whole."""
 
     exit_code = 74
+
+
+def require(part: str, *packages: str, extra: str) -> None:
+    """Says which extra to install, before an import fails.
+
+    Args:
+      part: what needs them, as its user calls it.
+      packages: by the names that they are imported as.
+      extra: of pyproject.toml, which brings them.
+
+    Raises:
+      NotInstalledError: when one of them is missing.
+
+    Example:
+      >>> require("nncompress_jax.magic", "numpy", "wand", extra="magic")
+      Traceback (most recent call last):
+      nncompress_jax.errors.NotInstalledError: nncompress_jax.magic needs wand: pip install 'nncompress-jax[magic]'
+    """
+    if missing := [package for package in packages if importlib.util.find_spec(package) is None]:
+        raise NotInstalledError(f"{part} needs {', '.join(missing)}: pip install 'nncompress-jax[{extra}]'")

@@ -1,29 +1,42 @@
-"""Every test sees eight CPU devices; a prepared data set is at hand."""
+"""Tests see one CPU device, as users do (those in `sharding/` see four); a prepared data set is at hand."""
 
 import json
 import os
 import sys
-import tempfile
+import time
 from pathlib import Path
 
-# Before jax starts: the tests of one file run on eight devices where the code takes all of them.
-os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8"
+# Before jax starts. What a test compiled, other processes and later runs of the tests load.
 os.environ["JAX_PLATFORMS"] = "cpu"
-# Several tests train the same networks: what one compiled, the others and the other worker processes load.
-if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-    compiled = tempfile.TemporaryDirectory(prefix="compiled-")
-    os.environ["JAX_COMPILATION_CACHE_DIR"] = compiled.name
+os.environ["JAX_COMPILATION_CACHE_DIR"] = str(Path(__file__).parents[1] / ".pytest_cache" / "compiled")
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
 
+import hypothesis
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
+from matplotlib.figure import Figure
 
 from tests import networks
 from tests.prepared import labelled_images, write_prepared
 
 collect_ignore = ["fuzz/guided.py"]  # needs atheris, and runs by hand
+SECONDS_COMPILED = 7 * 24 * 3600
+
+# The same examples each time, whose programs are kept; make test-all draws new ones.
+hypothesis.settings.register_profile("same", derandomize=True)
+hypothesis.settings.load_profile("same")
 
 GOLDEN = Path(__file__).parent / "golden"
+
+
+def pytest_sessionstart(session):
+    """Forgets what was compiled a week ago, so that the folder does not grow for ever."""
+    if not hasattr(session.config, "workerinput"):
+        for file in Path(os.environ["JAX_COMPILATION_CACHE_DIR"]).glob("*"):
+            if file.stat().st_mtime < time.time() - SECONDS_COMPILED:
+                file.unlink(missing_ok=True)
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -52,6 +65,20 @@ def called(monkeypatch, capsys):
         return code, *capsys.readouterr()
 
     return call
+
+
+@pytest.fixture
+def pictures(monkeypatch):
+    """The figures that are saved, by their path."""
+    saved, save = {}, Figure.savefig
+
+    def kept(figure, path, **options):
+        save(figure, path, **options)
+        assert Path(path).read_bytes()[:4] == b"\x89PNG"
+        saved[str(path)] = figure
+
+    monkeypatch.setattr(Figure, "savefig", kept)
+    return saved
 
 
 @pytest.fixture(scope="session")

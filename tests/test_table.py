@@ -1,15 +1,10 @@
-"""One table in four forms, and the pictures."""
+"""One table in four forms."""
 
 import csv
 import io
 import json
 
-import numpy as np
-import pytest
-
-from nncompress_jax.report import plots
 from nncompress_jax.table import Table
-from nncompress_jax.tracing.costs import LayerCost
 
 TABLE = Table(
     "sizes",
@@ -40,20 +35,3 @@ def test_off_a_terminal_nothing_is_cut_short(capsys):
     assert all(f"{10**9 + i:,}" in lines[-2] for i in range(30))
     columns = [line.rstrip().endswith(text) for line, text in ((lines[-4], "column 29"), (lines[-2], "1,000,000,029"))]
     assert columns == [True, True]
-
-
-@pytest.mark.parametrize("classes", [2, 30])
-def test_pictures(tmp_path, classes):
-    names = [f"class {i}" for i in range(classes)]
-    plots.confusion(np.eye(classes, dtype=int) * 5, names, "title", tmp_path / "new" / "confusion.png")
-    rows = [{"model": "m", "quantization": q, "accuracy": 0.5, "bytes": b} for q, b in (("none", 4e6), ("int8", 1e6))]
-    plots.accuracy_by_bytes(rows, "title", tmp_path / "accuracy.png")
-    layers = [
-        LayerCost("Conv_0", "convolution", (1, 8, 8, 4), 112, 6912, 448),
-        LayerCost("BatchNorm_0", "elementwise", (1, 8, 8, 4), 8, 0, 64),
-        LayerCost("Dense_0", "dot", (1, 10), 50, 40, 200),
-    ]
-    plots.network(layers, "title", tmp_path / "network.png")
-    pictures = sorted(path.name for path in tmp_path.rglob("*.png"))
-    assert pictures == ["accuracy.png", "confusion.png", "network.png"]
-    assert all(path.read_bytes()[:4] == b"\x89PNG" for path in tmp_path.rglob("*.png"))

@@ -3,7 +3,7 @@
 import importlib
 import sys
 
-from nncompress_jax.commands import cli
+from nncompress_jax.errors import NotInstalledError, require
 
 VERBS = {
     "train": "trains a network, or goes on where it stopped",
@@ -26,5 +26,10 @@ def main() -> None:
         print(f"error: unknown verb {verb!r}; choose one of {', '.join(VERBS)}", file=sys.stderr)
         sys.exit(2)
     else:
-        module = importlib.import_module(f"nncompress_jax.commands.{verb}")
+        try:
+            require(f"nncompress {verb}", "cv2", "etils", "tyro", extra="train")
+            cli, module = (importlib.import_module(f"nncompress_jax.commands.{name}") for name in ("cli", verb))
+        except NotInstalledError as error:
+            print(f"error: {error}", file=sys.stderr)
+            sys.exit(2)
         cli.run(module.main, module.Options, name=f"nncompress {verb}", flags=sys.argv[2:])

@@ -1,7 +1,6 @@
 """Reading image classification data sets of tensorflow-datasets without TensorFlow; preparing them with it."""
 
 import http.client
-import importlib.util
 import logging
 import threading
 import urllib.error
@@ -15,7 +14,7 @@ from rich.progress import track
 
 from nncompress_jax.data import cache
 from nncompress_jax.data.split import Batch, InMemory
-from nncompress_jax.errors import InputError
+from nncompress_jax.errors import InputError, require
 
 # tensorflow-datasets is imported where it is used: the import takes most of a second, and `digits` needs none of it.
 
@@ -62,8 +61,7 @@ def _prepare(name: str, data_dir: str | None) -> Any:
     builder = tfds.builder(name, data_dir=data_dir, file_format="array_record")
     if not _reachable(builder.info.homepage or "https://www.tensorflow.org/datasets"):
         raise InputError(f"{name}: not prepared under {builder.data_path}, and no network; {_how_to_prepare(name)}")
-    if importlib.util.find_spec("tensorflow") is None:
-        raise InputError(f"{name}: preparing it needs TensorFlow: pip install 'nncompress-jax[prepare]'")
+    require(f"{name}: preparing it", "tensorflow", extra="prepare")
     try:
         builder.download_and_prepare()
     except Exception as error:  # whatever the download, the extraction or the builder raises

@@ -10,7 +10,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from nncompress_jax.errors import InputError
+from nncompress_jax.errors import InputError, require
 from nncompress_jax.models import NAMES
 from nncompress_jax.models.vgg import CONFIGURATIONS
 from nncompress_jax.types import Variables
@@ -34,10 +34,9 @@ def load(path: str | Path, *, model: str | None = None) -> Variables:
     Raises:
       InputError: if torch is not installed, the file is not such a file, or it is of another network.
     """
-    try:
-        import torch
-    except ModuleNotFoundError:
-        raise InputError(f"{path}: reading it needs torch: pip install 'nncompress-jax[torch]'") from None
+    require(f"{path}: reading it", "torch", extra="torch")
+    import torch
+
     try:
         state_dict = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:

@@ -4,6 +4,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from nncompress_jax.errors import require
+
+require("nncompress_jax.report.plots", "matplotlib", extra="train")
+
 import matplotlib
 import matplotlib.patches
 import matplotlib.ticker

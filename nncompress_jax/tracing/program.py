@@ -19,6 +19,9 @@ PRODUCTS = (lax.conv_general_dilated_p, lax.dot_general_p)
 NAMES = ("float_convolution", "integer_convolution", "integer_dot")
 """Our own forms of them, in `ops`, as they stand in a program."""
 
+HELD = "held_for_inputs"
+"""Of `weights.base`, as it stands in a program: its first operand, once inputs are there."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Product:
@@ -92,7 +95,9 @@ def walk(jaxpr: Any, sources: Sequence[Source], repeats: int = 1, scope: str = "
         operands = [source_of(atom) for atom in equation.invars]
         here = f"{scope}/{equation.source_info.name_stack}"
         inner = _inner(equation)
-        if inner:
+        if equation.params.get("name") == HELD:
+            results = operands[:1]
+        elif inner:
             branches = [
                 walk(body, _stable(equation, body, operands[len(operands) - len(body.invars) :]), repeats * times, here)
                 for body, times in inner

@@ -244,9 +244,15 @@ def after_inputs(values: Sequence[Any]) -> list[Any]:
     never = jnp.ravel(inputs)[0] > jnp.inf
 
     def held(part: Any) -> Any:
-        return part ^ never.astype(part.dtype) if jnp.issubdtype(part.dtype, jnp.integer) else part
+        return held_for_inputs(part, never) if jnp.issubdtype(part.dtype, jnp.integer) else part
 
     return [jax.tree.map(held, value) if is_compressed(value) else value for value in values]
+
+
+@jax.jit
+def held_for_inputs(part: Any, never: Any) -> Any:
+    """The integers as they are; under a name, by which `tracing.program` knows that they still come from a weight."""
+    return part ^ never.astype(part.dtype)
 
 
 MATERIALISED = "materialised: "

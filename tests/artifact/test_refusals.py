@@ -181,6 +181,7 @@ print("whole after", count, "kills,", new, "of them with the new file")
 """
 
 
+@pytest.mark.system
 def test_a_killed_save_leaves_a_whole_file(tmp_path):
     """The old one, or the new one."""
     run = subprocess.run(

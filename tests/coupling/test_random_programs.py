@@ -172,10 +172,7 @@ def test_half_of_the_channels(seed):
     keep = half(found, seed)
     cut = found.cut(network.weights, keep)
     outputs = jax.jit(nnc.inject(network))(cut, images)
-    expected = network(nnc.decompress(cut), images)
+    expected = network(without_by_hand(network.weights, found, keep), images)
     tolerance = 1e-4 * float(jnp.abs(expected).max()) + 1e-6
     np.testing.assert_allclose(outputs, expected, atol=tolerance, err_msg=f"{network.drawn}")
-    if "attention" not in network.drawn:  # where channels of data meet, there is no weight to zero
-        by_hand = network(without_by_hand(network.weights, found, keep), images)
-        np.testing.assert_allclose(outputs, by_hand, atol=tolerance, err_msg=f"{network.drawn}")
     assert abs(found.macs(keep) - nnc.cost(network, cut, images).macs) <= 1, network.drawn

@@ -142,7 +142,9 @@ def test_not_prepared_and_no_network(tmp_path, monkeypatch):
 def test_not_prepared_and_no_tensorflow(tmp_path, monkeypatch):
     monkeypatch.setattr(prepared, "_reachable", lambda url: True)
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(nnc.InputError, match="needs TensorFlow: pip install 'nncompress-jax\\[prepare\\]'"):
+    with pytest.raises(
+        nnc.InputError, match="preparing it needs tensorflow: pip install 'nncompress-jax\\[prepare\\]'"
+    ):
         sources.load("cifar10", data_dir=str(tmp_path))
 
 

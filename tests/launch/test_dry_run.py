@@ -9,6 +9,8 @@ import pytest
 
 from tests.launch.cloud import ROOT
 
+pytestmark = pytest.mark.system
+
 GOLDEN = Path(__file__).parent / "golden"
 VERBS = ("create", "setup", "run", "watch", "logs", "delete")
 PLAIN = ["--project=my-project", "--zone=us-west4-a", "--bucket=gs://my-bucket"]

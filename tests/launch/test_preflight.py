@@ -6,6 +6,8 @@ import pytest
 
 from tests.launch.cloud import NAME, QUEUED
 
+pytestmark = pytest.mark.system
+
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="workers run Linux")
 
 

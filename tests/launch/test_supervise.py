@@ -10,6 +10,8 @@ import pytest
 
 from tests.launch.cloud import ROOT, executable, until
 
+pytestmark = pytest.mark.system
+
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="workers run Linux")
 
 # Each start takes the next exit code from a file.

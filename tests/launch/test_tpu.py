@@ -10,6 +10,8 @@ import pytest
 
 from tests.launch.cloud import NAME, QUEUED, ROOT, WORKDIR, until
 
+pytestmark = pytest.mark.system
+
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="workers run Linux")
 
 REMEMBERS = 'printf "%s\\0" "$@" >"$HOME/arguments"'

@@ -11,6 +11,8 @@ import pytest
 
 from tests.launch.cloud import NAME, QUEUED, ROOT, WORKDIR, until
 
+pytestmark = pytest.mark.system
+
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="workers run Linux")
 
 SSH = ("compute", "tpus", "tpu-vm", "ssh")

@@ -123,18 +123,6 @@ def test_mapped_over_examples_and_over_networks():
     np.testing.assert_allclose(jax.vmap(nnc.inject(apply), (0, None))(two, x)[1], expected, rtol=1e-5, atol=1e-5)
 
 
-def test_several_devices():
-    """A batch that is spread over eight devices, weights on each."""
-    mesh = jax.make_mesh((8,), ("data",), (jax.sharding.AxisType.Auto,))
-    share, whole = (jax.sharding.NamedSharding(mesh, jax.P(*axes)) for axes in (("data",), ()))
-    images = jnp.concatenate([IMAGES, -IMAGES])
-    small = nnc.compress(initialized(Block()))
-    apply = jax.jit(nnc.inject(Block().apply))
-    spread = apply(jax.device_put(small, whole), jax.device_put(images, share))
-    assert len(spread.sharding.device_set) == 8
-    np.testing.assert_allclose(spread, apply(small, images), rtol=1e-5, atol=1e-5)
-
-
 def test_without_a_compressed_weight_it_is_the_function_itself():
     def apply(variables, x):
         return float(x.sum()) * variables  # no traced value becomes a float

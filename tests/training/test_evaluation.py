@@ -1,4 +1,4 @@
-"""Every image counts once, whatever the batch and the number of devices."""
+"""Every image counts once, whatever the batch; on several devices: `tests/sharding/test_evaluation.py`."""
 
 import jax
 import jax.numpy as jnp
@@ -23,9 +23,7 @@ def apply(variables, images):
     return images.reshape(len(images), -1) @ variables["params"]["kernel"]
 
 
-@pytest.mark.parametrize("devices", [1, 3, 8])
-@pytest.mark.parametrize("batch_size", [1, 10, 37, 100])
-def test_counts_and_loss(devices, batch_size):
+def check_counts_and_loss(batch_size, devices):
     mesh = data_mesh(jax.devices()[:devices])
     result = evaluate(apply, VARIABLES, SPLIT, scaled, batch_size=batch_size, mesh=mesh)
     logits = np.asarray(apply(VARIABLES, scaled(jnp.asarray(SPLIT.images))), np.float64)
@@ -40,8 +38,7 @@ def test_counts_and_loss(devices, batch_size):
     assert result.images_per_second > 0
 
 
-@pytest.mark.parametrize("devices", [1, 8])
-def test_the_filling_does_not_change_what_is_computed_over_the_batch(devices):
+def check_batches_are_whole(devices):
     """A network that looks at the whole batch gives each batch of 10, and the last of 7, what it would alone."""
 
     def centred(variables, images):
@@ -54,6 +51,18 @@ def test_the_filling_does_not_change_what_is_computed_over_the_batch(devices):
         logits = centred(VARIABLES, scaled(jnp.asarray(SPLIT.images[start : start + 10])))
         correct += int((logits.argmax(1) == SPLIT.labels[start : start + 10]).sum())
     assert result.correct == correct
+
+
+BATCH_SIZES = [1, 10, 37, 100]
+
+
+@pytest.mark.parametrize("batch_size", BATCH_SIZES)
+def test_counts_and_loss(batch_size):
+    check_counts_and_loss(batch_size, devices=1)
+
+
+def test_the_filling_does_not_change_what_is_computed_over_the_batch():
+    check_batches_are_whole(devices=1)
 
 
 def test_nothing_to_test():

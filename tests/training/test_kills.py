@@ -7,6 +7,7 @@ import pytest
 
 from tests.training import kills
 
+pytestmark = pytest.mark.system
 EPOCHS = 6
 
 

@@ -24,10 +24,8 @@ from nncompress_jax.weights.fake_quantized import FakeQuantized
 from nncompress_jax.weights.low_rank import LowRank
 from nncompress_jax.weights.quantized import Quantized
 from nncompress_jax.weights.sparse import Sparse, SparseGroups
+from tests.quick import QUICK
 from tests.weights.cases import INSIDE, OTHERS, PRODUCTS, WEIGHTS, draw
-
-QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
-"""Compiles many small programs in less time."""
 
 
 def magnitudes(weight):
@@ -79,25 +77,24 @@ def test_products(compression):
 
     @functools.partial(jax.jit, compiler_options=QUICK)
     def run(weights, inputs):
-        results = {name: inject(function)(weights[name], inputs[name]) for name, function in functions.items()}
-        expected = {name: function(dense(weights[name]), inputs[name]) for name, function in functions.items()}
-        return results, expected
-
-    @functools.partial(jax.jit, compiler_options=QUICK)
-    def worst(weights, inputs):
-        errors = {}
+        results, plain, worst = {}, {}, {}
         for name, function in functions.items():
             weight, x = weights[name], inputs[name]
+            results[name], plain[name] = inject(function)(weight, x), dense(weight)
             error = made.input_error(jnp.abs(x).max()) * spread(weight)
-            errors[name] = function(magnitudes(weight), jnp.full(x.shape, error))
-        return errors
+            worst[name] = magnitudes(weight), jnp.full(x.shape, error, jnp.float32)
+        return results, plain, worst
 
-    results, expected = run(weights, inputs)
-    bounds = worst(weights, inputs)
-    if "integers" in functions:  # they are not quantized
-        bounds["integers"] = 0.0
+    results, plain, worst = run(weights, inputs)
     for name in functions:
-        check(name, results[name], expected[name], bounds[name] + 2e-5)
+        bound = 0.0 if name == "integers" else of_arrays(name)(*worst[name])  # integers are not quantized
+        check(name, results[name], of_arrays(name)(plain[name], inputs[name]), bound + 2e-5)
+
+
+@functools.cache
+def of_arrays(name):
+    """A product of plain arrays, compiled once for all types."""
+    return jax.jit(PRODUCTS[name][2], compiler_options=QUICK)
 
 
 @pytest.mark.parametrize("compression", WEIGHTS)
@@ -165,9 +162,18 @@ def materialised(function):
     return lambda weights, x: function(jax.tree.map(dense, weights, is_leaf=is_compressed), x)
 
 
-@pytest.mark.parametrize("compression", [name for name in WEIGHTS if name not in VARIANTS])
+DERIVED = [name for name in WEIGHTS if name not in VARIANTS]
+
+
+@pytest.mark.parametrize("compression", DERIVED)
 def test_programs_inside_and_gradients(compression):
-    """Each network's outputs and gradients, of every float part, on one device and sharded over eight."""
+    """On one device; on several: `tests/sharding/test_law.py`."""
+    assert jax.device_count() == 1
+    check_programs_inside_and_gradients(compression, lambda floats, inputs: (floats, inputs))
+
+
+def check_programs_inside_and_gradients(compression, placed):
+    """Each network's outputs and gradients, of every float part, where `placed` puts them."""
     made = WEIGHTS[compression]
     weights, inputs = {"a": made.make(draw((8, 8), 4)), "stacked": made.make(draw((3, 8, 8), 5))}, draw((8, 8), 6)
     floats, rest = eqx.partition(weights, eqx.is_inexact_array)
@@ -181,19 +187,15 @@ def test_programs_inside_and_gradients(compression):
         taken = jax.jacrev(functools.partial(losses, run=run), (0, 1), has_aux=True)
         return jax.jit(taken, compiler_options=QUICK)
 
-    mesh = jax.make_mesh((8,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
-    sharded = jax.device_put(inputs, jax.NamedSharding(mesh, jax.P("data")))
-    whole = jax.device_put(floats, jax.NamedSharding(mesh, jax.P()))
     wanted, expected = derivatives(materialised)(floats, inputs)
-    for arguments in ((floats, inputs), (whole, sharded)):
-        gradients, outputs = derivatives(inject)(*arguments)
-        assert jax.tree.structure(gradients) == jax.tree.structure(wanted)
-        for name in NETWORKS:
-            tolerance = tolerance_of(made, weights["a"], name)
-            got, exact = ((y[name], *jax.tree.leaves(g[name])) for y, g in ((outputs, gradients), (expected, wanted)))
-            for ours, theirs in zip(got, exact, strict=True):
-                size = float(jnp.abs(theirs).max())
-                np.testing.assert_allclose(ours, theirs, atol=tolerance * size + 1e-6, err_msg=name)
+    gradients, outputs = derivatives(inject)(*placed(floats, inputs))
+    assert jax.tree.structure(gradients) == jax.tree.structure(wanted)
+    for name in NETWORKS:
+        tolerance = tolerance_of(made, weights["a"], name)
+        got, exact = ((y[name], *jax.tree.leaves(g[name])) for y, g in ((outputs, gradients), (expected, wanted)))
+        for ours, theirs in zip(got, exact, strict=True):
+            size = float(jnp.abs(theirs).max())
+            np.testing.assert_allclose(ours, theirs, atol=tolerance * size + 1e-6, err_msg=name)
 
 
 def tolerance_of(made, weight, name):

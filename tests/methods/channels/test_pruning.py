@@ -112,10 +112,12 @@ def resnet():
     return ZOO["ResNet"]()
 
 
-@pytest.mark.parametrize("scope", ["layer", "global"])
-@pytest.mark.parametrize("budget", ["macs", "parameters", "keep"])
-@pytest.mark.parametrize("criterion", [criteria.l1, criteria.batch_norm_scale, criteria.random(jax.random.key(0))])
-def test_budgets(budget, scope, criterion):
+BUDGETS = [(criteria.l1, budget, scope) for budget in ("macs", "parameters", "keep") for scope in ("layer", "global")]
+BUDGETS += [(criteria.batch_norm_scale, "macs", "global"), (criteria.random(jax.random.key(0)), "macs", "layer")]
+
+
+@pytest.mark.parametrize(("criterion", "budget", "scope"), BUDGETS)
+def test_budgets(criterion, budget, scope):
     specimen = resnet()
     options = {budget: 0.5, "scope": scope, "criterion": criterion}
     small = cut(specimen.variables, specimen.apply, [specimen.images], **options)

@@ -38,17 +38,17 @@ def eighty(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def on_one(eighty, tmp_path_factory):
-    """The run on eight devices of one process, every checkpoint kept."""
+    """The run on four devices of one process, every checkpoint kept."""
     workdir = tmp_path_factory.mktemp("one") / "run"
     return loop.train(Config(**SETTINGS, data_dir=eighty, workdir=str(workdir), keep_last=EPOCHS))
 
 
 @pytest.fixture
 def start(eighty, tmp_path):
-    """Starts the run on two processes of four devices each; what still runs at the end is killed."""
+    """Starts the run on two processes of two devices each; what still runs at the end is killed."""
     started = []
 
-    def both(workdir, *flags, of_second=(), devices=(4, 4)):
+    def both(workdir, *flags, of_second=(), devices=(2, 2)):
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
@@ -105,6 +105,7 @@ def until_step(pair, workdir, step):
         time.sleep(0.05)
 
 
+@pytest.mark.system
 def test_two_processes_train_as_one(on_one, start, tmp_path):
     workdir = tmp_path / "two"
     pair = start(workdir, "--stream=True")
@@ -117,8 +118,9 @@ def test_two_processes_train_as_one(on_one, start, tmp_path):
     assert np.linalg.norm(ours - theirs) <= 1e-4 * np.linalg.norm(theirs)
 
 
+@pytest.mark.system
 def test_one_that_dies_ends_the_other_and_both_go_on(on_one, start, tmp_path):
-    workdir = at(on_one.workdir, STEPS, tmp_path / "run")  # of eight devices, on two processes of four
+    workdir = at(on_one.workdir, STEPS, tmp_path / "run")  # of four devices, on two processes of two
     pair = start(workdir)
     until_step(pair, workdir, 2 * STEPS)
     pair[1].kill()
@@ -138,7 +140,7 @@ def test_one_that_dies_ends_the_other_and_both_go_on(on_one, start, tmp_path):
     np.testing.assert_allclose(losses(workdir), losses(on_one.workdir), rtol=1e-2)
 
 
-def test_a_checkpoint_of_eight_devices_goes_on_on_one(on_one, eighty, tmp_path, monkeypatch):
+def test_a_checkpoint_of_four_devices_goes_on_on_one(on_one, eighty, tmp_path, monkeypatch):
     workdir = at(on_one.workdir, STEPS, tmp_path / "run")
     monkeypatch.setattr(setup, "data_mesh", lambda: mesh.data_mesh(jax.devices()[:1]))
     run = loop.train(Config(**SETTINGS, data_dir=eighty, workdir=str(workdir)))
@@ -146,6 +148,7 @@ def test_a_checkpoint_of_eight_devices_goes_on_on_one(on_one, eighty, tmp_path, 
     np.testing.assert_allclose(losses(workdir), losses(on_one.workdir), rtol=1e-2)
 
 
+@pytest.mark.system
 def test_the_odd_one_is_named(start, tmp_path):
     pair = start(tmp_path / "run", of_second=["--keep_last=7"])
     assert ends(pair) == [2, 2]
@@ -154,10 +157,11 @@ def test_the_odd_one_is_named(start, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.system
 def test_one_that_has_fewer_devices(start, tmp_path):
-    pair = start(tmp_path / "run", devices=(4, 2))
+    pair = start(tmp_path / "run", devices=(2, 1))
     assert ends(pair) == [2, 2]
-    assert all("devices: process 1 has 2, 1 of 2 processes have 4" in process.log.read_text() for process in pair)
+    assert all("devices: process 1 has 1, 1 of 2 processes have 2" in process.log.read_text() for process in pair)
 
 
 def test_the_odd_one_of_many():
@@ -166,12 +170,14 @@ def test_the_odd_one_of_many():
         processes.compare("code", ["0.1 cd", "0.1 cd", "0.1 ab", "0.1 cd"], "abcd")
 
 
+@pytest.mark.system
 def test_a_folder_that_is_not_shared(start, tmp_path):
     pair = start(tmp_path / "run", of_second=[f"--workdir={tmp_path / 'other'}"])
     assert ends(pair) == [2, 2]
     assert "--workdir: process 1" in pair[1].log.read_text()
 
 
+@pytest.mark.system
 def test_a_platform_that_is_not_there(tmp_path):
     command = [sys.executable, "-m", "tests.training.command", "--model=narrow", f"--workdir={tmp_path / 'run'}"]
     environment = {name: value for name, value in os.environ.items() if name != "JAX_PLATFORMS"}
