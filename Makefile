@@ -70,4 +70,4 @@ test-lowest test-newest:
 
 lock: $(READY)
 	$(BIN)/python -m pip install --quiet uv
-	$(BIN)/uv pip compile --quiet --universal --fork-strategy=fewest --generate-hashes --no-annotate --extra=dev pyproject.toml -o requirements.lock
+	$(BIN)/uv pip compile --quiet --universal --python-version=3.11 --fork-strategy=requires-python --generate-hashes --no-annotate --extra=dev pyproject.toml -o requirements.lock
