@@ -1,31 +1,42 @@
 """Following the channels of weights through a program: which of them meet, and which have to stay.
 
-Operations carry labels along, and tie those that meet: channels that have to be cut together. Labels of channels that
-an operation needs, or of which nothing is known, are held.
+Operations carry labels along, and couple those that meet: channels that have to be cut together. Labels of channels
+that an operation needs, or of which nothing is known, are frozen.
 """
 
+import contextlib
 import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from jax import lax
 
-from nncompress_jax.axes.labels import MIXED_AXES, Mark, axes_of, followed, gathered, simplest, taken_apart
-from nncompress_jax.coupling.labelled import Fill, Marked, filled, read, shared
+from nncompress_jax.axes.places import Places, along, axes_of, move, reshaped, simplest
+from nncompress_jax.axes.rules import COMBINED, RULES, AxisRule, axis_rule
+from nncompress_jax.coupling.labelled import Fill, Labelled, filled, read, shared
+from nncompress_jax.coupling.labels import Found
 from nncompress_jax.coupling.products import Products
-from nncompress_jax.tracing.primitives import PER_DEVICE, branches_of, called_program, scan_operands
+from nncompress_jax.tracing.primitives import (
+    PER_DEVICE,
+    Loop,
+    branches_of,
+    called_program,
+    scan_operands,
+    while_operands,
+)
 from nncompress_jax.tracing.program import PRODUCTS, Source, meet
 from nncompress_jax.weights.channel_pruned_elementwise import ELEMENTWISE
 
+UNKNOWN = "what it does to channels is not known"
+
 
 class Flow(Products):
-    """What was found on the way through a program: labels that are tied, and held, and products."""
+    """What was found on the way through a program: labels that are coupled, and frozen, and products."""
 
-    def run(self, jaxpr: Any, values: Sequence[Marked], repeats: int = 1, scope: str = "") -> list[Marked]:
+    def run(self, jaxpr: Any, values: Sequence[Labelled], repeats: int = 1, scope: str = "") -> list[Labelled]:
         """Through a program, which stands in a scope."""
-        known: dict[Any, Marked] = dict(zip(jaxpr.invars, values, strict=True))
+        known: dict[Any, Labelled] = dict(zip(jaxpr.invars, values, strict=True))
         around = self.here
         for equation in jaxpr.eqns:
             within = f"{scope}/{equation.source_info.name_stack}"
@@ -36,160 +47,180 @@ class Flow(Products):
         self.here = around
         return [read(known, atom) for atom in jaxpr.outvars]
 
-    def step(self, equation: Any, values: list[Marked], repeats: int, scope: str) -> list[Marked]:
+    def step(self, equation: Any, values: list[Labelled], repeats: int, scope: str) -> list[Labelled]:
         """Through one equation."""
-        name, marked = equation.primitive.name, any(value.marks for value in values)
-        source = meet(value.source for value in values)
-        inside = called_program(equation)
         if equation.primitive in PRODUCTS:
             return [self.product(equation, values, repeats)]
-        if name == "scan":
-            return self.scan(equation, values, repeats, scope)
-        if name == "cond":
-            return self.branched(equation, values[1:], repeats, scope)
-        if name == "while":
-            first = equation.params["cond_nconsts"]
-            self.uncut(equation.params["body_jaxpr"].jaxpr, values[first:], repeats, scope)
-        if name in PER_DEVICE:
-            self.uncut(inside.jaxpr, values, repeats, scope)
+        if follow := _WITH_PROGRAMS.get(equation.primitive.name):
+            return follow(self, equation, values, repeats, scope)
+        inside = called_program(equation)
+        if inside and equation.primitive.name in PER_DEVICE:
+            self.run(inside.jaxpr, [Labelled(source=value.source) for value in values], repeats, scope)
         elif inside:
             return self.run(inside.jaxpr, values, repeats, scope)
+        source = meet(value.source for value in values)
         if equation.primitive in ELEMENTWISE:
             return [self.joined(values, source, functools.partial(filled, equation))]
-        if not marked:
-            number = values[0].number if name == "broadcast_in_dim" else None
-            return [Marked(source=source, number=number)] * len(equation.outvars)
-        if name == "concatenate":
-            return [self.concatenated(equation, values, source)]
-        if name == "stack":
-            axis = equation.params["axis"]
-            marks = [tuple(np.expand_dims(mark, axis) for mark in value.marks) for value in values]
-            values = [dataclasses.replace(value, marks=own) for value, own in zip(values, marks, strict=True)]
-            return [self.joined(values, source)]
-        if name == "optimization_barrier":
-            return values
-        if name in ("gather", "dynamic_slice"):
-            return [self.gathered(equation, values, source)]
-        if name == "pad":
-            return [self.padded(equation, values, source)]
         return self.moved(equation, values, source)
 
-    def moved(self, equation: Any, values: Sequence[Marked], source: Source) -> list[Marked]:
-        """Transposed, reshaped, sliced, reduced over axes that are not cut; other operations hold what they take."""
-        name, count = equation.primitive.name, len(equation.outvars)
-        if len(values) != 1:
-            for mark in (mark for value in values for mark in value.marks):
-                self.hold(mark, "what it does to channels is not known")
-            return [Marked(source=source)] * count
-        (value,), shape = values, equation.invars[0].aval.shape
-        results: list[list[tuple[Mark, Fill]]] = [[] for _ in range(count)]
-        for mark, fill in value.pairs:
-            fill = fill if fill == 0 or name not in MIXED_AXES else None
-            mixed = set(MIXED_AXES[name](equation.params)) & set(axes_of(mark)) if name in MIXED_AXES else set()
-            mark = self.divided(mark, mixed | set(taken_apart(name, equation.params, shape)))
-            found = followed(name, equation.params, mark, shape)
-            if found is None:
-                needed = "it needs all channels, as normalization does"
-                self.hold(mark, needed if mixed else "what it does to channels is not known")
-            for result, each in zip(results, found or (), strict=False):
-                if any(set(axes_of(other)) & set(axes_of(each)) for other, _ in result):
-                    self.hold(mark, "it merges them with other channels")
-                elif each.size > 1:
-                    result.append((each, fill))
-                else:
-                    self.hold(each, "it takes one channel on its own")
-        return [Marked.of(result, source) for result in results]
+    def moved(self, equation: Any, values: list[Labelled], source: Source) -> list[Labelled]:
+        """Moved, combined along axes that are not cut; other operations freeze what they take."""
+        name, shapes = equation.primitive.name, [atom.aval.shape for atom in equation.invars]
+        labelled = any(value.labels for value in values)
+        nothing = [Labelled(source=source)] * len(equation.outvars)
+        if not labelled and (not values or values[0].number is None):
+            return nothing
+        if name == "reshape":
+            return [self.reshaped(values[0], shapes[0], equation.params["new_sizes"], source)]
+        if name not in RULES:
+            for labels in (labels for value in values for labels in value.labels):
+                self.freeze(labels, UNKNOWN)
+            return nothing
+        rule = axis_rule(name, equation.params, shapes)
+        if not labelled:
+            number = None if rule.needed else shared(value.number for value in values)
+            return [Labelled(source=source, number=number)] * len(equation.outvars)
+        values = [self.free(i, value, shapes[i], rule) for i, value in enumerate(values)]
+        return [self.placed(rule, result, values, source) for result in range(len(rule.results))]
 
-    def gathered(self, equation: Any, values: Sequence[Marked], source: Source) -> Marked:
-        """Reading at places that are not known: channels of axes that are read whole are still there."""
-        (value, *_), name = values, equation.primitive.name
-        shape, rank = equation.invars[0].aval.shape, equation.outvars[0].aval.ndim
-        results = []
-        for mark, fill in value.pairs:
-            result = gathered(name, equation.params, mark, shape, rank)
-            if result is None:
-                self.hold(mark, "which of them it reads is not known")
+    def free(self, operand: int, value: Labelled, shape: Sequence[int], rule: AxisRule) -> Labelled:
+        """An operand without the labels that a rule freezes."""
+        places = [result[operand] for result in rule.results if result[operand] is not None]
+        lost = set().union(*(each.lost(shape) for each in places if each))
+        pairs: list[tuple[np.ndarray, Fill]] = []
+        for labels, fill in value.pairs:
+            labels = self.divided(labels, lost | rule.needs(operand))
+            if not places:
+                self.freeze(labels, "it reads where they say")
+            elif rule.needs(operand) & set(axes_of(labels)):
+                self.freeze(labels, rule.reason)
             else:
-                results.append((result, fill))
-        for mark in (mark for place in values[1:] for mark in place.marks):
-            self.hold(mark, "it reads where they say")
-        return Marked.of(results, source)
+                pairs.append((labels, fill if fill == 0 or rule.reason != COMBINED else None))
+        return Labelled.of(pairs, value.source) if value.labels else value
 
-    def concatenated(self, equation: Any, values: Sequence[Marked], source: Source) -> Marked:
-        """Along one axis, labels one after the other; operands without any there cannot be cut."""
-        axis = equation.params["dimension"]
-        here = [[mark for mark in value.marks if axis in axes_of(mark)] for value in values]
-        over = {axis}.union(*(axes_of(mark) for marks in here for mark in marks))
-        pieces, others = [], []
-        for atom, value, marks in zip(equation.invars, values, here, strict=True):
-            shape = [size if place in over else 1 for place, size in enumerate(atom.aval.shape)]
-            pieces.append(np.broadcast_to(marks[0] if marks else 0, shape))
-            across = [(mark, fill) for mark, fill in value.pairs if axis not in axes_of(mark)]
-            others.append(Marked.of(across, source) if value.marks else value)
-        rest, own = self.joined(others, source), simplest(np.concatenate(pieces, axis))
-        if not own.any():
-            return rest
-        fill = shared(value.at([axis]) for value, marks in zip(values, here, strict=True) if marks)
-        together = self.joined([rest, Marked((own,), source, (fill,))], source)
-        fills = dict(zip(map(id, (*rest.marks, own)), (*rest.fills, fill if fill == 0 else None), strict=True))
-        return Marked.of([(mark, fills[id(mark)]) for mark in together.marks], source)
+    def placed(self, rule: AxisRule, result: int, values: Sequence[Labelled], source: Source) -> Labelled:
+        """A result: what it shows of each operand, joined; along an axis that operands share, one behind the other."""
+        padding = [] if rule.padding is None else [values[rule.padding]]
+        shown: list[tuple[Places, list[tuple[np.ndarray, Fill]]]] = []
+        whole = [*padding]
+        for value, places in zip(values, rule.results[result], strict=True):
+            if places is None:
+                continue
+            pairs = [(move(labels, places, -1), fill) for labels, fill in value.pairs]
+            for labels in (labels for labels, _ in pairs if labels.size == 1):
+                self.freeze(labels, "it takes one channel on its own")
+            shown.append((places, [pair for pair in pairs if (pair[0] < 0).any()]))
+            rest = [(labels, fill) for labels, fill in pairs if labels.size > 1 and not (labels < 0).any()]
+            whole.append(Labelled.of(rest, source) if value.labels else value)
+        together = self.joined(whole, source)
+        taken: set[int] = set()
+        for axis in sorted(axis for _, pairs in shown for labels, _ in pairs for axis in axes_of(labels)):
+            here = [(places, own) for places, pairs in shown for own in pairs if axis in axes_of(own[0])]
+            if axis in taken or all(places.picked[axis] is None for places, _ in here):
+                continue
+            taken.update(*(axes_of(labels) for _, (labels, _) in here))
+            fill = shared([*(fill for _, (_, fill) in here), *(value.number for value in padding)])
+            together = self.beside(together, self.behind(axis, shown), fill, source)
+        return together
 
-    def padded(self, equation: Any, values: Sequence[Marked], source: Source) -> Marked:
-        """What is padded along marked axes has new labels."""
-        marks = []
-        for mark, fill in values[0].pairs:
-            config = [
-                each if size > 1 else (0, 0, 0)
-                for size, each in zip(mark.shape, equation.params["padding_config"], strict=True)
-            ]
-            spread = np.asarray(lax.pad(mark.astype(np.int32), np.int32(-1), config)).astype(int)
-            spread[spread < 0] = self.new(int((spread < 0).sum()))  # nothing depends on what is padded
-            marks.append((spread, shared([fill, values[1].number])))
-        return Marked.of(marks, source)
+    def behind(self, axis: int, shown: Any) -> np.ndarray:
+        """Labels along an axis that operands share; none can be cut of an operand without any, padding has its own."""
+        pieces = [next((own[0] for own in pairs if axis in axes_of(own[0])), None) for _, pairs in shown]
+        rank = len(shown[0][0].axes)
+        joined = np.full((1,) * rank, -1)
+        for (places, _), piece in zip(shown, pieces, strict=True):
+            there = along(axis, rank, places.picked[axis] >= 0)
+            joined = np.where(there & (True if piece is None else piece >= 0), 0 if piece is None else piece, joined)
+        joined[joined < 0] = self.new(int((joined < 0).sum()))
+        return simplest(joined)
 
-    def uncut(self, jaxpr: Any, values: Sequence[Marked], repeats: int, scope: str) -> None:
-        """Products of a program through which no channels are followed."""
-        self.run(jaxpr, [Marked(source=value.source) for value in values], repeats, scope)
+    def beside(self, value: Labelled, labels: np.ndarray, fill: Fill, source: Source) -> Labelled:
+        """A value that has further labels along one axis; those that stand along other axes, too, are coupled."""
+        if not labels.any():
+            return value
+        fills = dict(zip(map(id, (*value.labels, labels)), (*value.fills, fill if fill == 0 else None), strict=True))
+        together = self.joined([value, Labelled((labels,), source, (fill,))], source)
+        return Labelled.of([(each, fills[id(each)]) for each in together.labels], source)
 
-    def branched(self, equation: Any, values: list[Marked], repeats: int, scope: str) -> list[Marked]:
+    def reshaped(self, value: Labelled, old: Sequence[int], new: Sequence[int], source: Source) -> Labelled:
+        """Along merged or split axes, where no other channels are merged in."""
+        result: list[tuple[np.ndarray, Fill]] = []
+        for labels, fill in value.pairs:
+            moved = simplest(reshaped(labels, old, new))
+            if any(set(axes_of(other)) & set(axes_of(moved)) for other, _ in result):
+                self.freeze(labels, "it merges them with other channels")
+            else:
+                result.append((moved, fill))
+        return dataclasses.replace(Labelled.of(result, source), number=None if value.labels else value.number)
+
+    @contextlib.contextmanager
+    def apart(self) -> Iterator[Found]:
+        """What is found inside is not added to what was found before."""
+        before, self.found = self.found, Found()
+        try:
+            yield self.found
+        finally:
+            self.found = before
+
+    def cond(self, equation: Any, values: list[Labelled], repeats: int, scope: str) -> list[Labelled]:
         """All branches, of which the dearest counts."""
-        results, products = [], []
+        results, found = [], []
         for branch in equation.params["branches"]:
-            counted = len(self.products)
-            results.append(self.run(branch.jaxpr, values, repeats, scope))
-            products.append(self.products[counted:])
-            del self.products[counted:]
-        run = [products[equation.params["branches"].index(branch)] for branch in branches_of(equation)]
-        dearest = max(run, key=lambda each: sum(product.macs for product in each))
-        for each in products:
-            self.products += each if each is dearest else [dataclasses.replace(product, macs=0) for product in each]
+            with self.apart() as each:
+                results.append(self.run(branch.jaxpr, values[1:], repeats, scope))
+            found.append(each)
+        run = [found[equation.params["branches"].index(branch)] for branch in branches_of(equation)]
+        dearest = max(run, key=lambda each: sum(product.macs for product in each.products))
+        for each in found:
+            if each is not dearest:
+                each.products = [dataclasses.replace(product, macs=0) for product in each.products]
+            self.found.add(each)
         return [self.joined(pair, meet(value.source for value in pair)) for pair in zip(*results, strict=True)]
 
-    def scan(self, equation: Any, values: list[Marked], repeats: int, scope: str) -> list[Marked]:
-        """The body, until what it hands on has the marks that it takes."""
-        params = equation.params
-        first, carried = scan_operands(params)
-        last = first + carried
-        rows = []
+    def scan(self, equation: Any, values: list[Labelled], repeats: int, scope: str) -> list[Labelled]:
+        """Nothing is cut of the axes that it walks along."""
+        loop = scan_operands(equation.params)
+        last, rows = sum(loop), []
         for value in values[last:]:
-            for mark in value.marks:
-                if 0 in axes_of(mark):
-                    self.hold(mark, "it walks along them")
-            inner = [(mark[0], fill) for mark, fill in value.pairs if 0 not in axes_of(mark)]
-            rows.append(Marked.of(inner, value.source) if value.marks else value)
-        carry, turns = values[first:last], repeats * params["length"]
-        found: tuple[list[Any], ...] = (self.ties, self.like, self.held, self.inner, self.products)
-        while True:
-            before = [len(each) for each in found]
-            results = self.run(params["jaxpr"].jaxpr, [*values[:first], *carry, *rows], turns, scope)
-            after = [self.joined(pair, meet(v.source for v in pair)) for pair in zip(carry, results, strict=False)]
-            if [(v.fills, v.number, v.source) for v in after] == [(v.fills, v.number, v.source) for v in carry]:
-                break
-            carry = after
-            for each, length in zip(found, before, strict=True):
-                del each[length:]
+            for labels in (labels for labels in value.labels if 0 in axes_of(labels)):
+                self.freeze(labels, "it walks along them")
+            inner = [(labels[0], fill) for labels, fill in value.pairs if 0 not in axes_of(labels)]
+            rows.append(Labelled.of(inner, value.source) if value.labels else value)
+        program, turns = equation.params["jaxpr"].jaxpr, repeats * equation.params["length"]
+        results = self.loop(program, loop, [*values[:last], *rows], turns, scope)
         columns = [
-            dataclasses.replace(value, marks=tuple(mark[None] for mark in value.marks))
-            for value in results[len(carry) :]
+            dataclasses.replace(value, labels=tuple(labels[None] for labels in value.labels))
+            for value in results[loop.carried :]
         ]
-        return [*after, *columns]
+        return [*results[: loop.carried], *columns]
+
+    def while_loop(self, equation: Any, values: list[Labelled], repeats: int, scope: str) -> list[Labelled]:
+        """The body counts once; how often it runs is not known."""
+        params, loop = equation.params, while_operands(equation.params)
+        first = params["cond_nconsts"]
+        results = self.loop(params["body_jaxpr"].jaxpr, loop, values[first:], repeats, scope)
+        with self.apart() as found:
+            self.run(params["cond_jaxpr"].jaxpr, [*values[:first], *results], 0, scope)
+        self.found.add(dataclasses.replace(found, products=[]))
+        return results
+
+    def loop(self, program: Any, loop: Loop, values: Sequence[Labelled], repeats: int, scope: str) -> list[Labelled]:
+        """The body, until what it hands on has the labels that it takes."""
+        last = sum(loop)
+        carry = list(values[loop.constants : last])
+        while True:
+            with self.apart() as found:
+                results = self.run(program, [*values[: loop.constants], *carry, *values[last:]], repeats, scope)
+                after = [self.joined(pair, meet(v.source for v in pair)) for pair in zip(carry, results, strict=False)]
+            if [(v.fills, v.number, v.source) for v in after] == [(v.fills, v.number, v.source) for v in carry]:
+                self.found.add(found)
+                return [*after, *results[loop.carried :]]
+            carry = after
+
+
+_WITH_PROGRAMS: Mapping[str, Callable[..., list[Labelled]]] = {
+    "scan": Flow.scan,
+    "while": Flow.while_loop,
+    "cond": Flow.cond,
+}
+"""By the primitive's name: jax exports few of these primitives."""

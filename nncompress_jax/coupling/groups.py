@@ -12,9 +12,9 @@ import numpy as np
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
-from nncompress_jax.axes.labels import axes_of
+from nncompress_jax.axes.places import axes_of
 from nncompress_jax.coupling.flow import Flow
-from nncompress_jax.coupling.labelled import Marked
+from nncompress_jax.coupling.labelled import Labelled
 from nncompress_jax.errors import InputError
 from nncompress_jax.table import Table
 from nncompress_jax.tree import named_leaves
@@ -113,7 +113,7 @@ class Coupling:
             first, size = self._places[name]
             there[first : first + size] = mask
         return round(
-            sum(macs * float(np.prod([there[mark].mean() for mark in marks])) for macs, marks in self._products)
+            sum(macs * float(np.prod([there[channels].mean() for channels in each])) for macs, each in self._products)
         )
 
     def parameters(self, keep: Mapping[str, np.ndarray]) -> int:
@@ -219,22 +219,22 @@ def coupling(apply: Apply, variables: Any, example: Any, *inputs: Any) -> Coupli
         ) from error
     flow = Flow()
     floats = [jnp.issubdtype(leaf.dtype, jnp.floating) for _, leaf in leaves]
-    marked = [flow.leaf(path, leaf.shape if cut else ()) for (path, leaf), cut in zip(leaves, floats, strict=True)]
-    results = flow.run(program, [*marked, *[Marked()] * (len(program.invars) - len(leaves))])
-    for mark in (mark for value in results for mark in value.marks):
-        flow.hold(mark, "an output of the network")
-    found = _coupling(flow, [(path, value) for (path, _), value in zip(leaves, marked, strict=True)], shape[0])
+    labelled = [flow.leaf(path, leaf.shape if cut else ()) for (path, leaf), cut in zip(leaves, floats, strict=True)]
+    results = flow.run(program, [*labelled, *[Labelled()] * (len(program.invars) - len(leaves))])
+    for labels in (labels for value in results for labels in value.labels):
+        flow.freeze(labels, "an output of the network")
+    found = _coupling(flow, [(path, value) for (path, _), value in zip(leaves, labelled, strict=True)], shape[0])
     return dataclasses.replace(found, _shapes={path: tuple(leaf.shape) for path, leaf in leaves})
 
 
-def _coupling(flow: Flow, leaves: Sequence[tuple[str, Marked]], batch: int) -> Coupling:
-    classes, (roles, turn) = _components(flow.ties, flow.count), _roles(flow)
+def _coupling(flow: Flow, leaves: Sequence[tuple[str, Labelled]], batch: int) -> Coupling:
+    classes, (roles, turn) = _components(flow.found.coupled, flow.count), _roles(flow)
     why: dict[int, str] = {}
-    for labels, reason in flow.held:
+    for labels, reason in flow.found.frozen:
         for channel in np.unique(classes[labels]).tolist():
             why.setdefault(channel, reason)
-    inner = np.isin(np.arange(flow.count), np.concatenate([*flow.inner, []]))
-    axes = [(path, axes_of(mark)[0], mark.ravel()) for path, value in leaves for mark in value.marks]
+    inner = np.isin(np.arange(flow.count), np.concatenate([*flow.found.inner, []]))
+    axes = [(path, axes_of(labels)[0], labels.ravel()) for path, value in leaves for labels in value.labels]
     axes = [(path, axis, labels) for path, axis, labels in axes if not inner[labels].all()]
     # Channels that stand at as many places of the same axes are one group.
     places: dict[int, list[tuple[int, int]]] = {}
@@ -265,16 +265,18 @@ def _coupling(flow: Flow, leaves: Sequence[tuple[str, Marked]], batch: int) -> C
             number_of = np.where(position[classes] >= 0, first + position[classes], number_of)
             starts[name] = (first, len(channels))
             first += len(channels)
-    products = tuple((each.macs // batch, tuple(number_of[mark] for mark in each.marks)) for each in flow.products)
+    products = tuple(
+        (each.macs // batch, tuple(number_of[labels] for labels in each.labels)) for each in flow.found.products
+    )
     free, frozen = (tuple(group for group in groups if bool(group.frozen) == held) for held in (False, True))
     return Coupling(free, frozen, products, starts)
 
 
 def _roles(flow: Flow) -> tuple[np.ndarray, np.ndarray]:
     """For each label, its role, and the turn of the product that computes its channel."""
-    beside = _components(flow.like, flow.count)
-    roles, turn = np.full(flow.count, "vector", object), np.full(flow.count, len(flow.products))
-    for number, product in reversed([*enumerate(flow.products)]):
+    beside = _components(flow.found.same_role, flow.count)
+    roles, turn = np.full(flow.count, "vector", object), np.full(flow.count, len(flow.found.products))
+    for number, product in reversed([*enumerate(flow.found.products)]):
         turn[beside[product.outputs]] = number
         roles[beside[product.inputs]] = "input"
         roles[beside[product.outputs]] = "output"
@@ -288,9 +290,9 @@ def _components(pairs: Sequence[np.ndarray], count: int) -> np.ndarray:
     return connected_components(graph, directed=False)[1]
 
 
-def _name(member: Member, leaves: Sequence[tuple[str, Marked]], taken: set[str]) -> str:
+def _name(member: Member, leaves: Sequence[tuple[str, Labelled]], taken: set[str]) -> str:
     """The weight's path; with the axis, or a number, where that is another group's."""
-    rank = next(value.marks[0].ndim for path, value in leaves if path == member.path)
+    rank = next(value.labels[0].ndim for path, value in leaves if path == member.path)
     name = member.path if member.axis == rank - 1 else f"{member.path}[{member.axis}]"
     names = itertools.chain((name,), (f"{name}#{n}" for n in itertools.count(2)))
     return next(each for each in names if each not in taken)

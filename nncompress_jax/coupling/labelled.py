@@ -9,7 +9,7 @@ import numpy as np
 from jax import lax
 from jax.extend import core
 
-from nncompress_jax.axes.labels import Mark, axes_of
+from nncompress_jax.axes.places import axes_of
 from nncompress_jax.tracing.program import Source
 
 Fill = float | None
@@ -17,48 +17,48 @@ Fill = float | None
 
 
 @dataclasses.dataclass(frozen=True)
-class Marked:
+class Labelled:
     """What is known of a value of the program.
 
     Attributes:
-      marks: of labels, no two on the same axis; along other axes nothing can be cut.
+      labels: arrays that broadcast to the value, no two on the same axis; along other axes nothing can be cut.
       source: the weight alone that it was computed from; None: data; "": constants.
-      fills: for each mark, what the value is where its channels are cut.
-      number: the one value that it has everywhere, if there are no marks and it is known.
+      fills: for each of them, what the value is where its channels are cut.
+      number: the one value that it has everywhere, if there are no labels and it is known.
     """
 
-    marks: tuple[Mark, ...] = ()
+    labels: tuple[np.ndarray, ...] = ()
     source: Source = None
     fills: tuple[Fill, ...] = ()
     number: Fill = None
 
     @staticmethod
-    def of(pairs: Iterable[tuple[Mark, Fill]], source: Source = None) -> "Marked":
-        """With these marks and fills."""
+    def of(pairs: Iterable[tuple[np.ndarray, Fill]], source: Source = None) -> "Labelled":
+        """With these labels and fills."""
         pairs = tuple(pairs)
-        return Marked(tuple(mark for mark, _ in pairs), source, tuple(fill for _, fill in pairs))
+        return Labelled(tuple(labels for labels, _ in pairs), source, tuple(fill for _, fill in pairs))
 
     @property
-    def pairs(self) -> tuple[tuple[Mark, Fill], ...]:
-        """Marks with their fills."""
-        return tuple(zip(self.marks, self.fills, strict=True))
+    def pairs(self) -> tuple[tuple[np.ndarray, Fill], ...]:
+        """Labels with their fills."""
+        return tuple(zip(self.labels, self.fills, strict=True))
 
     def at(self, axes: Iterable[int]) -> Fill:
         """What it is where channels along these axes are cut."""
-        over = [fill for mark, fill in self.pairs if set(axes_of(mark)) & set(axes)]
-        return over[0] if over else None if self.marks else self.number
+        over = [fill for labels, fill in self.pairs if set(axes_of(labels)) & set(axes)]
+        return over[0] if over else None if self.labels else self.number
 
 
-def only(value: Marked, axis: int) -> np.ndarray | None:
+def only(value: Labelled, axis: int) -> np.ndarray | None:
     """Labels along an axis, if they depend on it alone."""
-    return next((mark.ravel() for mark in value.marks if axes_of(mark) == [axis]), None)
+    return next((labels.ravel() for labels in value.labels if axes_of(labels) == [axis]), None)
 
 
-def read(known: Any, atom: Any) -> Marked:
+def read(known: Any, atom: Any) -> Labelled:
     """Of a variable, or of a literal."""
     if not isinstance(atom, core.Literal):
-        return known.get(atom, Marked(source=""))
-    return Marked(source="", number=_number(atom.val) if np.ndim(atom.val) == 0 else None)
+        return known.get(atom, Labelled(source=""))
+    return Labelled(source="", number=_number(atom.val) if np.ndim(atom.val) == 0 else None)
 
 
 def shared(fills: Iterable[Fill]) -> Fill:
@@ -81,4 +81,4 @@ def filled(equation: Any, fills: Sequence[Fill]) -> Fill:
 
 
 def _number(scalar: Any) -> Fill:
-    return None if np.iscomplexobj(scalar) else float(scalar)
+    return (None if scalar else 0.0) if np.iscomplexobj(scalar) else float(scalar)

@@ -17,9 +17,12 @@ from nncompress_jax.tracing.interpreter import Interpreter, Observations, Statis
 from nncompress_jax.tracing.program import Source, Visit, walk
 from nncompress_jax.tree import named_leaves
 from nncompress_jax.types import Apply, Array
-from nncompress_jax.weights import channel_pruned_elementwise, channel_pruned_products, channel_pruned_shapes  # noqa: F401, they register rules
+from nncompress_jax.weights import channel_pruned_elementwise, channel_pruned_products, channel_pruned_shapes, moves
 from nncompress_jax.weights.base import OUTSIDE, CompressedWeight, dense, is_compressed
 from nncompress_jax.weights.channel_pruned import ChannelPruned
+
+for _rules in (moves, channel_pruned_elementwise, channel_pruned_products, channel_pruned_shapes):
+    _rules.register()
 
 
 def inject(apply: Apply, *, fast: bool = False) -> Apply:

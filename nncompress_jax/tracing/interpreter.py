@@ -29,8 +29,17 @@ from nncompress_jax.tracing.primitives import (
 from nncompress_jax.tracing.program import PRODUCTS, Source, holds, meet, stable_sources
 from nncompress_jax.types import Array
 from nncompress_jax.weights.base import bind, dense, is_compressed, on_dense
-from nncompress_jax.weights.channel_pruned import ChannelPruned, conforming, on_fills
+from nncompress_jax.weights.channel_pruned import (
+    ChannelPruned,
+    at,
+    channel_pruned,
+    conforming,
+    cuts_of,
+    is_plain,
+    on_fills,
+)
 from nncompress_jax.weights.channel_pruned_elementwise import ELEMENTWISE
+from nncompress_jax.weights.channels import union
 
 Statistic = Callable[[str, Array], Any]
 
@@ -273,16 +282,24 @@ def _stable(iteration: Callable[..., Any], carry: list[Any], row: Any) -> tuple[
 
     while True:
         after, _ = jax.eval_shape(iteration, carry, row)
-        stable = [x if stays(x, y) else dense(x) for x, y in zip(carry, after, strict=True)]
+        stable = [x if stays(x, y) else _common(x, y) for x, y in zip(carry, after, strict=True)]
         if all(stays(x, y) for x, y in zip(carry, stable, strict=True)):
             break
         carry = stable
 
     def handing_on(carry: list[Any], row: Any) -> tuple[list[Any], Any]:
         after, rest = iteration(carry, row)
-        return [y if stays(x, y) else dense(y) for x, y in zip(carry, after, strict=True)], rest
+        return [y if stays(x, y) else conforming(y, x) for x, y in zip(carry, after, strict=True)], rest
 
     return carry, handing_on
+
+
+def _common(x: Any, y: Any) -> Any:
+    """In the structure of what either has, where both only lack channels that are zero; else dense."""
+    if not (is_plain(x) and is_plain(y)):
+        return dense(x)
+    cuts = tuple(map(union, zip(cuts_of(x), cuts_of(y), strict=True)))
+    return channel_pruned(at(x, cuts), None, cuts)
 
 
 def _no_tangent(x: Array) -> Any:

@@ -2,14 +2,17 @@
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, ClassVar, NoReturn, TypeGuard
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import quax
 from jax import lax
+from jax.typing import ArrayLike
 
+from nncompress_jax.axes.movements import Movement
 from nncompress_jax.errors import InputError
 from nncompress_jax.ops.fast import FAST, has_fast_form
 from nncompress_jax.tree import stored_bytes
@@ -42,6 +45,9 @@ class CompressedWeight(quax.ArrayValue):
       FILE_FIELDS: names of fields in files, where those are others.
       HELD: names of the fields that hold float arrays, or other compressed weights in their place.
       HOLDS: types of those.
+      WHOLE: names of the fields of the logical shape, whose entries move as the weight's do; none: operations that move
+        entries make the array dense.
+      SHARED: names of the fields that broadcast to it, or of which groups of neighbours along an axis share an entry.
       STANDS_ALONE: whether it may be a leaf of variables; else it is a part of other types.
       DTYPES: logical dtypes that it may have.
 
@@ -54,6 +60,8 @@ class CompressedWeight(quax.ArrayValue):
     FILE_FIELDS: ClassVar[Mapping[str, str]] = {}
     HELD: ClassVar[tuple[str, ...]] = ()
     HOLDS: ClassVar[tuple[type, ...]] = ()
+    WHOLE: ClassVar[tuple[str, ...]] = ()
+    SHARED: ClassVar[tuple[str, ...]] = ()
     STANDS_ALONE: ClassVar[bool] = True
     DTYPES: ClassVar[tuple[str, ...]] = FLOATS
 
@@ -63,12 +71,12 @@ class CompressedWeight(quax.ArrayValue):
             TYPES[cls.FILE_NAME or cls.__name__] = cls
 
     @staticmethod
-    def default(primitive: Any, values: Sequence[Any], params: dict[str, Any]) -> Any:
+    def default(primitive: Any, values: Sequence[Any], params: dict[str, Any], reason: str = "") -> Any:
         """What happens where there is no rule: operands take a simpler form, at last the dense one."""
         lowered = [value.lowered() if is_compressed(value) else value for value in after_inputs(values)]
         if any(type(new) is not type(old) for new, old in zip(lowered, values, strict=True)):
             return bind(primitive, lowered, params)
-        return on_dense(primitive, values, params, reason=f"no rule for {primitive}")
+        return on_dense(primitive, values, params, reason=reason or f"no rule for {primitive}")
 
     def materialise(self) -> Any:
         """The dense array; a type without a simpler form has its own."""
@@ -111,6 +119,22 @@ class CompressedWeight(quax.ArrayValue):
         """The same array in parts with a first axis of `length` each, so that `scan` can walk along it."""
         lowered = self.lowered()
         return self.materialise() if lowered is self else lowered.stacked(length)
+
+    def moved(self, movement: Movement) -> Any:
+        """Of which some entries stand in other places; or in words, why its parts cannot go along."""
+        if not self.WHOLE:
+            lowered = self.lowered()
+            return "of parts that do not move with its entries" if lowered is self else lowered.moved(movement)
+        parts = {name: getattr(self, name) for name in (*self.WHOLE, *self.SHARED)}
+        new = {name: moved(part, movement) for name, part in parts.items() if name in self.WHOLE and part is not None}
+        for name in self.SHARED:
+            if parts[name] is not None:
+                new[name] = movement.shared(repeated(parts[name], self.shape, movement.kept))
+        return dataclasses.replace(self, **new)
+
+    def filled(self, where: Any, value: Any) -> Any:
+        """With one value in some places, which broadcast to it."""
+        return jnp.where(where, value, self.materialise())
 
     def held(self) -> tuple[Any, ...]:
         """What stands in the fields of `HELD`, one after the other."""
@@ -215,6 +239,25 @@ def dense(x: Any) -> Any:
     return type(x).materialise(x) if is_compressed(x) else x
 
 
+def is_known_zero(fill: Any) -> bool:
+    """Whether a scalar, or no fill, is zero before the program runs."""
+    return fill is None or (not isinstance(fill, jax.core.Tracer) and not np.any(np.asarray(fill)))
+
+
+def moved(x: Any, movement: Movement) -> Any:
+    """An array, or a weight, of which entries stand in other places: dense, where a weight's parts cannot go along."""
+    result = x.moved(movement) if is_compressed(x) else movement.whole(x)
+    return movement.whole(dense(x)) if isinstance(result, str) else result
+
+
+def repeated(part: Any, shape: Sequence[int], kept: Collection[int] = ()) -> Any:
+    """What groups of neighbours share, once for each of them; not along axes that are kept, nor where all share it."""
+    for axis, (size, whole) in enumerate(zip(part.shape, shape, strict=True)):
+        if 1 < size < whole and axis not in kept:
+            part = jnp.repeat(part, whole // size, axis)
+    return part
+
+
 def bind(primitive: Any, values: Sequence[Any], params: dict[str, Any]) -> Any:
     """Runs a primitive, by the rules of the compressed weights among its operands."""
     if any(map(is_compressed, values)):
@@ -263,6 +306,22 @@ def on_dense(primitive: Any, values: Sequence[Any], params: dict[str, Any], *, r
     """Runs a primitive on materialised operands, all under a named scope that says in the program why."""
     with jax.named_scope(f"{MATERIALISED}{reason}"):
         return run(primitive, [dense(value) for value in after_inputs(values)], params)
+
+
+Rule = Callable[[Any, Sequence[Any], dict[str, Any]], Any]
+"""(primitive, operands, its parameters) -> the result, or in words why it takes operands in a simpler form."""
+
+
+def registered(primitive: Any, kind: type, rule: Rule) -> None:
+    """Makes a rule that of a primitive, for any number of operands: arrays, and one weight of this kind at least."""
+
+    def ruled(*values: ArrayLike | kind, **params: Any) -> Any:  # type: ignore[valid-type]
+        result = rule(primitive, values, params)
+        if not isinstance(result, str):
+            return result
+        return CompressedWeight.default(primitive, values, params, f"{primitive} {result}")
+
+    quax.register(primitive)(ruled)
 
 
 @quax.register(lax.convert_element_type_p)

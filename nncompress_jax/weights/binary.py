@@ -2,7 +2,6 @@
 
 import dataclasses
 import math
-from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
 import equinox as eqx
@@ -13,6 +12,7 @@ from jax import lax
 from jax.core import ShapedArray
 from jax.typing import ArrayLike
 
+from nncompress_jax.axes.contraction import axes_of_product
 from nncompress_jax.ops import ste
 from nncompress_jax.types import Array
 from nncompress_jax.weights.base import CompressedWeight, bind, dense, on_dense, run
@@ -43,6 +43,9 @@ class Binary(_Signs):
 
     Source: Rastegari et al. 2016, "XNOR-Net", sections 3.1 and 3.2.
     """
+
+    WHOLE: ClassVar[tuple[str, ...]] = ("signs",)
+    SHARED: ClassVar[tuple[str, ...]] = ("scale",)
 
     signs: Array | Packed
     scale: Array
@@ -122,27 +125,24 @@ def _quantized(weight: Any, codes: Array, scale: Array, straight: Array | None =
 
 @quax.register(lax.conv_general_dilated_p)
 def _(inputs: ArrayLike, kernel: _Signs, **params: Any) -> Any:
-    outputs = params["dimension_numbers"].rhs_spec[0]
-    summed = [axis for axis in range(kernel.ndim) if axis != outputs]
-    return _product(lax.conv_general_dilated_p, inputs, kernel, summed, (outputs,), params)
+    return _product(lax.conv_general_dilated_p, inputs, kernel, params)
 
 
 @quax.register(lax.dot_general_p)
 def _(inputs: ArrayLike, kernel: _Signs, **params: Any) -> Any:
-    (_, summed), (_, batch) = params["dimension_numbers"]
-    free = [axis for axis in range(kernel.ndim) if axis not in (*summed, *batch)]
-    return _product(lax.dot_general_p, inputs, kernel, summed, free, params)
+    return _product(lax.dot_general_p, inputs, kernel, params)
 
 
-def _product(
-    primitive: Any, inputs: Any, kernel: Any, summed: Sequence[int], free: Sequence[int], params: dict[str, Any]
-) -> Any:
-    """The inputs' magnitudes meet a kernel of equal parts, with one output instead of many (along the `free` axes)."""
+def _product(primitive: Any, inputs: Any, kernel: Any, params: dict[str, Any]) -> Any:
+    """The inputs' magnitudes meet a kernel of equal parts, with one output instead of many."""
     if kernel.inputs != "sign":
         return bind(primitive, (inputs, kernel.lowered()), params)
     if params.get("feature_group_count", 1) != 1 or params.get("batch_group_count", 1) != 1:
         return on_dense(primitive, (inputs, kernel), params, reason="signs of the inputs in a grouped convolution")
-    shape = [1 if axis in free else size for axis, size in enumerate(kernel.shape)]
+    axes = axes_of_product(primitive, params, [inputs.shape, kernel.shape])
+    summed, batch = axes.partners(1), set(axes.places[0])
+    sizes = [*enumerate(zip(axes.places[1], kernel.shape, strict=True))]
+    shape = [size if axis in summed or place in batch else 1 for axis, (place, size) in sizes]
     box = jnp.full(shape, 1 / math.prod(kernel.shape[axis] for axis in summed), inputs.dtype)
     magnitude = run(primitive, (jnp.abs(inputs), box), params)
     return bind(primitive, (ste.sign(inputs), kernel.lowered()), params) * magnitude

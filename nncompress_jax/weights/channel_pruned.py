@@ -9,12 +9,10 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-import quax
 from jax.core import ShapedArray
-from jax.typing import ArrayLike
 
 from nncompress_jax.types import Array
-from nncompress_jax.weights.base import CompressedWeight, dense, is_compressed, on_dense
+from nncompress_jax.weights.base import CompressedWeight, dense, is_compressed, is_known_zero
 from nncompress_jax.weights.channels import Channels, Cuts
 from nncompress_jax.weights.checks import is_array, unexpected
 
@@ -201,29 +199,10 @@ def fill_of(x: Any) -> Any:
     return np.zeros((), x.dtype) if x.fill is None else x.fill
 
 
-Rule = Callable[[Any, Sequence[Any], dict[str, Any]], Any]
-"""(primitive, operands, its parameters) -> the result, or in words why it takes dense operands."""
-
-
-def registered(primitive: Any, rule: Rule) -> None:
-    """Makes a rule that of a primitive, for any number of operands of which one at least is `ChannelPruned`."""
-
-    def ruled(*values: ArrayLike | ChannelPruned, **params: Any) -> Any:
-        result = rule(primitive, values, params)
-        return on_dense(primitive, values, params, reason=result) if isinstance(result, str) else result
-
-    quax.register(primitive)(ruled)
-
-
-def is_known_zero(fill: Any) -> bool:
-    """Whether a scalar, or no fill, is zero before the program runs."""
-    return fill is None or (not isinstance(fill, jax.core.Tracer) and not np.asarray(fill).any())
-
-
 def _read(value: Array, axis: int, own: Channels | None, want: Channels | None, fill: Array | None) -> Array:
     size = value.shape[axis] if own is None else own.size
     want = Channels.of(size, range(size)) if want is None else want
-    places = want.indices if own is None else own.places_of(want)
+    places = want.indices if own is None else own.places_at(want.indices)
     missing = places < 0
     if not missing.any():
         return jnp.take(value, places, axis)

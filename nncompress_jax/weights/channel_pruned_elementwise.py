@@ -8,7 +8,7 @@ import quax
 from jax import lax
 from jax.extend.core.primitives import add_jaxvals_p
 
-from nncompress_jax.weights.base import bind, run
+from nncompress_jax.weights.base import bind, registered, run
 from nncompress_jax.weights.channel_pruned import (
     ChannelPruned,
     at,
@@ -17,15 +17,14 @@ from nncompress_jax.weights.channel_pruned import (
     fill_of,
     has_zeros,
     on_fills,
-    registered,
 )
 from nncompress_jax.weights.channels import Cuts, intersection, union
 
 NAMES = (
-    "abs acos acosh add and asin asinh atan atan2 atanh cbrt ceil clamp copy cos cosh digamma div "
-    "eq erf erf_inv erfc exp exp2 expm1 floor ge gt integer_pow is_finite le lgamma log log1p logistic lt max min mul "
-    "ne neg nextafter not or pow reduce_precision rem round rsqrt select_n sign sin sinh sqrt square stop_gradient "
-    "sub tan tanh xor"
+    "abs acos acosh add and asin asinh atan atan2 atanh cbrt ceil clamp complex conj copy cos cosh digamma div eq "
+    "erf erf_inv erfc exp exp2 expm1 floor ge gt imag integer_pow is_finite le lgamma log log1p logistic lt max "
+    "min mul ne neg nextafter not or pow real reduce_precision rem round rsqrt select_n sign sin sinh sqrt square "
+    "stop_gradient sub tan tanh xor "
 )
 ELEMENTWISE = (add_jaxvals_p, lax.convert_element_type_p, *(getattr(lax, f"{name}_p") for name in NAMES.split()))
 """Operations whose results depend on the operands' entries at the same place alone."""
@@ -46,7 +45,7 @@ def elementwise(primitive: Any, values: Sequence[Any], params: dict[str, Any]) -
     else:
         cuts = _every(union, _there([value for value in values if jnp.ndim(value)]))
         if all(cut is None for cut in cuts):
-            return f"{primitive} with an array that has all channels"
+            return "with an array that has all channels"
         fill = on_fills(lambda *fills: primitive.bind(*map(jnp.asarray, fills), **params), [*map(fill_of, values)])
     return channel_pruned(run(primitive, [at(value, cuts) for value in values], params), fill, cuts)
 
@@ -70,9 +69,11 @@ def _every(combine: Any, cuts: Sequence[Cuts]) -> Cuts:
     return tuple(map(combine, zip(*cuts, strict=True)))
 
 
-for _primitive in ELEMENTWISE:
-    if _primitive is not lax.convert_element_type_p:  # of which every weight has a rule
-        registered(_primitive, elementwise)
+def register() -> None:
+    """Makes this the rule of what lacks channels."""
+    for primitive in ELEMENTWISE:
+        if primitive is not lax.convert_element_type_p:  # of which every weight has a rule
+            registered(primitive, ChannelPruned, elementwise)
 
 
 @quax.register(lax.convert_element_type_p)

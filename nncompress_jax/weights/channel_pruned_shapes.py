@@ -1,8 +1,9 @@
 """Operations that move, reduce or join the entries of what lacks channels."""
 
+import dataclasses
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import jax
@@ -10,8 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from nncompress_jax.axes.labels import Mark, along, axes_of, followed, gathered
-from nncompress_jax.weights.base import bind, dense, run
+from nncompress_jax.axes.movements import Placing, Reading, Reshaping
+from nncompress_jax.axes.places import Places, along, axes_of, reshaped
+from nncompress_jax.axes.rules import RULES, axis_rule
+from nncompress_jax.weights.base import dense, is_known_zero, moved, registered, run
 from nncompress_jax.weights.channel_pruned import (
     ChannelPruned,
     at,
@@ -19,31 +22,58 @@ from nncompress_jax.weights.channel_pruned import (
     cuts_of,
     fill_of,
     has_zeros,
-    is_known_zero,
     on_fills,
-    registered,
 )
 from nncompress_jax.weights.channels import Channels, Cuts, intersection, union
 
+MISSING = "along channels of which some are missing"
 
-def moved(primitive: Any, values: Sequence[Any], params: dict[str, Any]) -> Any:
-    """Transposed, reshaped and the like: the same channels in other places."""
-    (x,) = values
-    if x.is_uniform:
-        result = jax.eval_shape(lambda x: primitive.bind(x, **params), jax.ShapeDtypeStruct(x.shape, x.dtype))
+
+def placed(primitive: Any, values: Sequence[Any], params: dict[str, Any]) -> Any:
+    """Transposed, sliced, padded and the like: the same channels in other places."""
+    x, *padding = values
+    if padding and not (has_zeros(x) and is_known_zero(padding[0])):
+        return "with another value than that of what is missing"
+    rule = axis_rule(primitive.name, params, [jnp.shape(value) for value in values])
+    results = [_placed(x, places) for places, *_ in rule.results if places is not None]
+    return results if primitive.multiple_results else results[0]
+
+
+def _placed(x: ChannelPruned, places: Places) -> Any:
+    cuts: list[Channels | None] = []
+    picked: list[np.ndarray | None] = []
+    for axis, pick in zip(places.axes, places.picked, strict=True):
+        own = x.cuts[axis] if axis is not None else None
+        if own is not None and pick is not None:
+            own, pick = Channels.at((pick >= 0) & own.mask[pick]), own.places_at(pick)
+            pick = pick[pick >= 0]
+        cuts.append(own)
+        picked.append(pick)
+    dropped = {}
+    for axis, place in places.dropped.items():
+        own = x.cuts[axis]
+        dropped[axis] = place if own is None else int(own.places_at(np.array([place]))[0])
+    if -1 in dropped.values():
+        result = jax.eval_shape(Placing(x.shape, places).whole, jax.ShapeDtypeStruct(x.shape, x.dtype))
         return ChannelPruned.uniform(fill_of(x), result.shape)
+    here = dataclasses.replace(places, picked=tuple(picked), dropped=dropped)
+    return channel_pruned(moved(x.values, Placing(x.values.shape, here)), x.fill, tuple(cuts))
+
+
+def reshape(primitive: Any, values: Sequence[Any], params: dict[str, Any]) -> Any:
+    """Where what is left are whole channels of the new axes."""
+    (x,), new = values, params["new_sizes"]
+    if x.is_uniform:
+        return ChannelPruned.uniform(fill_of(x), new)
     masks = [along(axis, x.ndim, cut.mask) for axis, cut in enumerate(x.cuts) if cut is not None]
-    cuts = _product([mask for each in masks for mask in followed(primitive.name, params, each, x.shape) or ()])
+    cuts = _product([reshaped(mask, x.shape, new) for mask in masks])
     if cuts is None:
-        return f"{primitive} that leaves no whole channels"
-    sizes = {"reshape": "new_sizes", "broadcast_in_dim": "shape"}.get(primitive.name)
-    if sizes:
-        whole = zip(params[sizes], cuts, strict=True)
-        params = params | {sizes: tuple(size if cut is None else len(cut) for size, cut in whole)}
-    return channel_pruned(run(primitive, (x.values,), params), x.fill, cuts)
+        return "that leaves no whole channels"
+    sizes = tuple(size if cut is None else len(cut) for size, cut in zip(new, cuts, strict=True))
+    return channel_pruned(moved(x.values, Reshaping(x.values.shape, sizes)), x.fill, cuts)
 
 
-def _product(masks: Sequence[Mark]) -> Cuts | None:
+def _product(masks: Sequence[np.ndarray]) -> Cuts | None:
     """What each axis keeps, where all masks together are the product of one for each axis."""
     rank = masks[0].ndim
     cuts: list[Channels | None] = [None] * rank
@@ -58,39 +88,59 @@ def _product(masks: Sequence[Mark]) -> Cuts | None:
     return tuple(cuts)
 
 
-def sliced(primitive: Any, values: Sequence[Any], params: dict[str, Any]) -> Any:
-    """Along a cut axis, those of the slice that are there."""
-    (x,) = values
-    picks = [
-        slice(*bounds)
-        for bounds in zip(
-            params["start_indices"], params["limit_indices"], params["strides"] or [1] * x.ndim, strict=True
-        )
-    ]
-    return _picked(x, picks)
+def read(primitive: Any, values: Sequence[Any], params: dict[str, Any]) -> Any:
+    """Read at places that only the running program knows, along axes that are whole."""
+    x, *starts = values
+    if not isinstance(x, ChannelPruned) or x.is_uniform:
+        return "at places that lack channels"
+    reading = Reading(x.shape, primitive, [dense(start) for start in starts], params)
+    if any(cut is not None and axis not in reading.kept for axis, cut in enumerate(x.cuts)):
+        return MISSING
+    cuts = tuple(None if axis is None else x.cuts[axis] for axis in reading.places.axes)
+    sizes = tuple(size if cut is None else len(cut) for size, cut in zip(params["slice_sizes"], x.cuts, strict=True))
+    here = dataclasses.replace(reading, shape=tuple(x.values.shape), params=params | {"slice_sizes": sizes})
+    result = moved(x.values, here)
+    if reading.fills:
+        outside, fill = reading.outside()
+        result = jnp.where(outside, fill, dense(result))
+    return channel_pruned(result, x.fill, cuts)
 
 
-def split(primitive: Any, values: Sequence[Any], params: dict[str, Any]) -> Any:
-    """Each piece has those of its channels that are there."""
-    (x,) = values
-    axis, ends = params["axis"], np.cumsum(params["sizes"])
-    before = [slice(None)] * axis
-    return [
-        _picked(x, [*before, slice(end - size, end), *[slice(None)] * (x.ndim - axis - 1)])
-        for size, end in zip(params["sizes"], ends.tolist(), strict=True)
-    ]
+def joined(primitive: Any, values: Sequence[Any], params: dict[str, Any]) -> Any:
+    """Of several arrays: along axes that they share what any has, along those on which they lie behind one another."""
+    rule = axis_rule(primitive.name, params, [jnp.shape(value) for value in values])
+    places = [each for each in rule.results[0] if each is not None]  # those of indices come last
+    if not all(map(has_zeros, filter(lambda value: isinstance(value, ChannelPruned), values))):
+        return "of missing channels that are not zero"
+    uniform = [isinstance(value, ChannelPruned) and value.is_uniform for value in values]
+    if any(_lacks(value, rule.needs(i)) for i, value in enumerate(values) if not uniform[i]):
+        return MISSING
+    cuts: list[Channels | None] = []
+    wanted = [[*cuts_of(value)] for value in values]
+    for axis in range(len(places[0].axes)):
+        pairs = [(i, each.axes[axis], each.picked[axis]) for i, each in enumerate(places)]
+        own = [None if place is None else cuts_of(values[i])[place] for i, place, _ in pairs]
+        if any(picked is not None for *_, picked in pairs):
+            shown = [_shown(cut, picked) for cut, (*_, picked) in zip(own, pairs, strict=True) if picked is not None]
+            cuts.append(Channels.at(np.logical_or.reduce(shown)))
+            continue
+        there = [cut for cut, (i, *_) in zip(own, pairs, strict=True) if not uniform[i]]
+        cuts.append(union(there or own))
+        for i, place, _ in pairs:
+            if place is not None:
+                wanted[i][place] = cuts[-1]
+    results = run(primitive, [dense(at(value, tuple(cut))) for value, cut in zip(values, wanted, strict=True)], params)
+    if primitive.multiple_results:
+        return [channel_pruned(result, None, tuple(cuts)) for result in results]
+    return channel_pruned(results, None, tuple(cuts))
 
 
-def _picked(x: ChannelPruned, picks: Sequence[slice]) -> Any:
-    value, cuts = dense(x.values), list(x.cuts)
-    for axis, (cut, pick) in enumerate(zip(x.cuts, picks, strict=True)):
-        if cut is None:
-            value = value[(slice(None),) * axis + (pick,)]
-        else:
-            there = np.zeros(cut.size, bool)
-            there[pick] = True
-            value, cuts[axis] = jnp.take(value, np.flatnonzero(there[cut.indices]), axis), Channels.at(cut.mask[pick])
-    return channel_pruned(value, x.fill, tuple(cuts))
+def _shown(cut: Channels | None, picked: np.ndarray) -> np.ndarray:
+    return (picked >= 0) & (True if cut is None else cut.mask[picked])
+
+
+def _lacks(x: Any, axes: Collection[int]) -> bool:
+    return any(cuts_of(x)[axis] is not None for axis in axes)
 
 
 def reduced(primitive: Any, values: Sequence[Any], params: dict[str, Any]) -> Any:
@@ -99,9 +149,9 @@ def reduced(primitive: Any, values: Sequence[Any], params: dict[str, Any]) -> An
     name, axes, fill = primitive.name, params["axes"], x.fill
     whole, there = (math.prod(shape[axis] for axis in axes) for shape in (x.shape, x.values.shape))
     if whole != there and name not in ("reduce_sum", "reduce_max", "reduce_min"):
-        return f"{primitive} over channels of which some are missing"
+        return "over channels of which some are missing"
     if name == "reduce_prod" and fill is not None:
-        return "a product of missing channels that are not zero"
+        return "over missing channels that are not zero"
     value = run(primitive, (x.values,), params)
     if name == "reduce_sum" and fill is not None:
         if whole != there:
@@ -114,81 +164,24 @@ def reduced(primitive: Any, values: Sequence[Any], params: dict[str, Any]) -> An
     return channel_pruned(value, fill, tuple(cut for axis, cut in enumerate(x.cuts) if axis not in axes))
 
 
-def windowed(primitive: Any, values: Sequence[Any], params: dict[str, Any]) -> Any:
-    """Pooling and cumulative operations along whole axes: zeros stay zero, and an extreme of equals is the same."""
+def along_others(primitive: Any, values: Sequence[Any], params: dict[str, Any]) -> Any:
+    """Pooled, cumulated, sorted, transformed along whole axes: of zeros zeros, and an extreme of equals is the same."""
     (x,) = values
-    extreme = primitive.name.endswith(("max", "min"))
-    masks = [along(axis, x.ndim, cut.mask) for axis, cut in enumerate(x.cuts) if cut is not None]
-    apart = all(followed(primitive.name, params, mask, x.shape) for mask in masks) and not x.is_uniform
-    if not apart or not (extreme or has_zeros(x)):
-        return f"{primitive} along channels of which some are missing"
-    return channel_pruned(run(primitive, (x.values,), params), x.fill, x.cuts)
+    rule = axis_rule(primitive.name, params, [x.shape])
+    same = primitive.name.endswith(("max", "min", "sort", "top_k"))
+    if x.is_uniform or _lacks(x, rule.needs(0)) or not (same or has_zeros(x)) or primitive.name == "cumlogsumexp":
+        return MISSING
+    if not primitive.multiple_results:
+        return channel_pruned(run(primitive, (x.values,), params), x.fill, x.cuts)
+    first, *others = run(primitive, (x.values,), params)
+    if others:  # which the entries were: of equals, the places differ
+        others = run(primitive, (dense(x),), params)[1:]
+    return [channel_pruned(first, x.fill, x.cuts), *others]
 
 
-def concatenated(primitive: Any, values: Sequence[Any], params: dict[str, Any]) -> Any:
-    """Along an axis, what each operand has; along the others, what any has."""
-    axis = params["dimension"]
-    if not all(has_zeros(value) for value in values if isinstance(value, ChannelPruned)):
-        return "concatenated, with missing channels that are not zero"
-    along_axes = [*zip(*map(cuts_of, values), strict=True)]
-    own = along_axes[axis]
-    cuts = [None if place == axis else union(each) for place, each in enumerate(along_axes)]
-    masks = [np.ones(x.shape[axis], bool) if cut is None else cut.mask for x, cut in zip(values, own, strict=True)]
-    parts = [dense(at(value, (*cuts[:axis], cut, *cuts[axis + 1 :]))) for value, cut in zip(values, own, strict=True)]
-    cuts[axis] = Channels.at(np.concatenate(masks))
-    return channel_pruned(run(primitive, parts, params), None, tuple(cuts))
-
-
-def padded(primitive: Any, values: Sequence[Any], params: dict[str, Any]) -> Any:
-    """With zeros, where zeros are missing: what is padded to a cut axis is missing, too."""
-    x, padding = values
-    if not has_zeros(x) or not is_known_zero(padding):
-        return "padded with another value than that of what is missing"
-    value, cuts, config = dense(x.values), list(x.cuts), list(params["padding_config"])
-    for axis, (cut, (low, high, inner)) in enumerate(zip(x.cuts, config, strict=True)):
-        if cut is not None and cut.size:
-            size = low + high + cut.size + inner * (cut.size - 1)
-            places = cut.indices * (inner + 1) + low
-            inside = (places >= 0) & (places < size)
-            value = jnp.take(value, np.flatnonzero(inside), axis)
-            cuts[axis], config[axis] = Channels.of(size, places[inside]), (0, 0, 0)
-    return channel_pruned(lax.pad(value, padding, config), None, tuple(cuts))
-
-
-def stacked(primitive: Any, values: Sequence[Any], params: dict[str, Any]) -> Any:
-    """Concatenated along a new axis."""
-    shape = jnp.shape(values[0])
-    axes = [axis for axis in range(len(shape) + 1) if axis != params["axis"]]
-    expanded = {"shape": tuple(np.insert(shape, params["axis"], 1).tolist()), "broadcast_dimensions": tuple(axes)}
-    parts = [bind(lax.broadcast_in_dim_p, (value,), expanded | {"sharding": None}) for value in values]
-    return concatenated(lax.concatenate_p, parts, {"dimension": params["axis"]})
-
-
-def unstacked(primitive: Any, values: Sequence[Any], params: dict[str, Any]) -> Any:
-    """Split along an axis that goes."""
-    (x,), axis = values, params["axis"]
-    pieces = split(lax.split_p, values, {"axis": axis, "sizes": (1,) * x.shape[axis]})
-    return [bind(lax.squeeze_p, (piece,), {"dimensions": (axis,)}) for piece in pieces]
-
-
-def gathered_whole(primitive: Any, values: Sequence[Any], params: dict[str, Any]) -> Any:
-    """Read at places that only the running program knows, along axes that are whole."""
-    x, *places = values
-    if not isinstance(x, ChannelPruned) or x.is_uniform:
-        return f"{primitive} at places that lack channels"
-    result = jax.eval_shape(lambda *values: primitive.bind(*values, **params), *map(_shape, values))
-    masks = [along(axis, x.ndim, cut.mask) for axis, cut in enumerate(x.cuts) if cut is not None]
-    found = [gathered(primitive.name, params, mask, x.shape, result.ndim) for mask in masks]
-    cuts = _product([mask for mask in found if mask is not None]) if all(mask is not None for mask in found) else None
-    if cuts is None:
-        return f"{primitive} along channels of which some are missing"
-    sizes = [size if cut is None else len(cut) for size, cut in zip(params["slice_sizes"], x.cuts, strict=True)]
-    read = run(primitive, [dense(value) for value in (x.values, *places)], params | {"slice_sizes": tuple(sizes)})
-    return channel_pruned(read, x.fill, cuts)
-
-
-def _shape(x: Any) -> jax.ShapeDtypeStruct:
-    return jax.ShapeDtypeStruct(jnp.shape(x), jnp.result_type(x))
+def sort(primitive: Any, values: Sequence[Any], params: dict[str, Any]) -> Any:
+    """One array along whole axes; several, by what they have together."""
+    return (along_others if len(values) == 1 else joined)(primitive, values, params)
 
 
 def hinted(primitive: Any, values: Sequence[Any], params: dict[str, Any]) -> Any:
@@ -196,27 +189,21 @@ def hinted(primitive: Any, values: Sequence[Any], params: dict[str, Any]) -> Any
     return list(values) if primitive.multiple_results else values[0]
 
 
-MOVING = (lax.transpose_p, lax.reshape_p, lax.broadcast_in_dim_p, lax.squeeze_p, lax.rev_p, lax.tile_p)
-REDUCING = (
-    *(lax.reduce_sum_p, lax.reduce_max_p, lax.reduce_min_p, lax.reduce_prod_p, lax.reduce_and_p, lax.reduce_or_p),
-    *(lax.argmax_p, lax.argmin_p),
-)
-ALONG = (
-    *(lax.reduce_window_max_p, lax.reduce_window_min_p, lax.reduce_window_sum_p),
-    *(lax.cumsum_p, lax.cumprod_p, lax.cummax_p, lax.cummin_p),
-)
-for _rule, _primitives in {
-    moved: MOVING,
-    sliced: (lax.slice_p,),
-    split: (lax.split_p,),
-    reduced: REDUCING,
-    windowed: ALONG,
-    concatenated: (lax.concatenate_p,),
-    padded: (lax.pad_p,),
-    stacked: (getattr(lax, "stack_p", None),),  # not of the oldest jax
-    unstacked: (getattr(lax, "unstack_p", None),),
-    gathered_whole: (lax.gather_p, lax.dynamic_slice_p),
-    hinted: (lax.optimization_barrier_p, lax.sharding_constraint_p),
-}.items():
-    for _primitive in filter(None, _primitives):
-        registered(_primitive, _rule)
+SPECIAL = {
+    "reshape": reshape,
+    "sort": sort,
+    **dict.fromkeys(("gather", "dynamic_slice"), read),
+    **dict.fromkeys(("concatenate", "stack", "dynamic_update_slice"), joined),
+    **dict.fromkeys(("sharding_constraint", "optimization_barrier"), hinted),
+    **{name: reduced for name in RULES if name.startswith(("reduce_", "arg")) and "window" not in name},
+    **{name: along_others for name in RULES if name.startswith(("reduce_window", "cum")) or name in ("top_k", "fft")},
+}
+"""By the primitive's name; the others that have a rule for their axes move entries to places that are known."""
+
+
+def register() -> None:
+    """Makes these rules those of what lacks channels."""
+    for name in {"reshape", *RULES}:
+        primitive = getattr(lax, f"{name}_p", None)  # not all are of the oldest jax
+        if primitive is not None:
+            registered(primitive, ChannelPruned, SPECIAL.get(name, placed))

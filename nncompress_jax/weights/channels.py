@@ -56,11 +56,11 @@ class Channels:
     def __repr__(self) -> str:
         return f"{len(self)} of {self.size}"
 
-    def places_of(self, others: "Channels") -> np.ndarray:
-        """[len(others)] places of these among the own ones; -1 for those that are not there."""
-        places = np.full(self.size, -1)
-        places[self.indices] = np.arange(len(self))
-        return places[others.indices]
+    def places_at(self, places: np.ndarray) -> np.ndarray:
+        """[n] of these places, where each stands among the own ones; -1 for those that are not there, and for -1."""
+        found = np.full(self.size + 1, -1)
+        found[self.indices] = np.arange(len(self))
+        return found[places]
 
     def to_dict(self) -> dict[str, Any]:
         """What JSON can hold; the mask as hexadecimal digits, the first place in the highest bit."""

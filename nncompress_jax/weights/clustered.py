@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax.core import ShapedArray
 
+from nncompress_jax.axes.movements import Movement
 from nncompress_jax.types import Array
 from nncompress_jax.weights.base import CompressedWeight, dense
 from nncompress_jax.weights.checks import is_array, unexpected
@@ -28,6 +29,7 @@ class Clustered(CompressedWeight):
     """
 
     TRAINS: ClassVar[tuple[str, ...]] = ("codebook",)
+    WHOLE: ClassVar[tuple[str, ...]] = ("codes",)
 
     codebook: Array
     codes: Array | CompressedWeight
@@ -42,6 +44,10 @@ class Clustered(CompressedWeight):
             return self.codebook[codes].astype(self.dtype_name)
         values = jnp.take_along_axis(self.codebook, codes.reshape(-1, codes.shape[-1]), axis=0)
         return values.reshape(codes.shape).astype(self.dtype_name)
+
+    def moved(self, movement: Movement) -> Any:
+        own = self.codebook.ndim == 2 and not movement.keeps_last
+        return "a codebook for each output channel" if own else super().moved(movement)
 
     def check_parts(self) -> str | None:
         if wrong := check_codes(self.codes, "uint8"):

@@ -13,10 +13,12 @@ from jax import lax
 from jax.core import ShapedArray
 from jax.typing import ArrayLike
 
+from nncompress_jax.axes.movements import Movement, Placing, Reading
+from nncompress_jax.axes.places import Places
 from nncompress_jax.ops.algorithms import channels_last
 from nncompress_jax.ops.conv import Layout
 from nncompress_jax.types import Array
-from nncompress_jax.weights.base import CompressedWeight, dense, is_compressed, on_dense, run
+from nncompress_jax.weights.base import CompressedWeight, dense, is_compressed, moved, on_dense, run
 from nncompress_jax.weights.clustered import Clustered
 from nncompress_jax.weights.fake_quantized import FakeQuantized
 from nncompress_jax.weights.quantized import Quantized
@@ -57,6 +59,16 @@ class LowRank(CompressedWeight):
 
     def materialise(self) -> Array:
         return functools.reduce(_joined, map(dense, self.factors)).astype(self.dtype_name)
+
+    def moved(self, movement: Movement) -> Any:
+        """A matrix is transposed by its factors; rows that are read are those of the first, times the others."""
+        if isinstance(movement, Placing) and movement.places == Places((1, 0), (None, None)):
+            return transposed(self)
+        if isinstance(movement, Reading) and self.ndim == 2 and movement.keeps_last:
+            first, *others = self.factors
+            rows = dense(moved(first, movement))
+            return functools.reduce(jnp.matmul, map(dense, others), rows).astype(self.dtype_name)
+        return super().moved(movement)
 
     def update_ranges(self, seen: Sequence[Any]) -> "LowRank":
         """The inputs meet the first factor."""
@@ -150,13 +162,6 @@ def _(kernel: LowRank, inputs: ArrayLike, **params: Any) -> Any:
     numbers = ((inputs_axes, kernel_axes), ((), ()))
     outputs = run(lax.dot_general_p, (inputs, kernel), params | {"dimension_numbers": numbers})
     return jnp.moveaxis(outputs, -1, 0)
-
-
-@quax.register(lax.transpose_p)
-def _(weight: LowRank, *, permutation: tuple[int, ...]) -> Any:
-    if permutation != (1, 0):
-        return on_dense(lax.transpose_p, (weight,), {"permutation": permutation}, reason="transposed")
-    return transposed(weight)
 
 
 def transposed(weight: LowRank) -> LowRank:

@@ -1,5 +1,6 @@
 """Codes of few bits, several to a byte: a part of other types."""
 
+import dataclasses
 from typing import Any, ClassVar
 
 import equinox as eqx
@@ -7,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import ShapedArray
 
+from nncompress_jax.axes.movements import Movement
 from nncompress_jax.ops.packing import pack, unpack
 from nncompress_jax.types import Array
 from nncompress_jax.weights.base import CompressedWeight
@@ -39,6 +41,12 @@ class Packed(CompressedWeight):
     def materialise(self) -> Array:
         codes = unpack(self.parts, self.bits, self.size_last).astype(self.dtype_name)
         return codes + jnp.asarray(self.lowest, self.dtype_name)
+
+    def moved(self, movement: Movement) -> Any:
+        """Bytes move as codes do, where the last axis stays the last."""
+        if not movement.keeps_last:
+            return "several codes to a byte along the last axis"
+        return dataclasses.replace(self, parts=movement.whole(self.parts))
 
     def check_parts(self) -> str | None:
         parts, bits, last = self.parts, self.bits, self.size_last

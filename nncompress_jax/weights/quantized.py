@@ -2,21 +2,24 @@
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import equinox as eqx
 import jax.numpy as jnp
+import numpy as np
 import quax
 from jax import lax
 from jax.core import ShapedArray
 from jax.typing import ArrayLike
 
-from nncompress_jax.axes.labels import runs
+from nncompress_jax.axes.contraction import axes_of_product
+from nncompress_jax.axes.movements import Movement, Placing
+from nncompress_jax.axes.rules import axis_rule
 from nncompress_jax.ops import int8, quantizer
 from nncompress_jax.ops.integer import LONGEST_SUM
 from nncompress_jax.types import Array
-from nncompress_jax.weights.base import CompressedWeight, after_inputs, dense, on_dense
+from nncompress_jax.weights.base import CompressedWeight, after_inputs, bind, dense, is_known_zero, on_dense, repeated
 from nncompress_jax.weights.checks import is_array, unexpected
 from nncompress_jax.weights.packed import check_codes
 
@@ -45,6 +48,8 @@ class Quantized(CompressedWeight):
     """
 
     FILE_FIELDS: ClassVar[Mapping[str, str]] = {"input_scale": "input_step"}
+    WHOLE: ClassVar[tuple[str, ...]] = ("codes", "straight")
+    SHARED: ClassVar[tuple[str, ...]] = ("scale", "zero_point")
 
     codes: Array | CompressedWeight
     scale: Array
@@ -62,8 +67,8 @@ class Quantized(CompressedWeight):
             return self.straight.astype(self.dtype_name)
         codes = dense(self.codes)
         if self.zero_point is not None:
-            codes = codes.astype(jnp.float32) - _spread(self.zero_point, codes.shape)
-        return (codes * _spread(self.scale, codes.shape)).astype(self.dtype_name)
+            codes = codes.astype(jnp.float32) - repeated(self.zero_point, codes.shape)
+        return (codes * repeated(self.scale, codes.shape)).astype(self.dtype_name)
 
     def stacked(self, length: int) -> "Quantized":
         """Scales that the first axis shares are repeated along it."""
@@ -76,6 +81,23 @@ class Quantized(CompressedWeight):
             if zero_point is None
             else jnp.broadcast_to(zero_point, (length, *zero_point.shape[1:])),
         )
+
+    def moved(self, movement: Movement) -> Any:
+        """A scale of the inputs for each entry along the first axis, as of stacked layers, stays with its layer."""
+        weight, scales = super().moved(movement), self.input_scale
+        if isinstance(weight, str) or scales is None or not scales.ndim:
+            return weight
+        scales = movement.shared(scales.reshape(-1, *[1] * (self.ndim - 1)))
+        if scales.size > 1 and scales.size != scales.shape[0]:
+            return "scales of the inputs for several layers"
+        return dataclasses.replace(weight, input_scale=scales.reshape(-1 if scales.size > 1 else ()))
+
+    def filled(self, where: Any, value: Any) -> Any:
+        """Zero and NaN are scales, too."""
+        if value != 0 and not np.isnan(value):
+            return super().filled(where, value)
+        straight = None if self.straight is None else jnp.where(where, value, self.straight)
+        return dataclasses.replace(self, scale=jnp.where(where, value, self.scale), straight=straight)
 
     def check_parts(self) -> str | None:
         if wrong := check_codes(self.codes, "int8"):
@@ -105,14 +127,6 @@ def shared_axes(x: Array, axes: Sequence[int]) -> tuple[int, ...]:
     """All axes of an array but those along which its scale varies; a vector has one scale."""
     varying = {axis % x.ndim for axis in axes} if x.ndim > 1 else set()
     return tuple(axis for axis in range(x.ndim) if axis not in varying)
-
-
-def _spread(part: Array, shape: tuple[int, ...]) -> Array:
-    """What groups share, repeated for each of their entries; what a whole axis shares is left to broadcasting."""
-    for axis, (size, whole) in enumerate(zip(part.shape, shape, strict=True)):
-        if 1 < size < whole:
-            part = jnp.repeat(part, whole // size, axis)
-    return part
 
 
 def _operands(
@@ -157,9 +171,7 @@ def _operands(
 
 @quax.register(lax.conv_general_dilated_p)
 def _(inputs: ArrayLike, kernel: Quantized, **params: Any) -> Any:
-    _, channels, *space = params["dimension_numbers"].rhs_spec
-    ungrouped = params["feature_group_count"] == 1
-    pairs = {channels: params["dimension_numbers"].lhs_spec[1] if ungrouped else None, **dict.fromkeys(space)}
+    pairs = axes_of_product(lax.conv_general_dilated_p, params, [jnp.shape(inputs), kernel.shape]).partners(1)
     operands = _operands(kernel, inputs, pairs) if params["batch_group_count"] == 1 else "batch groups"
     if isinstance(operands, str):
         return on_dense(lax.conv_general_dilated_p, (inputs, kernel), params, reason=operands)
@@ -168,8 +180,8 @@ def _(inputs: ArrayLike, kernel: Quantized, **params: Any) -> Any:
 
 @quax.register(lax.dot_general_p)
 def _(inputs: ArrayLike, kernel: Quantized, **params: Any) -> Any:
-    (inputs_axes, kernel_axes), _ = params["dimension_numbers"]
-    operands = _operands(kernel, inputs, dict(zip(kernel_axes, inputs_axes, strict=True)))
+    pairs = axes_of_product(lax.dot_general_p, params, [jnp.shape(inputs), kernel.shape]).partners(1)
+    operands = _operands(kernel, inputs, pairs)
     if isinstance(operands, str):
         return on_dense(lax.dot_general_p, (inputs, kernel), params, reason=operands)
     return int8.contract(*operands, **params)
@@ -178,11 +190,8 @@ def _(inputs: ArrayLike, kernel: Quantized, **params: Any) -> Any:
 @quax.register(lax.dot_general_p)
 def _(kernel: Quantized, inputs: ArrayLike, **params: Any) -> Any:
     (kernel_axes, inputs_axes), (kernel_batch, inputs_batch) = params["dimension_numbers"]
-    operands = _operands(kernel, inputs, dict(zip(kernel_axes, inputs_axes, strict=True)))
-    if isinstance(operands, str):
-        return on_dense(lax.dot_general_p, (kernel, inputs), params, reason=operands)
     numbers = ((inputs_axes, kernel_axes), (inputs_batch, kernel_batch))
-    outputs = int8.contract(*operands, **(params | {"dimension_numbers": numbers}))
+    outputs = bind(lax.dot_general_p, (inputs, kernel), params | {"dimension_numbers": numbers})
     batch = len(kernel_batch)
     free = kernel.ndim - len(kernel_axes) - batch
     return jnp.moveaxis(outputs, range(outputs.ndim - free, outputs.ndim), range(batch, batch + free))
@@ -212,64 +221,9 @@ def _scaled(primitive: Any, weight: Quantized, factor: Any, params: dict[str, An
     return dataclasses.replace(weight, scale=primitive.bind(weight.scale, factor, **params), straight=straight)
 
 
-@quax.register(lax.transpose_p)
-def _(weight: Quantized, *, permutation: tuple[int, ...]) -> Quantized:
-    return _moved(weight, lambda part: lax.transpose(part, permutation))
-
-
-@quax.register(lax.squeeze_p)
-def _(weight: Quantized, *, dimensions: tuple[int, ...]) -> Quantized:
-    return _moved(weight, lambda part: lax.squeeze(part, dimensions))
-
-
-@quax.register(lax.rev_p)
-def _(weight: Quantized, *, dimensions: tuple[int, ...]) -> Quantized:
-    return _moved(weight, lambda part: lax.rev(part, dimensions))
-
-
-@quax.register(lax.broadcast_in_dim_p)
-def _(weight: Quantized, *, shape: tuple[int, ...], broadcast_dimensions: tuple[int, ...], **_: Any) -> Quantized:
-    def spread(part: Array) -> Array:
-        places = dict(zip(broadcast_dimensions, part.shape, strict=True))
-        return lax.broadcast_in_dim(part, [places.get(axis, 1) for axis in range(len(shape))], broadcast_dimensions)
-
-    return _changed(weight, lambda codes: lax.broadcast_in_dim(codes, shape, broadcast_dimensions), spread)
-
-
-@quax.register(lax.reshape_p)
-def _(weight: Quantized, *, new_sizes: tuple[int, ...], dimensions: Any, **params: Any) -> Any:
-    """Scales that a merged or split run of axes shares stay one; others are repeated along the run."""
-    if not weight.size:
-        params = {"new_sizes": new_sizes, "dimensions": dimensions, **params}
-        return on_dense(lax.reshape_p, (weight,), params, reason="reshaped without entries")
-
-    def reshape(part: Array) -> Array:
-        part, shape = _spread(part, weight.shape), []
-        for old, new in runs(weight.shape, new_sizes):
-            shared = math.prod(part.shape[axis] for axis in old) == 1
-            shape += [1 if shared else new_sizes[axis] for axis in new]
-            if not shared:
-                repeated = [weight.shape[axis] if axis in old else size for axis, size in enumerate(part.shape)]
-                part = jnp.broadcast_to(part, repeated)
-        return part.reshape(shape)
-
-    return _changed(weight, lambda codes: lax.reshape(codes, new_sizes), reshape)
-
-
-def _moved(weight: Quantized, move: Callable[[Array], Array]) -> Quantized:
-    return _changed(weight, move, move)
-
-
-def _changed(weight: Quantized, whole: Callable[[Array], Array], shared: Callable[[Array], Array]) -> Quantized:
-    """`whole` is for parts of the logical shape, `shared` for those of the scale's."""
-
-    def maybe(change: Callable[[Array], Array], part: Array | None) -> Array | None:
-        return None if part is None else change(part)
-
-    return dataclasses.replace(
-        weight,
-        codes=whole(dense(weight.codes)),
-        scale=shared(weight.scale),
-        zero_point=maybe(shared, weight.zero_point),
-        straight=maybe(whole, weight.straight),
-    )
+@quax.register(lax.pad_p)
+def _(weight: Quantized, padding: ArrayLike, **params: Any) -> Any:
+    if weight.zero_point is not None or not is_known_zero(padding):
+        return on_dense(lax.pad_p, (weight, padding), params, reason="padded with what its codes do not stand for")
+    rule = axis_rule("pad", params, [weight.shape, ()])
+    return weight.moved(Placing(weight.shape, rule.places()))

@@ -73,6 +73,18 @@ def blurred(y, _):
     )[0]
 
 
+def cached(y, weights):
+    """Attention over keys and values that a loop writes, one after the other."""
+
+    def turn(i, caches):
+        row = y[i][None]
+        new = row @ weights["keys"], row @ weights["values"]
+        return tuple(jax.lax.dynamic_update_slice(cache, one, (i, 0)) for cache, one in zip(caches, new, strict=True))
+
+    keys, values = jax.lax.fori_loop(0, 5, turn, (jnp.zeros((5, 6)), jnp.zeros((5, 8))))
+    return jax.nn.softmax(y @ weights["queries"] @ keys.T) @ values
+
+
 def constrained(y, _):
     mesh = jax.sharding.Mesh(jax.devices()[:1], "data")
     sharding = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("data"))
@@ -146,8 +158,50 @@ BETWEEN = {
     "blurred": (blurred, {}, [8], ""),
     "constrained": (constrained, {}, [8], ""),
     "divided by norms": (lambda y, w: y @ (w["c"] / jnp.linalg.norm(w["c"], axis=0)), {"c": draw(8, 8)}, [8], ""),
-    "complex": (lambda y, _: jnp.fft.fft(y * 1j, axis=0).imag, {}, [], "fft: what it does to channels is not known"),
-    "sorted": (lambda y, _: jnp.sort(y, -1), {}, [], "sort: what it does to channels is not known"),
+    "frequencies of rows": (
+        lambda y, _: jnp.fft.fft(y * 1j, axis=0).imag + jnp.fft.rfft(y, axis=0).real[:1],
+        {},
+        [8],
+        "",
+    ),
+    "frequencies of channels": (
+        lambda y, _: jnp.fft.fft(y, axis=-1).real,
+        {},
+        [],
+        "fft: it needs all channels, as normalization does",
+    ),
+    "rows in order": (
+        lambda y, _: jnp.sort(y, 0) + jax.lax.top_k(y.T, 2)[0].T[:1] + jnp.cumsum(y, 0) + jax.lax.cummax(y, 0),
+        {},
+        [8],
+        "",
+    ),
+    "rows in the order of a layer": (
+        lambda y, w: jax.lax.sort((y, jnp.sin(y @ w["c"])), dimension=0, num_keys=1)[1],
+        {"c": draw(8, 8)},
+        [8],
+        "",
+    ),
+    "sorted": (lambda y, _: jnp.sort(y, -1), {}, [], "sort: it needs all channels, as normalization does"),
+    "inverted": (
+        lambda y, _: jnp.linalg.qr(y)[0] @ jnp.ones((5, 8)),
+        {},
+        [],
+        "qr: what it does to channels is not known",
+    ),
+    "a cache of keys": (cached, {"keys": draw(8, 6), "queries": draw(8, 6), "values": draw(8, 8)}, [8, 8, 6], ""),
+    "written over": (
+        lambda y, w: jax.lax.dynamic_update_slice(y, y[:, :3] @ w["c"], (0, 2)),
+        {"c": draw(3, 3)},
+        [],
+        "dynamic_update_slice: where it writes is not known",
+    ),
+    "looped with products": (
+        lambda y, w: jax.lax.fori_loop(0, w["turns"], lambda _, y: jnp.tanh(y @ w["c"] @ w["d"]) + y, y),
+        {"turns": jnp.array(3), "c": draw(8, 6), "d": draw(6, 8)},
+        [8, 6],
+        "",
+    ),
     "normalized": (
         lambda y, _: jax.nn.softmax(y, -1),
         {},
@@ -159,7 +213,7 @@ BETWEEN = {
         lambda y, _: jax.lax.while_loop(lambda y: y.sum() < 0, lambda y: y + 1, y),
         {},
         [],
-        "while: what it does to channels is not known",
+        "reduce_sum: it needs all channels, as normalization does",
     ),
     "products with itself that are not zero": (
         lambda y, _: (jax.nn.elu(y) + 1) @ (jax.nn.elu(y) + 1).T @ jnp.ones((5, 8)),

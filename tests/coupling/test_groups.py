@@ -159,4 +159,4 @@ def test_the_table_says_why(capsys):
     out = capsys.readouterr().out
     assert "0 groups of channels can be cut, 4 cannot" in out
     assert repr(found) in out
-    assert re.search(r"a +8 +1 +1 +0 +sort: what it does to channels is not known", out)
+    assert re.search(r"a +8 +1 +1 +0 +sort: it needs all channels, as normalization does", out)

@@ -20,7 +20,7 @@ def test_equal_channels_are_one_object():
     for again in (copy.deepcopy(some), pickle.loads(pickle.dumps(some)), Channels.from_dict(some.to_dict())):
         assert again is some
     assert some.to_dict() == {"size": 9, "mask": "4880"}
-    assert some.places_of(Channels.of(9, [0, 4, 8])).tolist() == [-1, 1, 2]
+    assert some.places_at(np.array([0, 4, 8])).tolist() == [-1, 1, 2]
     assert repr(some) == "3 of 9"
 
 
@@ -58,8 +58,8 @@ def test_what_it_is():
 
 def test_an_operation_without_a_rule_is_named():
     weight = {"k": ChannelPruned(jnp.ones((3, 2)), None, (None, Channels.of(5, [1, 3])))}
-    (row,) = nnc.explain(lambda w, x: x @ jnp.sort(w["k"], -1), weight, jnp.ones((2, 3))).rows()
-    assert row["runs"] == "materialised: no rule for sort"
+    (row,) = nnc.explain(lambda w, x: x @ jax.lax.linalg.qr(w["k"])[0], weight, jnp.ones((2, 3))).rows()
+    assert row["runs"] == "materialised: no rule for qr"
 
 
 def test_what_is_padded_with_zeros_lacks_more_of_them():

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nncompress_jax.axes.labels import along
+from nncompress_jax.axes.places import along
 from nncompress_jax.coupling.groups import Coupling, Group, coupling
 from nncompress_jax.errors import InputError
 from nncompress_jax.methods.channels.criteria import Criterion, by_path, contributions, l1

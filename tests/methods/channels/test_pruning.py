@@ -10,7 +10,7 @@ import pytest
 
 import nncompress_jax as nnc
 from nncompress_jax import criteria, models
-from nncompress_jax.axes.labels import along
+from nncompress_jax.axes.places import along
 from nncompress_jax.methods.selection import LeftAlone
 from nncompress_jax.models.vgg import configuration
 from nncompress_jax.tree import named_leaves
