@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import jax
 import numpy as np
 from jax import lax
 
@@ -15,7 +16,7 @@ class Axes:
     Attributes:
       places: for each operand, the number of each axis; those that meet have the same.
       results: numbers of the result's axes, in its order; the others are summed over, or groups stand along them.
-      windows: for each operand, its own axes along which a window slides.
+      windows: for each operand, its own axes along which a window slides, or of which data choose a place.
     """
 
     places: tuple[tuple[int, ...], tuple[int, ...]]
@@ -34,19 +35,40 @@ class Axes:
         return {axis: partner for axis, partner in pairs.items() if own[axis] not in self.results}
 
 
+def _ragged_dot() -> Any:
+    """The primitive, of which jax exports the function alone."""
+    row, counts = jax.ShapeDtypeStruct((1, 1), np.float32), jax.ShapeDtypeStruct((1,), np.int32)
+    matrices = jax.ShapeDtypeStruct((1, 1, 1), np.float32)
+    return jax.make_jaxpr(lax.ragged_dot)(row, matrices, counts).eqns[-1].primitive
+
+
+RAGGED_DOT = _ragged_dot()
+PRODUCTS = (lax.conv_general_dilated_p, lax.dot_general_p, RAGGED_DOT)
+"""The operations that multiply and accumulate."""
+
+
 def axes_of_product(primitive: Any, params: Mapping[str, Any], shapes: Sequence[Sequence[int]]) -> Axes:
-    """Of a convolution or dot product.
+    """Of one of `PRODUCTS`; further operands than two only say which rows meet which matrix.
 
     Example:
       >>> numbers = (((1,), (0,)), ((), ()))
       >>> axes_of_product(lax.dot_general_p, {"dimension_numbers": numbers}, [(2, 3), (3, 4)]).places
       ((0, 1), (1, 3))
     """
-    return (_of_dot if primitive is lax.dot_general_p else _of_convolution)(params, shapes)
+    if primitive is lax.conv_general_dilated_p:
+        return _of_convolution(params, shapes)
+    if primitive is lax.dot_general_p:
+        return _of_dot(params["dimension_numbers"], shapes)
+    numbers = params["ragged_dot_dimension_numbers"]
+    plain, groups = _of_dot(numbers.dot_dimension_numbers, shapes), tuple(numbers.rhs_group_dimensions)
+    if not groups:  # rows of each group are summed up apart, along a first axis that no operand has
+        return Axes(plain.places, (), (tuple(range(len(shapes[0]))), tuple(range(len(shapes[1])))))
+    chosen = {plain.places[1][axis] for axis in groups}
+    return Axes(plain.places, tuple(axis for axis in plain.results if axis not in chosen), ((), groups))
 
 
-def _of_dot(params: Mapping[str, Any], shapes: Sequence[Sequence[int]]) -> Axes:
-    (left, right), (left_batch, right_batch) = params["dimension_numbers"]
+def _of_dot(numbers: Any, shapes: Sequence[Sequence[int]]) -> Axes:
+    (left, right), (left_batch, right_batch) = numbers
     ranks = [len(shape) for shape in shapes]
     partner = dict(zip((*right, *right_batch), (*left, *left_batch), strict=True))
     places = tuple(partner.get(axis, ranks[0] + axis) for axis in range(ranks[1]))

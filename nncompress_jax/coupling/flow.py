@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from nncompress_jax.axes.contraction import PRODUCTS
 from nncompress_jax.axes.places import Places, along, axes_of, move, reshaped, simplest
 from nncompress_jax.axes.rules import COMBINED, RULES, AxisRule, axis_rule
 from nncompress_jax.coupling.labelled import Fill, Labelled, filled, read, shared
@@ -25,7 +26,7 @@ from nncompress_jax.tracing.primitives import (
     scan_operands,
     while_operands,
 )
-from nncompress_jax.tracing.program import PRODUCTS, Source, meet
+from nncompress_jax.tracing.program import Source, meet
 from nncompress_jax.weights.channel_pruned_elementwise import ELEMENTWISE
 
 UNKNOWN = "what it does to channels is not known"

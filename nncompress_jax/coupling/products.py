@@ -20,7 +20,7 @@ class Products(Labels):
         """Channels that are summed over together are cut together; the result has those of the other axes."""
         shapes = [atom.aval.shape for atom in equation.invars]
         axes = axes_of_product(equation.primitive, equation.params, shapes)
-        values = [self.slid(value, own) if own else value for value, own in zip(values, axes.windows, strict=True)]
+        values = [self.slid(value, own) if own else value for value, own in zip(values, axes.windows, strict=False)]
         if equation.params.get("feature_group_count", 1) > 1:
             values = self.grouped(equation.params, values, shapes)
         sides = [self.side(value, axes.places[i], axes) for i, value in enumerate(values)]
@@ -79,7 +79,7 @@ class Products(Labels):
             if not set(axes) & set(axes_of(labels)):
                 rest.append((labels, fill))
                 continue
-            self.freeze(labels, "a window slides along them")
+            self.freeze(labels, "a window slides along them, or data choose among them")
             if value.source:
                 self.found.inner.append(np.unique(labels))
         return Labelled.of(rest, value.source) if value.labels else value

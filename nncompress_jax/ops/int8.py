@@ -93,13 +93,47 @@ class Dot:
         return left.reshape(shape) * jnp.expand_dims(right, range(len(batch[0]), left.ndim))
 
 
+@dataclasses.dataclass(frozen=True)
+class RaggedDot:
+    """`lax.ragged_dot` of rows [M, I] and kernels [G, I, O]: each takes the next rows, as many as `counts` [G] says."""
+
+    def input_axes(self, inputs: Array) -> tuple[int, ...]:
+        """Axes of the inputs that share a scale."""
+        return (1,)
+
+    def kernel_axes(self, kernel: Array) -> tuple[int, ...]:
+        """Axes of the kernel that share a scale."""
+        return (1,)
+
+    def of_codes(self, inputs: Array, kernel: Array, counts: Array) -> Array:
+        """int8 x int8 -> int32."""
+        return lax.ragged_dot(inputs, kernel, counts, preferred_element_type=jnp.int32)
+
+    def of_floats(self, inputs: Array, kernel: Array, counts: Array) -> Array:
+        """The operation that this stands for."""
+        return lax.ragged_dot(inputs, kernel, counts)
+
+    def output_scale(self, inputs_scale: Array, kernel_scale: Array, counts: Array) -> Array:
+        """What one unit of the integer result is worth; broadcastable to it."""
+        scale = kernel_scale[:, 0]
+        if len(scale) > 1:
+            rows = jnp.arange(max(len(inputs_scale), 1))
+            scale = scale[jnp.minimum(jnp.searchsorted(jnp.cumsum(counts), rows, side="right"), len(scale) - 1)]
+        return inputs_scale * scale
+
+
 def _behind(axes: Sequence[int], moved: Sequence[int]) -> tuple[int, ...]:
     """Where axes stand after others were moved to the front."""
     return tuple(axis + sum(other > axis for other in moved) for axis in axes)
 
 
+Operation = Convolution | Dot | RaggedDot
+
+
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def product(operation: Convolution | Dot, inputs: Array, kernel: Kernel, scale: Array | None = None) -> Array:
+def product(
+    operation: Operation, inputs: Array, kernel: Kernel, scale: Array | None = None, more: tuple[Array, ...] = ()
+) -> Array:
     """The operation on 8-bit integers.
 
     Args:
@@ -107,39 +141,42 @@ def product(operation: Convolution | Dot, inputs: Array, kernel: Kernel, scale: 
       inputs: float32; quantized here.
       kernel: float32, quantized here; or its codes, whose scale has size 1 along `operation.kernel_axes`.
       scale: of the inputs' codes; by default from the largest magnitude along `operation.input_axes`.
+      more: integer operands of the operation.
 
     Returns:
       float32. Its gradients are those of the float operation at the dequantized operands, straight through the
       rounding: for the inputs, a float kernel, and the scale or `straight` of a kernel's codes; none for `scale`.
     """
-    return _forward(operation, inputs, kernel, scale)[0]
+    return _forward(operation, inputs, kernel, scale, more)[0]
 
 
 def _forward(
-    operation: Convolution | Dot, inputs: Array, kernel: Kernel, scale: Array | None = None
+    operation: Any, inputs: Array, kernel: Kernel, scale: Array | None = None, more: tuple[Array, ...] = ()
 ) -> tuple[Array, Any]:
     left, left_gradient = quantize(inputs, operation.input_axes(inputs), scale)
     if isinstance(kernel, Codes):
         right, right_gradient = kernel, None
     else:
         right, right_gradient = quantize(kernel, operation.kernel_axes(kernel))
-    sums = operation.of_codes(left.codes, right.codes)
-    outputs = sums.astype(jnp.float32) * operation.output_scale(left.scale, right.scale)
-    return outputs, (left, right, left_gradient, right_gradient)
+    sums = operation.of_codes(left.codes, right.codes, *more)
+    outputs = sums.astype(jnp.float32) * operation.output_scale(left.scale, right.scale, *more)
+    return outputs, (left, right, left_gradient, right_gradient, more)
 
 
-def _backward(operation: Convolution | Dot, saved: Any, cotangent: Array) -> tuple[Any, Any, None]:
-    left, right, left_gradient, right_gradient = saved
-    _, pull = jax.vjp(operation.of_floats, left.codes * left.scale, right.codes * right.scale)
+def _backward(operation: Any, saved: Any, cotangent: Array) -> tuple[Any, Any, None, None]:
+    left, right, left_gradient, right_gradient, more = saved
+    _, pull = jax.vjp(
+        lambda *floats: operation.of_floats(*floats, *more), left.codes * left.scale, right.codes * right.scale
+    )
     of_inputs, of_kernel = pull(cotangent)
     if right_gradient is not None:
-        return left_gradient(of_inputs), right_gradient(of_kernel), None
+        return left_gradient(of_inputs), right_gradient(of_kernel), None, None
     no_codes = np.zeros(right.codes.shape, jax.dtypes.float0)
     if right.straight is not None:
-        return left_gradient(of_inputs), Codes(no_codes, jnp.zeros_like(right.scale), of_kernel), None
+        return left_gradient(of_inputs), Codes(no_codes, jnp.zeros_like(right.scale), of_kernel), None, None
     shared = [axis for axis, size in enumerate(right.scale.shape) if size == 1]
     of_scale = jnp.sum(of_kernel * right.codes, shared, keepdims=True)
-    return left_gradient(of_inputs), Codes(no_codes, of_scale), None
+    return left_gradient(of_inputs), Codes(no_codes, of_scale), None, None
 
 
 product.defvjp(_forward, _backward)
@@ -178,6 +215,12 @@ def contract(inputs: Array, kernel: Kernel, scale: Array | None = None, **params
     """
     operation = Dot(params["dimension_numbers"])
     outputs = product(operation, _float32(inputs), _float32(kernel), scale)
+    return outputs.astype(params["preferred_element_type"] or inputs.dtype)
+
+
+def contract_ragged(inputs: Array, kernel: Kernel, counts: Array, scale: Array | None = None, **params: Any) -> Array:
+    """`lax.ragged_dot_general_p` of rows [M, I] and kernels [G, I, O] on 8-bit integers; further as `contract`."""
+    outputs = product(RaggedDot(), _float32(inputs), _float32(kernel), scale, (counts,))
     return outputs.astype(params["preferred_element_type"] or inputs.dtype)
 
 

@@ -16,6 +16,7 @@ import numpy as np
 from jax import lax
 from jax.extend import core
 
+from nncompress_jax.axes.contraction import PRODUCTS
 from nncompress_jax.ops.fast import FAST, has_fast_form
 from nncompress_jax.tracing.primitives import (
     CALLS,
@@ -26,20 +27,16 @@ from nncompress_jax.tracing.primitives import (
     scan_operands,
     while_operands,
 )
-from nncompress_jax.tracing.program import PRODUCTS, Source, holds, meet, stable_sources
+from nncompress_jax.tracing.program import Source, holds, meet, stable_sources
 from nncompress_jax.types import Array
 from nncompress_jax.weights.base import bind, dense, is_compressed, on_dense
 from nncompress_jax.weights.channel_pruned import (
     ChannelPruned,
-    at,
-    channel_pruned,
+    common,
     conforming,
-    cuts_of,
-    is_plain,
     on_fills,
 )
 from nncompress_jax.weights.channel_pruned_elementwise import ELEMENTWISE
-from nncompress_jax.weights.channels import union
 
 Statistic = Callable[[str, Array], Any]
 
@@ -72,7 +69,7 @@ class Interpreter:
       statistic: of what enters each weight; None: nothing is observed.
       fast: float operations run in the forms of `FAST`.
       channels: arrays of one value are `ChannelPruned` without any channel, so that they do not bring back channels
-        that others lack; scalars that can be known are, so that zeros are known to be zero.
+        that others lack.
     """
 
     statistic: Statistic | None = None
@@ -105,7 +102,7 @@ class Interpreter:
             return inside(self, equation, values, sources)
         if self.channels and equation.primitive is lax.broadcast_in_dim_p and not jnp.ndim(values[0]):
             results: list[Any] = [ChannelPruned.uniform(values[0], equation.params["shape"])]
-        elif self.channels and equation.primitive in ELEMENTWISE and not any(map(jnp.ndim, values)):
+        elif equation.primitive in ELEMENTWISE and not any(map(jnp.ndim, values)):  # zero is known to be zero
             results = on_fills(lambda *values: _bound(equation, values), values)
         elif compressed and equation.primitive.name in PER_DEVICE:
             results = on_dense(
@@ -119,7 +116,7 @@ class Interpreter:
         return results, [meet(sources)] * len(results), seen
 
     def observed(self, equation: Any, values: list[Any], sources: list[Source]) -> Observations:
-        if self.statistic is None or equation.primitive not in PRODUCTS or None not in sources:
+        if self.statistic is None or equation.primitive not in PRODUCTS or None not in sources[:2]:
             return {}
         data = sources.index(None)
         path = sources[1 - data]
@@ -282,7 +279,7 @@ def _stable(iteration: Callable[..., Any], carry: list[Any], row: Any) -> tuple[
 
     while True:
         after, _ = jax.eval_shape(iteration, carry, row)
-        stable = [x if stays(x, y) else _common(x, y) for x, y in zip(carry, after, strict=True)]
+        stable = [x if stays(x, y) else common(x, y) for x, y in zip(carry, after, strict=True)]
         if all(stays(x, y) for x, y in zip(carry, stable, strict=True)):
             break
         carry = stable
@@ -292,14 +289,6 @@ def _stable(iteration: Callable[..., Any], carry: list[Any], row: Any) -> tuple[
         return [y if stays(x, y) else conforming(y, x) for x, y in zip(carry, after, strict=True)], rest
 
     return carry, handing_on
-
-
-def _common(x: Any, y: Any) -> Any:
-    """In the structure of what either has, where both only lack channels that are zero; else dense."""
-    if not (is_plain(x) and is_plain(y)):
-        return dense(x)
-    cuts = tuple(map(union, zip(cuts_of(x), cuts_of(y), strict=True)))
-    return channel_pruned(at(x, cuts), None, cuts)
 
 
 def _no_tangent(x: Array) -> Any:

@@ -8,13 +8,11 @@ from typing import Any
 from jax import lax
 from jax.extend import core
 
+from nncompress_jax.axes.contraction import PRODUCTS, RAGGED_DOT
 from nncompress_jax.tracing.primitives import branches_of, called_program, scan_operands, while_operands
 
 Source = str | None
 """The weight alone that a value was computed from, by name; None for data, "" for constants."""
-
-PRODUCTS = (lax.conv_general_dilated_p, lax.dot_general_p)
-"""The operations that multiply and accumulate."""
 
 NAMES = ("float_convolution", "integer_convolution", "integer_dot")
 """Our own forms of them, in `ops`, as they stand in a program."""
@@ -28,7 +26,7 @@ class Product:
     """A convolution or dot product.
 
     Attributes:
-      operation: "convolution", "depthwise convolution", "grouped convolution" or "dot".
+      operation: "convolution", "depthwise convolution", "grouped convolution", "dot" or "ragged dot".
       macs: multiply-accumulates over the whole batch, each time it runs.
       types: element types of both operands and of the result.
       algorithm: what runs it on this platform: "native", or the name of one of our own.
@@ -176,12 +174,18 @@ def product_of(equation: Any) -> Product | None:
         return _named_product(equation)
     if equation.primitive not in PRODUCTS:
         return None
-    left, right = (atom.aval for atom in equation.invars)
+    left, right = (atom.aval for atom in equation.invars[:2])
     output = equation.outvars[0].aval
     types = (left.dtype.name, right.dtype.name, output.dtype.name)
     if equation.primitive is lax.dot_general_p:
         (contracted, _), _ = equation.params["dimension_numbers"]
         return Product("dot", output.size * math.prod(left.shape[axis] for axis in contracted), types)
+    if equation.primitive is RAGGED_DOT:
+        numbers = equation.params["ragged_dot_dimension_numbers"]
+        (_, contracted), (_, batch) = numbers.dot_dimension_numbers
+        met = {*contracted, *batch, *numbers.rhs_group_dimensions}
+        free = math.prod(size for axis, size in enumerate(right.shape) if axis not in met)
+        return Product("ragged dot", left.size * free, types)
     groups = equation.params["feature_group_count"]
     features, inputs = (right.shape[axis] for axis in equation.params["dimension_numbers"].rhs_spec[:2])
     kind = "convolution" if groups == 1 else "depthwise convolution" if inputs == 1 else "grouped convolution"

@@ -13,7 +13,7 @@ from jax.core import ShapedArray
 
 from nncompress_jax.types import Array
 from nncompress_jax.weights.base import CompressedWeight, dense, is_compressed, is_known_zero
-from nncompress_jax.weights.channels import Channels, Cuts
+from nncompress_jax.weights.channels import Channels, Cuts, union
 from nncompress_jax.weights.checks import is_array, unexpected
 
 
@@ -182,6 +182,14 @@ def conforming(x: Any, like: Any) -> Any:
         missing = [0 if cut is None or len(cut) == cut.size else int(np.argmin(cut.mask)) for cut in like.cuts]
         fill = fill_of(x) if isinstance(x, ChannelPruned) else x[tuple(missing)]
     return ChannelPruned(dense(at(x, like.cuts)), fill, like.channels)
+
+
+def common(x: Any, y: Any) -> Any:
+    """In the structure of what either has, where both only lack channels that are zero; else dense."""
+    if not (is_plain(x) and is_plain(y)):
+        return dense(x)
+    cuts = tuple(map(union, zip(cuts_of(x), cuts_of(y), strict=True)))
+    return channel_pruned(at(x, cuts), None, cuts)
 
 
 def on_fills(function: Callable[..., Any], fills: Sequence[Any]) -> Any:

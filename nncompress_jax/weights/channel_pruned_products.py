@@ -8,8 +8,8 @@ import quax
 from jax import lax
 from jax.typing import ArrayLike
 
-from nncompress_jax.axes.contraction import axes_of_product
-from nncompress_jax.weights.base import CompressedWeight, on_dense, run
+from nncompress_jax.axes.contraction import RAGGED_DOT, axes_of_product
+from nncompress_jax.weights.base import CompressedWeight, dense, on_dense, registered, run
 from nncompress_jax.weights.channel_pruned import ChannelPruned, at, channel_pruned, cuts_of, has_zeros
 from nncompress_jax.weights.channels import Channels, intersection
 
@@ -21,6 +21,7 @@ def product(primitive: Any, values: Sequence[Any], params: dict[str, Any]) -> An
     """
     if params.get("batch_group_count", 1) != 1:
         return "batch groups"
+    values, more = values[:2], [dense(value) for value in values[2:]]
     zeros = [has_zeros(value) for value in values]
     if not any(zeros):
         return "neither operand is zero where it lacks channels"
@@ -42,7 +43,7 @@ def product(primitive: Any, values: Sequence[Any], params: dict[str, Any]) -> An
         there |= dict(zip(own, cuts, strict=True))
         params = params | {"feature_group_count": groups}
     read = [at(value, tuple(map(there.get, places))) for value, places in zip(values, axes.places, strict=True)]
-    return channel_pruned(run(primitive, read, params), None, tuple(map(there.get, axes.results)))
+    return channel_pruned(run(primitive, [*read, *more], params), None, tuple(map(there.get, axes.results)))
 
 
 def _grouped(
@@ -72,6 +73,7 @@ def _grouped(
 
 def register() -> None:
     """Makes this the rule of what lacks channels."""
+    registered(RAGGED_DOT, ChannelPruned, product)
     for primitive in (lax.dot_general_p, lax.conv_general_dilated_p):
         _register(primitive)
 

@@ -52,7 +52,8 @@ def joined(primitive: Any, values: Values, params: dict[str, Any]) -> Any:
     if not is_compressed(first) or not first.WHOLE or any(type(value) is not type(first) for value in values):
         return "of different types, or of parts that do not move with their entries"
     rule = axis_rule(primitive.name, params, [value.shape for value in values])
-    behind = {axis for axis, picked in enumerate(rule.places().picked) if picked is not None}
+    places = rule.places()
+    behind = {axis for axis, picked in zip(places.axes, places.picked, strict=True) if picked is not None}
     new = {}
     for field in dataclasses.fields(first):
         parts = [getattr(value, field.name) for value in values]
@@ -68,7 +69,7 @@ def joined(primitive: Any, values: Values, params: dict[str, Any]) -> Any:
     return type(first)(**new)
 
 
-def _alike(parts: Values, weights: Values, behind: set[int]) -> list[Any]:
+def _alike(parts: Values, weights: Values, behind: set[int | None]) -> list[Any]:
     """Shared parts with as many places along each axis as the others; all, along that on which they are joined."""
     rank = parts[0].ndim
     sizes = [max(part.shape[axis] for part in parts) for axis in range(rank)]

@@ -13,7 +13,7 @@ from jax import lax
 from jax.core import ShapedArray
 from jax.typing import ArrayLike
 
-from nncompress_jax.axes.contraction import axes_of_product
+from nncompress_jax.axes.contraction import RAGGED_DOT, axes_of_product
 from nncompress_jax.axes.movements import Movement, Placing
 from nncompress_jax.axes.rules import axis_rule
 from nncompress_jax.ops import int8, quantizer
@@ -169,6 +169,9 @@ def _operands(
     return inputs * factor, kernel, None  # a static step is of the inputs as they came
 
 
+ROWS_OF_GROUPS = lax.RaggedDotDimensionNumbers((((1,), (1,)), ((), ())), (0,), (0,))
+
+
 @quax.register(lax.conv_general_dilated_p)
 def _(inputs: ArrayLike, kernel: Quantized, **params: Any) -> Any:
     pairs = axes_of_product(lax.conv_general_dilated_p, params, [jnp.shape(inputs), kernel.shape]).partners(1)
@@ -195,6 +198,16 @@ def _(kernel: Quantized, inputs: ArrayLike, **params: Any) -> Any:
     batch = len(kernel_batch)
     free = kernel.ndim - len(kernel_axes) - batch
     return jnp.moveaxis(outputs, range(outputs.ndim - free, outputs.ndim), range(batch, batch + free))
+
+
+@quax.register(RAGGED_DOT)
+def _(inputs: ArrayLike, kernel: Quantized, counts: ArrayLike, **params: Any) -> Any:
+    plain = params["ragged_dot_dimension_numbers"] == ROWS_OF_GROUPS
+    operands = _operands(kernel, inputs, {1: 1}) if plain else "groups along other axes than those of `lax.ragged_dot`"
+    if isinstance(operands, str):
+        return on_dense(RAGGED_DOT, (inputs, kernel, counts), params, reason=operands)
+    rows, codes, scale = operands
+    return int8.contract_ragged(rows, codes, jnp.asarray(counts), scale, **params)
 
 
 @quax.register(lax.mul_p)

@@ -190,6 +190,14 @@ BETWEEN = {
         "qr: what it does to channels is not known",
     ),
     "a cache of keys": (cached, {"keys": draw(8, 6), "queries": draw(8, 6), "values": draw(8, 8)}, [8, 8, 6], ""),
+    "experts": (
+        lambda y, w: jax.lax.ragged_dot(
+            jax.nn.relu(jax.lax.ragged_dot(y, w["in"], w["counts"])), w["out"], w["counts"]
+        ),
+        {"in": draw(3, 8, 6), "out": draw(3, 6, 8), "counts": jnp.array([2, 0, 3])},
+        [8, 8, 6],
+        "",
+    ),
     "written over": (
         lambda y, w: jax.lax.dynamic_update_slice(y, y[:, :3] @ w["c"], (0, 2)),
         {"c": draw(3, 3)},
@@ -268,7 +276,7 @@ BETWEEN = {
         lambda y, w: jax.nn.sigmoid(jax.vmap(lambda row: jnp.convolve(row, w["taps"], mode="same"))(y)) * y,
         {"taps": draw(3)},
         [],
-        "conv_general_dilated: a window slides along them",
+        "conv_general_dilated: a window slides along them, or data choose among them",
     ),
 }
 

@@ -180,6 +180,7 @@ PRODUCTS = {
     "heads": ((4, 3, 6), (2, 5, 4), lambda w, x: jnp.einsum("bti,ihd->bthd", x, w)),
     "back from heads": ((3, 6, 4), (2, 5, 3, 6), lambda w, x: jnp.einsum("bthd,hdo->bto", x, w)),
     "expert for each": ((3, 4, 6), (3, 5, 4), lambda w, x: jnp.einsum("eti,eio->eto", x, w)),
+    "ragged": ((3, 4, 6), (5, 4), lambda w, x: lax.ragged_dot(x, w, jnp.array([2, 0, 3]))),
     "merged axes": ((4, 3, 6), (2, 4), lambda w, x: x @ w.reshape(4, 18)),
     "split axis": ((4, 18), (2, 4), lambda w, x: jnp.einsum("bi,ihd->bhd", x, w.reshape(4, 3, 6))),
     "scaled": ((4, 6), (2, 4), lambda w, x: x @ (2 * w / 3)),
