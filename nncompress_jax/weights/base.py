@@ -9,10 +9,13 @@ import jax
 import jax.numpy as jnp
 import quax
 from jax import lax
+from jax.extend import core
+from jax.interpreters import ad, batching, mlir
 
 from nncompress_jax.errors import InputError
 from nncompress_jax.ops.fast import FAST, has_fast_form
 from nncompress_jax.tree import stored_bytes
+from nncompress_jax.weights.delayed import after_inputs
 
 OUTSIDE = (
     "a compressed weight met an operation outside of nnc.inject: "
@@ -229,40 +232,23 @@ def run(primitive: Any, values: Sequence[Any], params: dict[str, Any]) -> Any:
     return bind(primitive, values, params)
 
 
-def after_inputs(values: Sequence[Any]) -> list[Any]:
-    """The operands, such that XLA on the CPU makes no weight larger before the weight's inputs are there.
+materialised_p = core.Primitive("materialised")
+"""A weight's dense array as it is; in a program its parameter, `reason`, says why there had to be one."""
 
-    It would do so for all layers at once, and hold them all: what depends on no input is computed first, and
-    `lax.optimization_barrier` does not outlive the compiler there. So the integers of each weight are combined with
-    a bit that is never set, and that only the inputs tell. Where several devices share the inputs it would have to be
-    sent around, and is left out.
-    """
-    floats = (x for x in values if not is_compressed(x) and jnp.issubdtype(jnp.result_type(x), jnp.floating))
-    inputs = next((x for x in floats if jnp.ndim(x) and jnp.size(x)), None)
-    if inputs is None or jax.default_backend() != "cpu" or jax.device_count() > 1:
-        return list(values)
-    never = jnp.ravel(inputs)[0] > jnp.inf
-
-    def held(part: Any) -> Any:
-        return held_for_inputs(part, never) if jnp.issubdtype(part.dtype, jnp.integer) else part
-
-    return [jax.tree.map(held, value) if is_compressed(value) else value for value in values]
-
-
-@jax.jit
-def held_for_inputs(part: Any, never: Any) -> Any:
-    """The integers as they are; under a name, by which `tracing.program` knows that they still come from a weight."""
-    return part ^ never.astype(part.dtype)
-
-
-MATERIALISED = "materialised: "
-"""Begins the name of the scope in which operands are materialised for a primitive; the reason follows."""
+materialised_p.def_impl(lambda x, *, reason: x)
+materialised_p.def_abstract_eval(lambda x, *, reason: x)
+mlir.register_lowering(materialised_p, lambda context, x, *, reason: [x])
+ad.deflinear2(materialised_p, lambda cotangent, x, *, reason: [cotangent])
+batching.defvectorized(materialised_p)
 
 
 def on_dense(primitive: Any, values: Sequence[Any], params: dict[str, Any], *, reason: str) -> Any:
-    """Runs a primitive on materialised operands, all under a named scope that says in the program why."""
-    with jax.named_scope(f"{MATERIALISED}{reason}"):
-        return run(primitive, [dense(value) for value in after_inputs(values)], params)
+    """Runs a primitive on materialised operands, and says in the program why."""
+
+    def materialised(value: Any) -> Any:
+        return materialised_p.bind(dense(value), reason=reason) if is_compressed(value) else value
+
+    return run(primitive, [materialised(value) for value in after_inputs(values)], params)
 
 
 @quax.register(lax.convert_element_type_p)

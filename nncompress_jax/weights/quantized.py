@@ -16,8 +16,9 @@ from nncompress_jax.axes.labels import runs
 from nncompress_jax.ops import int8, quantizer
 from nncompress_jax.ops.integer import LONGEST_SUM
 from nncompress_jax.types import Array
-from nncompress_jax.weights.base import CompressedWeight, after_inputs, dense, on_dense
+from nncompress_jax.weights.base import CompressedWeight, dense, on_dense
 from nncompress_jax.weights.checks import is_array, unexpected
+from nncompress_jax.weights.delayed import after_inputs
 from nncompress_jax.weights.packed import check_codes
 
 
