@@ -22,7 +22,7 @@ import peers
 import nncompress_jax as nnc
 from nncompress_jax.commands import cli
 from nncompress_jax.table import Table
-from nncompress_jax.training.chunks import chunks
+from nncompress_jax.training.chunks import compile_chunks
 from nncompress_jax.training.config import Config
 from nncompress_jax.training.setup import prepare
 
@@ -110,7 +110,7 @@ def pipeline(options: Options) -> list[dict[str, Any]]:
         with tempfile.TemporaryDirectory() as folder:
             setup = prepare(Config(model=network, dataset="digits", batch_size=batch, workdir=folder))
         state = setup.initial_state(0)
-        steps_of = chunks(setup, state)
+        steps_of = compile_chunks(setup, state)
         fixed = next(steps_of.after(0))
         times: dict[str, list[float]] = {"real": [], "fixed": []}
         for epoch in range(options.rounds):

@@ -21,7 +21,7 @@ from nncompress_jax.data import prepared, sources
 from nncompress_jax.data.split import Split
 from nncompress_jax.table import Table
 from nncompress_jax.training import checkpoint
-from nncompress_jax.training.chunks import chunks
+from nncompress_jax.training.chunks import compile_chunks
 from nncompress_jax.training.config import Config
 from nncompress_jax.training.progress import Progress
 from nncompress_jax.training.setup import prepare
@@ -84,7 +84,7 @@ def training(network: str, options: Options) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         setup = prepare(Config(model=network, dataset="digits", batch_size=options.batch_size, workdir=folder))
         state = setup.initial_state(0)
-        chunk = next(chunks(setup, state).after(0))
+        chunk = next(compile_chunks(setup, state).after(0))
         jax.block_until_ready(chunk.run(jax.tree.map(jax.numpy.copy, state)))
         copies = iter([jax.tree.map(jax.numpy.copy, state) for _ in range(options.rounds)])
         step_s = shortest(lambda: jax.block_until_ready(chunk.run(next(copies))), options.rounds)

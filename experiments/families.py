@@ -15,6 +15,7 @@ from typing import Any
 
 import jax
 import numpy as np
+import tyro
 
 import nncompress_jax as nnc
 from nncompress_jax import models
@@ -26,7 +27,7 @@ from nncompress_jax.table import Table
 from nncompress_jax.training.config import Config
 from nncompress_jax.training.evaluation import evaluate
 from nncompress_jax.training.loop import train
-from nncompress_jax.training.setup import preprocessing
+from nncompress_jax.training.setup import load_dataset, preprocessing
 from nncompress_jax.tree import stored_bytes
 
 FORMATS = {
@@ -43,9 +44,10 @@ FORMATS = {
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Options(Config):
+class Options:
     """Which networks, compressed how; --epochs, --batch_size and --learning_rate are those of the fine-tuning."""
 
+    config: tyro.conf.OmitArgPrefixes[Config]
     inits: tuple[str, ...]
     """Workdirs of trained networks, or .pth files."""
     recipes: tuple[str, ...] = (
@@ -63,9 +65,7 @@ class Options(Config):
 def main(options: Options) -> None:
     """Compresses, tests, fine-tunes and tests again; finished runs are not repeated."""
     warnings.simplefilter("once", LeftAlone)
-    dataset = sources.load(
-        options.dataset, data_dir=options.data_dir, image_size=options.image_size, stream=options.stream
-    )
+    dataset = load_dataset(options.config)
     rows: list[dict[str, Any]] = []
     for recipe in options.recipes:
         results = [compared(options, dataset, init, recipe) for init in options.inits]
@@ -73,10 +73,10 @@ def main(options: Options) -> None:
         row["share"] = row["bytes"] / (rows or [row])[0]["bytes"]
         rows.append(row | over(results, "accuracy", "spread") | over(results, "fine_tuned", "fine_tuned_spread"))
         print(Table("", FORMATS, rows[-1:]).markdown().splitlines()[-1], flush=True)
-    title = f"{options.model} on the test split of {options.dataset}, {len(options.inits)} networks"
+    title = f"{options.config.model} on the test split of {options.config.dataset}, {len(options.inits)} networks"
     table = Table(title, FORMATS, rows)
     table.print()
-    table.write(options.out, f"{options.model}-{options.dataset}")
+    table.write(options.out, f"{options.config.model}-{options.config.dataset}")
 
 
 def over(results: list[dict[str, Any]], name: str, spread: str) -> dict[str, float | None]:
@@ -89,12 +89,13 @@ def over(results: list[dict[str, Any]], name: str, spread: str) -> dict[str, flo
 
 def compared(options: Options, dataset: sources.Dataset, init: str, recipe: str) -> dict[str, Any]:
     """Accuracy before and after fine-tuning, and what is stored in the end."""
-    network = models.create(options.model, num_classes=len(dataset.class_names))
+    network = models.create(options.config.model, num_classes=len(dataset.class_names))
     tuned: float | None = None
     stages = [recipe.replace("/", "+")] if options.no_fine_tuning else recipe.split("/")
     for stage in stages:
-        name = f"{Path(init).stem}-{stage.replace(':', '').replace('.', '')}"
-        config = options.run(init=init, recipe=None if stage == "none" else stage, workdir=str(options.out / name))
+        folder = options.out / f"{Path(init).stem}-{stage.replace(':', '').replace('.', '')}"
+        recipe_of = None if stage == "none" else stage
+        config = dataclasses.replace(options.config, init=init, recipe=recipe_of, workdir=str(folder))
         variables = initial_variables(config)
         assert variables is not None
         converted = nnc.convert(variables)

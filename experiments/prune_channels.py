@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import tyro
 
 import nncompress_jax as nnc
 from nncompress_jax import checksums, criteria, models
@@ -26,7 +27,7 @@ from nncompress_jax.training import checkpoint
 from nncompress_jax.training.config import Config, what
 from nncompress_jax.training.evaluation import evaluate
 from nncompress_jax.training.loop import train
-from nncompress_jax.training.setup import calibration_batches, preprocessing
+from nncompress_jax.training.setup import calibration_batches, load_dataset, preprocessing
 from nncompress_jax.types import Variables
 
 FORMATS = {
@@ -42,9 +43,10 @@ BATCHES, BATCH_SIZE = 4, 64
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Options(Config):
+class Options:
     """Which networks, cut how; --epochs, --batch_size and --learning_rate are those of the fine-tuning."""
 
+    config: tyro.conf.OmitArgPrefixes[Config]
     inits: tuple[str, ...]
     """Workdirs of trained networks, or .pth files."""
     criteria: tuple[Name, ...] = ("l1", "l2", "scale", "median", "taylor", "reconstruction", "random")
@@ -59,9 +61,7 @@ class Options(Config):
 
 def main(options: Options) -> None:
     """Cuts, tests, fine-tunes and tests again; what is measured is written at once and not repeated."""
-    dataset = sources.load(
-        options.dataset, data_dir=options.data_dir, image_size=options.image_size, stream=options.stream
-    )
+    dataset = load_dataset(options.config)
     options.out.mkdir(parents=True, exist_ok=True)
     rows: list[dict[str, Any]] = []
     for criterion, macs in [("none", 1.0), *((each, share) for share in options.macs for each in options.criteria)]:
@@ -74,10 +74,10 @@ def main(options: Options) -> None:
             row |= {spread: max(values) - min(values) if known else None} if spread else {}
         rows.append(row)
         print(Table("", FORMATS, rows[-1:]).markdown().splitlines()[-1], flush=True)
-    title = f"{options.model} on the test split of {options.dataset}, {len(options.inits)} networks"
+    title = f"{options.config.model} on the test split of {options.config.dataset}, {len(options.inits)} networks"
     table = Table(title, FORMATS, rows)
     table.print()
-    table.write(options.out, f"{options.model}-{options.dataset}")
+    table.write(options.out, f"{options.config.model}-{options.config.dataset}")
 
 
 def methods(dataset: sources.Dataset, images: list[jax.Array], seed: int) -> Mapping[str, dict[str, Any]]:
@@ -102,7 +102,7 @@ def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
 
 def compared(options: Options, dataset: sources.Dataset, init: str, criterion: str, macs: float) -> Mapping[str, Any]:
     """Accuracy before and after fine-tuning, and of the end in int8."""
-    config = options.run(init=init, recipe=None)
+    config = dataclasses.replace(options.config, init=init, recipe=None)
     variables = initial_variables(config)
     assert variables is not None
     run = what(config) | {"init": checksums.of_description(checksums.of_leaves(variables))}

@@ -11,24 +11,25 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+import tyro
 
 import nncompress_jax as nnc
 from nncompress_jax import models
 from nncompress_jax.commands import cli
 from nncompress_jax.commands.initial import initial_variables
-from nncompress_jax.data import sources
 from nncompress_jax.data.split import InMemory
 from nncompress_jax.errors import InputError
 from nncompress_jax.report import plots
 from nncompress_jax.training.config import Config
 from nncompress_jax.training.evaluation import evaluate
-from nncompress_jax.training.setup import preprocessing
+from nncompress_jax.training.setup import load_dataset, preprocessing
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Options(Config):
+class Options:
     """A trained network, named by --init, and what is cut of it."""
 
+    config: tyro.conf.OmitArgPrefixes[Config]
     rates: tuple[float, ...] = (0.25, 0.5, 0.75, 0.9)
     """Shares of a group's channels that go, those of the smallest norm first."""
     images: int = 1000
@@ -39,17 +40,15 @@ class Options(Config):
 
 def main(options: Options) -> None:
     """Measures what is not measured yet."""
-    variables = initial_variables(options)
-    if variables is None or options.init is None:
+    variables = initial_variables(options.config)
+    if variables is None or options.config.init is None:
         raise InputError("--init is missing: the trained network, a workdir or a .pth file")
-    network = models.fitting(models.create(options.model), variables)
-    dataset = sources.load(
-        options.dataset, data_dir=options.data_dir, image_size=options.image_size, stream=options.stream
-    )
+    network = models.fitting(models.create(options.config.model), variables)
+    dataset = load_dataset(options.config)
     preprocess = preprocessing(dataset)
     split = InMemory(*dataset.test.read(np.arange(min(options.images, len(dataset.test)))))
-    name = f"{options.model}-{options.dataset}-{Path(options.init).stem}"
-    title = f"{options.model}, {len(split)} test images of {options.dataset}"
+    name = f"{options.config.model}-{options.config.dataset}-{Path(options.config.init).stem}"
+    title = f"{options.config.model}, {len(split)} test images of {options.config.dataset}"
     table = nnc.sensitivity(
         network.apply,
         variables,

@@ -1,14 +1,9 @@
-"""Reading bytes that anybody may have written: nothing beyond their end, and one kind of refusal."""
+"""Reading bytes that anybody may have written: nothing beyond their end."""
 
 import struct
 from typing import Any
 
 from nncompress_jax.errors import ArtifactError
-
-
-def refuse(found: str) -> ArtifactError:
-    """The error of a damaged section; whoever reads the section adds which one it is."""
-    return ArtifactError(f"damaged: {found}")
 
 
 class Cursor:
@@ -20,7 +15,7 @@ class Cursor:
     def take(self, count: int) -> memoryview:
         """So many bytes."""
         if count > len(self.rest):
-            raise refuse(f"{len(self.rest)} bytes where {count} more are needed")
+            raise ArtifactError(f"{len(self.rest)} bytes where {count} more are needed")
         taken, self.rest = self.rest[:count], self.rest[count:]
         return taken
 
@@ -35,4 +30,4 @@ class Cursor:
     def close(self) -> None:
         """Raises ArtifactError where anything is left."""
         if self.rest:
-            raise refuse(f"{len(self.rest)} bytes more than expected")
+            raise ArtifactError(f"{len(self.rest)} bytes more than expected")

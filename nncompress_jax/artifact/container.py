@@ -5,7 +5,7 @@ import struct
 import zlib
 from typing import Any, BinaryIO
 
-from nncompress_jax.artifact.bounds import refuse
+from nncompress_jax.errors import ArtifactError
 
 MAGIC = b"\x89NNC\r\n\x1a\n"
 """No text file begins so, and what changes the ends of lines changes it."""
@@ -49,19 +49,19 @@ def read_header(file: BinaryIO, size: int) -> tuple[bytes, Any]:
     """
     prefix = file.read(PREFIX.size)
     if prefix[: len(MAGIC)] != MAGIC[: len(prefix)] or not prefix:
-        raise refuse(f"begins with {prefix[:8]!r}, expected {MAGIC!r}; it is no file of a compressed network")
+        raise ArtifactError(f"begins with {prefix[:8]!r}, expected {MAGIC!r}; it is no file of a compressed network")
     if len(prefix) < PREFIX.size:
-        raise refuse(f"{size} bytes, expected {PREFIX.size} at least; it is cut off")
+        raise ArtifactError(f"{size} bytes, expected {PREFIX.size} at least; it is cut off")
     _, version, deflated_bytes, header_bytes, checksum, whole = PREFIX.unpack(prefix)
     if version > VERSION:
-        raise refuse(f"format {version}, newer than this library's, which is {VERSION}; update nncompress-jax")
+        raise ArtifactError(f"format {version}, newer than this library's, which is {VERSION}; update nncompress-jax")
     if version < 1 or whole != size:
-        raise refuse(f"format {version}, {size} bytes of {whole}; it is cut off or was added to")
+        raise ArtifactError(f"format {version}, {size} bytes of {whole}; it is cut off or was added to")
     if header_bytes > LARGEST_HEADER or deflated_bytes > size:
-        raise refuse(f"a header of {header_bytes} bytes, {deflated_bytes} in the file")
+        raise ArtifactError(f"a header of {header_bytes} bytes, {deflated_bytes} in the file")
     deflated = file.read(deflated_bytes)
     if zlib.crc32(deflated) != checksum:
-        raise refuse("the header's checksum is another")
+        raise ArtifactError("the header's checksum is another")
     padded = file.read(len(padding(deflated_bytes)))
     return prefix + deflated + padded, _parsed(deflated, header_bytes)
 
@@ -74,7 +74,7 @@ def _parsed(deflated: bytes, size: int) -> Any:
             raise ValueError("its size is another")
         return json.loads(text, parse_constant=_refuse_constant)
     except (zlib.error, ValueError, RecursionError) as error:
-        raise refuse(f"a header that is no JSON ({' '.join(str(error).split())[:60]})") from None
+        raise ArtifactError(f"a header that is no JSON ({' '.join(str(error).split())[:60]})") from None
 
 
 def _refuse_constant(name: str) -> Any:

@@ -58,7 +58,7 @@ def contents(path: str | Path) -> tuple[Info, Table]:
 def _row(leaf: Any, parts: Sequence[tuple[Section, np.ndarray]]) -> dict[str, Any]:
     size = math.prod(leaf.shape)
     main, values = max(parts, key=lambda part: part[1].size)
-    stored = values.size if main.symbols is None or main.symbols.kind != "bits" else _count(main)
+    stored = main.symbols.entries(values) if main.symbols else values.size
     entropy = sum(entropy_bytes(section, array)[0] for section, array in parts)
     size_bytes, raw = (sum(count) for count in zip(*((s.size_bytes, a.nbytes) for s, a in parts), strict=True))
     return {
@@ -73,11 +73,6 @@ def _row(leaf: Any, parts: Sequence[tuple[Section, np.ndarray]]) -> dict[str, An
         "ratio": size_bytes / entropy if entropy else None,
         "coding": "+".join(dict.fromkeys(section.coding for section, _ in parts)),
     }
-
-
-def _count(section: Section) -> int:
-    assert section.symbols is not None
-    return math.prod(section.shape[:-1]) * section.symbols.last
 
 
 def _total(rows: Sequence[dict[str, Any]], file_bytes: int) -> dict[str, Any]:

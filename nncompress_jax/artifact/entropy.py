@@ -12,8 +12,9 @@ import constriction
 import numpy as np
 
 from nncompress_jax.artifact import frequencies
-from nncompress_jax.artifact.bounds import Cursor, refuse
+from nncompress_jax.artifact.bounds import Cursor
 from nncompress_jax.artifact.frequencies import Constant, Distribution, Model, Verbatim
+from nncompress_jax.errors import ArtifactError
 
 CLASSES = (1, 2, 4, 8, 16, 32)
 """How many different models a section may have for its columns."""
@@ -72,10 +73,10 @@ def decode(payload: bytes, shape: tuple[int, int], fill: Fill) -> None:
     rows, width = shape
     stored, count = cursor.numbers("IB")
     if stored != width or not 1 <= count <= min(max(CLASSES), width):
-        raise refuse(f"{stored} columns in {count} classes, expected {width} columns")
+        raise ArtifactError(f"{stored} columns in {count} classes, expected {width} columns")
     columns = np.frombuffer(cursor.take(width), np.uint8) if count > 1 else np.zeros(width, np.uint8)
     if columns.max() >= count:
-        raise refuse(f"a column of class {columns.max()} of {count}")
+        raise ArtifactError(f"a column of class {columns.max()} of {count}")
     models = [frequencies.read(cursor) for _ in range(count)]
     classes = [(model, np.flatnonzero(columns == i)) for i, model in enumerate(models)]
     for model, own in classes:
@@ -86,7 +87,9 @@ def decode(payload: bytes, shape: tuple[int, int], fill: Fill) -> None:
                 stored_bytes = cursor.take(_size(piece))
                 fill(*piece, np.frombuffer(stored_bytes, np.uint8).reshape(len(piece[0]), -1))
     if len(cursor.rest) % 4 or cursor.rest[-4:] == bytes(4):
-        raise refuse(f"{len(cursor.rest)} bytes of coded symbols, expected whole words of which the last is not zero")
+        raise ArtifactError(
+            f"{len(cursor.rest)} bytes of coded symbols, expected whole words of which the last is not zero"
+        )
     coder = constriction.stream.stack.AnsCoder(np.frombuffer(cursor.rest, "<u4").astype(np.uint32))
     for model, own in classes:
         if isinstance(model, Distribution):
@@ -95,7 +98,7 @@ def decode(payload: bytes, shape: tuple[int, int], fill: Fill) -> None:
                 symbols = coder.decode(coded, _size(piece)) + model.lowest
                 fill(*piece, symbols.astype(np.uint8).reshape(len(piece[0]), -1))
     if not coder.is_empty():
-        raise refuse("coded symbols go on behind the last")
+        raise ArtifactError("coded symbols go on behind the last")
 
 
 def histogram(symbols: np.ndarray) -> np.ndarray:

@@ -7,7 +7,8 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 
-from nncompress_jax.artifact.bounds import Cursor, refuse
+from nncompress_jax.artifact.bounds import Cursor
+from nncompress_jax.errors import ArtifactError
 
 PRECISION = 24
 """Frequencies sum to 2^24."""
@@ -137,7 +138,7 @@ class Table(Distribution):
         if lowest == 255:  # no list begins there: `highest` pairs
             pairs = np.frombuffer(cursor.take(2 * highest), np.uint8).reshape(-1, 2)
             if highest < 2 or (np.diff(pairs[:, 0].astype(int)) <= 0).any():
-                raise refuse("pairs of symbols and weights that do not ascend")
+                raise ArtifactError("pairs of symbols and weights that do not ascend")
             listed = np.zeros(256, np.uint8)
             listed[pairs[:, 0]] = pairs[:, 1]
             lowest, highest = int(pairs[0, 0]), int(pairs[-1, 0])
@@ -146,7 +147,7 @@ class Table(Distribution):
             _check_ends(lowest, highest)
             listed = np.frombuffer(cursor.take(highest - lowest + 1), np.uint8)
         if not listed.any():
-            raise refuse("a table of frequencies without any")
+            raise ArtifactError("a table of frequencies without any")
         return cls(lowest, highest, listed.tobytes())
 
 
@@ -207,7 +208,7 @@ class StudentT(Distribution):
         _check_ends(lowest, highest)
         centre, order, width = cursor.byte(), cursor.byte(), cursor.byte()
         if not lowest <= centre <= highest or not 1 <= order <= 64 or width > cls.WIDEST:
-            raise refuse(f"a distribution with centre {centre}, order {order}, width {width}")
+            raise ArtifactError(f"a distribution with centre {centre}, order {order}, width {width}")
         return cls(lowest, highest, centre, order, width)
 
 
@@ -241,7 +242,7 @@ def read(cursor: Cursor) -> Model:
     """What `written` gave."""
     kind = cursor.byte()
     if kind not in KINDS:
-        raise refuse(f"frequencies of kind {kind}, expected 0 to {max(KINDS)}")
+        raise ArtifactError(f"frequencies of kind {kind}, expected 0 to {max(KINDS)}")
     return KINDS[kind].read(cursor)
 
 
@@ -269,7 +270,7 @@ def _family() -> tuple[np.ndarray, np.ndarray]:
 
 def _check_ends(lowest: int, highest: int) -> None:
     if lowest >= highest:
-        raise refuse(f"symbols from {lowest} to {highest}, expected two at least")
+        raise ArtifactError(f"symbols from {lowest} to {highest}, expected two at least")
 
 
 def spread(histogram: np.ndarray) -> np.ndarray:

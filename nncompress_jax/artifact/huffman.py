@@ -9,7 +9,8 @@ import itertools
 
 import numpy as np
 
-from nncompress_jax.artifact.bounds import Cursor, refuse
+from nncompress_jax.artifact.bounds import Cursor
+from nncompress_jax.errors import ArtifactError
 
 LONGEST = 15
 """Bits of a code."""
@@ -84,28 +85,28 @@ def decode(payload: bytes, count: int) -> np.ndarray:
       ArtifactError: where the payload is not of n symbols.
     """
     if count > MOST:
-        raise refuse(f"{count} symbols in Huffman codes, expected at most {MOST}")
+        raise ArtifactError(f"{count} symbols in Huffman codes, expected at most {MOST}")
     symbols = np.empty(count, np.uint8)
     cursor = Cursor(payload)
     lowest, highest = cursor.byte(), cursor.byte()
     if lowest >= highest:
-        raise refuse(f"symbols from {lowest} to {highest}, expected two at least")
+        raise ArtifactError(f"symbols from {lowest} to {highest}, expected two at least")
     nibbles = np.frombuffer(cursor.take((highest - lowest + 2) // 2), np.uint8)
     listed = np.stack([nibbles & 15, nibbles >> 4], axis=1).ravel()
     bits = np.zeros(256, np.int64)
     bits[lowest : highest + 1] = listed[: highest - lowest + 1]
     if listed[highest - lowest + 1 :].any() or int((2.0 ** -bits[bits > 0]).sum() * 2**LONGEST) != 2**LONGEST:
-        raise refuse("lengths of Huffman codes that make no whole tree")
+        raise ArtifactError("lengths of Huffman codes that make no whole tree")
     lanes = -(-len(symbols) // LANE)
     ends = np.frombuffer(cursor.take(4 * (lanes - 1)), "<u4").astype(np.int64)
     starts, stream = np.append(0, ends), np.frombuffer(cursor.rest, np.uint8)
     if (np.diff(starts) < 0).any() or starts[-1] > 8 * len(stream):
-        raise refuse("lanes of Huffman codes that overlap")
+        raise ArtifactError("lanes of Huffman codes that overlap")
     at = _decoded(np.append(stream, np.zeros(3, np.uint8)).astype(np.int64), starts, bits, symbols)
     total = int(at[-1])
     padding = np.unpackbits(stream[-1:])[total % 8 or 8 :]
     if (at[:-1] != ends).any() or -(-total // 8) != len(stream) or padding.any():
-        raise refuse("Huffman codes that end elsewhere than they should")
+        raise ArtifactError("Huffman codes that end elsewhere than they should")
     return symbols
 
 

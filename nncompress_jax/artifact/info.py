@@ -5,7 +5,7 @@ import importlib.metadata
 from collections.abc import Mapping
 from typing import Any
 
-from nncompress_jax.artifact.bounds import refuse
+from nncompress_jax.errors import ArtifactError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,6 +38,16 @@ class Info:
     library: str = dataclasses.field(default_factory=lambda: importlib.metadata.version("nncompress-jax"))
     digest: str = ""
 
+    @classmethod
+    def of(cls, **fields: Any) -> "Info":
+        """From any sequences and numbers, as a caller has them."""
+        fields["options"] = dict(fields.get("options") or {})
+        floats = {name: tuple(map(float, fields.get(name, ()))) for name in ("mean", "deviation")}
+        fields |= floats | {name: tuple(fields.get(name, ())) for name in ("image_shape", "class_names")}
+        if fields.get("accuracy") is not None:
+            fields["accuracy"] = float(fields["accuracy"])
+        return cls(**fields)
+
     def with_digest(self, digest: str) -> "Info":
         """The same, of a file with this digest."""
         return dataclasses.replace(self, digest=digest)
@@ -52,21 +62,30 @@ class Info:
     def from_dict(cls, described: Any) -> "Info":
         """From what `to_dict` gave; Raises ArtifactError for anything else."""
         if not isinstance(described, dict) or not described.keys() <= KINDS.keys():
-            raise refuse(f"information {str(described)[:60]}")
-        for name, value in described.items():
-            kind = KINDS[name]
-            entries = list(value) if kind[0] in (list, dict) and isinstance(value, kind[0]) else [value]
-            entries += value.values() if isinstance(value, dict) else []
-            sound = kind[0] not in (list, dict) or isinstance(value, kind[0])
-            if not sound or any(type(entry) not in kind[1:] for entry in entries):
-                raise refuse(f"{name} {str(value)[:60]}")
+            raise ArtifactError(f"information {str(described)[:60]}")
+        if wrong := _wrong(described):
+            raise ArtifactError(wrong)
         lists = {name: tuple(value) for name, value in described.items() if isinstance(value, list)}
         return cls(**described | {"library": described.get("library", "")} | lists)
 
+    def check(self) -> str | None:
+        """What no file can say, in words; None: it is sound."""
+        return _wrong(self.to_dict())
 
-KINDS: Mapping[str, tuple[type, ...]] = {
+
+def _wrong(described: Mapping[str, Any]) -> str | None:
+    for name, value in described.items():
+        whole, *parts = KINDS[name]
+        entries = list(value) if isinstance(value, list | dict) else [value]
+        entries += value.values() if isinstance(value, dict) else []
+        if not isinstance(value, whole) or any(type(entry) not in parts for entry in entries):
+            return f"{name} {str(value)[:60]}"
+    return None
+
+
+KINDS: Mapping[str, tuple[Any, ...]] = {
     **{"model": (str, str), "options": (dict, str, int), "image_shape": (list, int)},
     **{"mean": (list, float, int), "deviation": (list, float, int), "class_names": (list, str)},
-    **{"recipe": (str, str), "dataset": (str, str), "accuracy": (float, float, int), "library": (str, str)},
+    **{"recipe": (str, str), "dataset": (str, str), "accuracy": (float | int, float, int), "library": (str, str)},
 }
 """Of each field in a file: what it is, and what its entries may be."""

@@ -13,7 +13,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from nncompress_jax.artifact import container, sections, tree
-from nncompress_jax.artifact.bounds import refuse
 from nncompress_jax.artifact.info import Info
 from nncompress_jax.artifact.network import network_apply
 from nncompress_jax.artifact.sections import Section
@@ -66,7 +65,7 @@ class Opened:
             try:
                 array = sections.decode(section, payload)
             except ArtifactError as error:
-                raise refuse(f"section {place}, {path}: {_reason(error)}") from None
+                raise ArtifactError(f"section {place}, {path}: {error}") from None
             del payload
             if place == len(self.sections) - 1:
                 self._check_end()
@@ -77,7 +76,7 @@ class Opened:
 
     def _check_end(self) -> None:
         if self.file.read() != self.digest.digest():
-            raise refuse("the digest of the whole is another")
+            raise ArtifactError("the digest of the whole is another")
         self.info = self.info.with_digest(self.digest.hexdigest())
 
 
@@ -96,7 +95,7 @@ def opened(path: str | Path, *, max_bytes: int | None = None) -> Iterator[Opened
         with open(path, "rb") as file:
             yield _head(file, max_bytes or os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
     except ArtifactError as error:
-        raise ArtifactError(f"{path}: {error}") from None
+        raise ArtifactError(f"{path}: damaged: {error}") from None
     except RecursionError:
         raise ArtifactError(f"{path}: damaged: a header that is nested too deep") from None
     except OSError as error:
@@ -126,21 +125,19 @@ def load(path: str | Path, *, apply: Apply | None = None, like: Any = None, max_
         arrays = file.arrays()
         variables = tree.from_dict(file.node, lambda _: next(arrays), lambda _, leaf: jax.tree.map(_on_device, leaf))
         for _ in arrays:
-            raise refuse("arrays that no leaf has")
-        info = file.info
-        if like is not None:
-            variables = _like(variables, file.node, like)
-        elif not tree.is_plain(file.node):
-            raise ArtifactError(
-                "holds variables of another structure than dicts, lists and tuples; pass like=variables"
-            )
-        if apply is None and info.model is not None:
-            try:
-                apply = network_apply(info, variables)
-            except ArtifactError:
-                raise
-            except InputError as error:
-                raise refuse(str(error)) from None
+            raise ArtifactError("arrays that no leaf has")
+        info, node = file.info, file.node
+    if like is not None:
+        variables = _like(variables, node, like)
+    elif not tree.is_plain(node):
+        raise ArtifactError(
+            f"{path}: holds variables of another structure than dicts, lists and tuples; pass like=variables"
+        )
+    if apply is None and info.model is not None:
+        try:
+            apply = network_apply(info, variables)
+        except InputError as error:
+            raise ArtifactError(f"{path}: damaged: {error}") from None
     return Loaded(inject(apply) if apply else _missing(path, info), variables, info)
 
 
@@ -148,17 +145,19 @@ def _head(file: BinaryIO, max_bytes: int) -> Opened:
     size = os.fstat(file.fileno()).st_size
     start, header = container.read_header(file, size)
     if not isinstance(header, dict) or "variables" not in header:
-        raise refuse("a header without variables")
+        raise ArtifactError("a header without variables")
     node = header.pop("variables")
     info = Info.from_dict(header)
     described = [(path, Section.from_dict(each)) for path, each in tree.arrays(node)]
     needed = sum(section.decoded_bytes for _, section in described)
     if needed > max_bytes:
-        raise refuse(f"declares {needed:,} bytes of arrays, more than the {max_bytes:,} that may be; see max_bytes=")
+        raise ArtifactError(
+            f"declares {needed:,} bytes of arrays, more than the {max_bytes:,} that may be; see max_bytes="
+        )
     stored = [section.size_bytes for _, section in described]
     end = len(start) + sum(count + len(container.padding(count)) for count in stored) + container.DIGEST_BYTES
     if end != size:
-        raise refuse(f"sections up to byte {end} of {size}")
+        raise ArtifactError(f"sections up to byte {end} of {size}")
     return Opened(info, node, described, file, hashlib.sha256(start))
 
 
@@ -189,7 +188,3 @@ def _missing(path: str | Path, info: Info) -> Apply:
         )
 
     return apply
-
-
-def _reason(error: ArtifactError) -> str:
-    return str(error).removeprefix("damaged: ")

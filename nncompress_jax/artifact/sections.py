@@ -9,9 +9,8 @@ from typing import Any
 import numpy as np
 
 from nncompress_jax.artifact import entropy, frequencies, huffman
-from nncompress_jax.artifact.bounds import refuse
-from nncompress_jax.artifact.symbols import DTYPES, Layout
-from nncompress_jax.errors import InputError
+from nncompress_jax.artifact.symbols import DTYPES, Layout, layout_from_dict, layout_of
+from nncompress_jax.errors import ArtifactError, InputError
 
 NARROW, WIDE = ("bfloat16", "float16"), ("float32", "float64")
 """Floats, by what they may be stored as."""
@@ -60,22 +59,22 @@ class Section:
         keys = {"shape", "dtype", "coding", "bytes", "crc32"}
         narrowed = {"stored_dtype", "largest_error"} & described.keys()
         if not keys <= described.keys() <= keys | narrowed | {"symbols"}:
-            raise refuse(f"an array with {', '.join(sorted(described))[:60]}")
+            raise ArtifactError(f"an array with {', '.join(sorted(described))[:60]}")
         shape, dtype, coding = described["shape"], described["dtype"], described["coding"]
         numbers = [described["bytes"], described["crc32"], *(shape if isinstance(shape, list) else [None])]
         if any(type(number) is not int or not 0 <= number < 2**48 for number in numbers) or len(numbers) > 34:
-            raise refuse(f"an array {str(shape)[:60]} of {str(described['bytes'])[:20]} bytes")
+            raise ArtifactError(f"an array {str(shape)[:60]} of {str(described['bytes'])[:20]} bytes")
         if dtype not in list(DTYPES) or coding not in ("raw", "ans", "huffman"):
-            raise refuse(f"an array of dtype {str(dtype)[:20]!r}, coded as {str(coding)[:20]!r}")
+            raise ArtifactError(f"an array of dtype {str(dtype)[:20]!r}, coded as {str(coding)[:20]!r}")
         stored, error = described.get("stored_dtype"), described.get("largest_error", 0.0)
         if narrowed and (len(narrowed) < 2 or stored not in NARROW or dtype not in WIDE or type(error) is not float):
-            raise refuse(f"a {dtype} array stored as {str(stored)[:20]!r}")
+            raise ArtifactError(f"a {dtype} array stored as {str(stored)[:20]!r}")
         if (coding == "raw") != ("symbols" not in described):
-            raise refuse(f"coding {coding} {'with' if coding == 'raw' else 'without'} symbols")
+            raise ArtifactError(f"coding {coding} {'with' if coding == 'raw' else 'without'} symbols")
         if math.prod(shape) >= 2**48:
-            raise refuse(f"an array {shape}, larger than any memory")
+            raise ArtifactError(f"an array {shape}, larger than any memory")
         shell = np.broadcast_to(np.zeros((), DTYPES[stored or dtype]), shape)
-        symbols = Layout.from_dict(described["symbols"], shell) if coding != "raw" else None
+        symbols = layout_from_dict(described["symbols"], shell) if coding != "raw" else None
         return cls(tuple(shape), dtype, coding, described["bytes"], described["crc32"], symbols, stored, error)
 
 
@@ -100,7 +99,7 @@ def encode(array: np.ndarray, bits: tuple[int, int] | None = None, floats: str |
     """
     if floats is not None and array.dtype.name in WIDE and array.size:
         return _narrowed(array, floats)
-    layout = Layout.of(array, bits)
+    layout = layout_of(array, bits)
     best, coding = _raw(array), "raw"
     if array.size:
         symbols = layout.symbols(array)
@@ -118,19 +117,19 @@ def encode(array: np.ndarray, bits: tuple[int, int] | None = None, floats: str |
 def decode(section: Section, payload: bytes) -> np.ndarray:
     """The array; Raises ArtifactError where the bytes are not those that were written."""
     if zlib.crc32(payload) != section.checksum or len(payload) != section.size_bytes:
-        raise refuse("its checksum is another")
+        raise ArtifactError("its checksum is another")
     dtype = DTYPES[section.stored_dtype or section.dtype]
     if section.coding == "raw":
         size = math.prod(section.shape) * dtype.itemsize
         if len(payload) != size:
-            raise refuse(f"{len(payload)} bytes for {size}")
+            raise ArtifactError(f"{len(payload)} bytes for {size}")
         array = np.frombuffer(payload, dtype.newbyteorder("<")).reshape(section.shape)
         return array.astype(DTYPES[section.dtype])
     assert section.symbols is not None
     array = _empty(section.shape, dtype)
     rows, columns = section.symbols.shape(array)
     if not array.size:
-        raise refuse("symbols of an array without entries")
+        raise ArtifactError("symbols of an array without entries")
     target = section.symbols.target(array)
     fill = functools.partial(section.symbols.put, target)
     if section.coding == "ans":
@@ -147,7 +146,7 @@ def entropy_bytes(section: Section, array: np.ndarray) -> tuple[float, int]:
 
     Symbols are codes, gaps between places, and the bytes of everything else.
     """
-    layout = section.symbols or Layout.of(array)
+    layout = section.symbols or layout_of(array)
     array = array.astype(DTYPES[section.stored_dtype or section.dtype], copy=False)
     if not array.size:
         return 0.0, 0

@@ -1,13 +1,14 @@
 """Arrays as bytes that an entropy coder does well with: each type of array as what its entries mean."""
 
+import contextlib
 import dataclasses
 import math
-from typing import Any
+from typing import Any, ClassVar, Self
 
 import ml_dtypes
 import numpy as np
 
-from nncompress_jax.artifact.bounds import refuse
+from nncompress_jax.errors import ArtifactError
 from nncompress_jax.ops.packing import pack, unpack
 
 DTYPES = {
@@ -24,118 +25,195 @@ ESCAPE = 255
 """In gaps: 255 places more, and the gap goes on."""
 
 
-@dataclasses.dataclass(frozen=True)
 class Layout:
-    """How an array becomes symbols.
+    """How an array becomes symbols: the base takes its bytes, in columns.
 
     Attributes:
-      kind: "codes": its bytes, for entries of one byte, in columns along the last axis (one row is one column);
-        "planes": its bytes, a column for the first byte of all entries, one for the second, ...; "gaps": places that
-        ascend, as the numbers of those between them; "bits": codes of a few bits each, unpacked, in columns as "codes".
-      width: of bits: how many a code has, 1, 2 or 4.
-      last: of bits: codes along the last axis.
-      count: of gaps: symbols.
+      KIND: its name in files.
     """
 
-    kind: str
-    width: int = 0
-    last: int = 0
-    count: int = 0
+    KIND: ClassVar[str]
 
-    @classmethod
-    def of(cls, array: np.ndarray, bits: tuple[int, int] | None = None) -> "Layout":
-        """For an array; bits: (width, last), where it holds packed codes."""
-        if bits:
-            return cls("bits", *bits)
-        if array.dtype == np.int32 and array.ndim == 1 and array.size and array[0] >= 0:
-            gaps = np.diff(array.astype(np.int64), prepend=-1) - 1
-            if gaps.min() >= 0:
-                return cls("gaps", count=len(gaps) + int((gaps // ESCAPE).sum()))
-        return cls("codes" if array.itemsize == 1 else "planes")
+    def suits(self, array: np.ndarray) -> bool:
+        """Whether it can be the layout of an array of this type and shape."""
+        raise NotImplementedError
 
     def shape(self, array: np.ndarray) -> tuple[int, int]:
         """[rows, columns] of the array's symbols."""
-        if self.kind == "gaps":
-            return self.count, 1
-        if self.kind == "planes":
-            return array.size, array.itemsize
-        columns = self.last if self.kind == "bits" else array.shape[-1] if array.ndim else 1
-        rows = math.prod(array.shape[:-1])
-        return (columns, 1) if rows == 1 else (rows, columns)
+        raise NotImplementedError
+
+    def entries(self, array: np.ndarray) -> int:
+        """Numbers that it stores."""
+        return array.size
 
     def symbols(self, array: np.ndarray) -> np.ndarray:
         """[rows, columns] uint8."""
-        if self.kind == "gaps":
-            gaps = np.diff(array.astype(np.int64), prepend=-1) - 1
-            symbols = np.full(self.count, ESCAPE, np.uint8)
-            symbols[np.cumsum(gaps // ESCAPE + 1) - 1] = np.mod(gaps, ESCAPE)
-            return symbols[:, None]
-        if self.kind == "bits":
-            return unpack(array, self.width, self.last).reshape(self.shape(array))
-        stored = np.ascontiguousarray(array).view(np.uint8).reshape(self.shape(array))
-        return stored ^ 128 if array.dtype == np.int8 else stored
+        return np.ascontiguousarray(array).view(np.uint8).reshape(self.shape(array))
 
     def target(self, array: np.ndarray) -> np.ndarray:
         """Where `put` puts symbols: the array's own memory, where that can hold them."""
-        if self.kind == "gaps":
-            return np.empty(self.shape(array), np.uint8)
-        if self.kind == "bits":
-            array[:] = 0
-            return array.reshape(-1, array.shape[-1])
         return array.reshape(-1).view(np.uint8).reshape(self.shape(array))
 
     def put(self, target: np.ndarray, columns: np.ndarray, rows: slice, symbols: np.ndarray) -> None:
         """Puts [columns, rows] uint8 symbols in their places."""
-        if self.kind != "bits":
-            target[rows, columns] = symbols.T
-        elif len(target) == 1:  # one row, which is the column; it comes in pieces of whole bytes
-            parts = pack(symbols, self.width)
-            target[:, rows.start * self.width // 8 :][:, : parts.shape[1]] = parts
-        else:
-            for place in range(0, 8, self.width):  # of codes in their bytes; two in the same place share none
-                here = columns * self.width % 8 == place
-                bytes_of = columns[here] * self.width // 8
-                target[rows, bytes_of] |= symbols[here].T << np.uint8(place)
+        target[rows, columns] = symbols.T
 
     def restore(self, symbols: np.ndarray, array: np.ndarray) -> None:
         """Fills the array from the `target`, once that is filled."""
-        if self.kind == "gaps":
-            ends = np.flatnonzero(symbols[:, 0] != ESCAPE)
-            if len(ends) != array.size or ends[-1] != len(symbols) - 1:
-                raise refuse(f"{len(ends)} places, expected {array.size}")
-            gaps = symbols[ends, 0] + ESCAPE * (np.diff(ends, prepend=-1) - 1)
-            places = np.cumsum(gaps + 1) - 1
-            if places[-1] > np.iinfo(np.int32).max:
-                raise refuse(f"place {places[-1]}, which no int32 can hold")
-            array[:] = places
-        elif array.dtype == np.int8:
-            symbols ^= 128
 
     def to_dict(self) -> dict[str, Any]:
         """What JSON can hold."""
-        return {name: value for name, value in dataclasses.asdict(self).items() if value}
+        return {"kind": self.KIND} | vars(self)
+
+
+@dataclasses.dataclass(frozen=True)
+class Planes(Layout):
+    """A column for the first byte of all entries, one for the second, ..."""
+
+    KIND: ClassVar[str] = "planes"
+
+    def suits(self, array: np.ndarray) -> bool:
+        return array.itemsize > 1
+
+    def shape(self, array: np.ndarray) -> tuple[int, int]:
+        return array.size, array.itemsize
+
+
+@dataclasses.dataclass(frozen=True)
+class Codes(Layout):
+    """For entries of one byte: columns along the last axis; one row is one column."""
+
+    KIND: ClassVar[str] = "codes"
+
+    def suits(self, array: np.ndarray) -> bool:
+        return array.itemsize == 1
+
+    def shape(self, array: np.ndarray) -> tuple[int, int]:
+        return _rows(array, array.shape[-1] if array.ndim else 1)
+
+    def symbols(self, array: np.ndarray) -> np.ndarray:
+        return super().symbols(array) ^ np.uint8(128 if array.dtype == np.int8 else 0)
+
+    def restore(self, symbols: np.ndarray, array: np.ndarray) -> None:
+        if array.dtype == np.int8:
+            symbols ^= 128
+
+
+@dataclasses.dataclass(frozen=True)
+class Gaps(Layout):
+    """For places that ascend: the numbers of those between them.
+
+    Attributes:
+      count: of symbols.
+    """
+
+    KIND: ClassVar[str] = "gaps"
+
+    count: int
 
     @classmethod
-    def from_dict(cls, described: Any, array: np.ndarray) -> "Layout":
-        """From what `to_dict` gave for such an array; Raises ArtifactError for anything else."""
-        try:
-            layout = cls(**described)
-        except TypeError:
-            raise refuse(f"symbols {str(described)[:60]}") from None
-        if not layout._suits(array):
-            raise refuse(f"symbols {str(described)[:60]} of a {array.dtype} array {list(array.shape)}")
-        return layout
+    def between(cls, places: np.ndarray) -> Self | None:
+        """The layout, if it can be one for these."""
+        if places.dtype != np.int32 or places.ndim != 1 or not places.size or places[0] < 0:
+            return None
+        gaps = _gaps(places)
+        return cls(len(gaps) + int((gaps // ESCAPE).sum())) if gaps.min() >= 0 else None
 
-    def _suits(self, array: np.ndarray) -> bool:
-        numbers = (self.width, self.last, self.count)
-        if any(type(number) is not int for number in numbers):
-            return False
-        if self.kind == "bits":
-            fits = array.dtype == np.uint8 and self.width in (1, 2, 4) and array.ndim > 0 and not self.count
-            return fits and self.last > 0 and array.shape[-1] == -(-self.last * self.width // 8)
-        if any(numbers[:2]) or (self.count and self.kind != "gaps"):
-            return False
-        if self.kind == "gaps":
-            most = array.size + np.iinfo(np.int32).max // ESCAPE
-            return array.dtype == np.int32 and array.ndim == 1 and array.size <= self.count <= most
-        return self.kind == ("codes" if array.itemsize == 1 else "planes")
+    def suits(self, array: np.ndarray) -> bool:
+        most = array.size + np.iinfo(np.int32).max // ESCAPE
+        return array.dtype == np.int32 and array.ndim == 1 and array.size <= self.count <= most
+
+    def shape(self, array: np.ndarray) -> tuple[int, int]:
+        return self.count, 1
+
+    def symbols(self, array: np.ndarray) -> np.ndarray:
+        gaps = _gaps(array)
+        symbols = np.full(self.count, ESCAPE, np.uint8)
+        symbols[np.cumsum(gaps // ESCAPE + 1) - 1] = np.mod(gaps, ESCAPE)
+        return symbols[:, None]
+
+    def target(self, array: np.ndarray) -> np.ndarray:
+        return np.empty(self.shape(array), np.uint8)
+
+    def restore(self, symbols: np.ndarray, array: np.ndarray) -> None:
+        ends = np.flatnonzero(symbols[:, 0] != ESCAPE)
+        if len(ends) != array.size or ends[-1] != len(symbols) - 1:
+            raise ArtifactError(f"{len(ends)} places, expected {array.size}")
+        gaps = symbols[ends, 0] + ESCAPE * (np.diff(ends, prepend=-1) - 1)
+        places = np.cumsum(gaps + 1) - 1
+        if places[-1] > np.iinfo(np.int32).max:
+            raise ArtifactError(f"place {places[-1]}, which no int32 can hold")
+        array[:] = places
+
+
+@dataclasses.dataclass(frozen=True)
+class Bits(Layout):
+    """For codes of a few bits each, packed: they are unpacked, in columns as `Codes`.
+
+    Attributes:
+      width: bits of a code, 1, 2 or 4.
+      last: codes along the last axis.
+    """
+
+    KIND: ClassVar[str] = "bits"
+
+    width: int
+    last: int
+
+    def suits(self, array: np.ndarray) -> bool:
+        fits = array.dtype == np.uint8 and self.width in (1, 2, 4) and array.ndim > 0 and self.last > 0
+        return fits and array.shape[-1] == -(-self.last * self.width // 8)
+
+    def shape(self, array: np.ndarray) -> tuple[int, int]:
+        return _rows(array, self.last)
+
+    def entries(self, array: np.ndarray) -> int:
+        return math.prod(array.shape[:-1]) * self.last
+
+    def symbols(self, array: np.ndarray) -> np.ndarray:
+        return unpack(array, self.width, self.last).reshape(self.shape(array))
+
+    def target(self, array: np.ndarray) -> np.ndarray:
+        array[:] = 0
+        return array.reshape(-1, array.shape[-1])
+
+    def put(self, target: np.ndarray, columns: np.ndarray, rows: slice, symbols: np.ndarray) -> None:
+        if len(target) == 1:  # one row, which is the column; it comes in pieces of whole bytes
+            parts = pack(symbols, self.width)
+            target[:, rows.start * self.width // 8 :][:, : parts.shape[1]] = parts
+            return
+        for place in range(0, 8, self.width):  # of codes in their bytes; two in the same place share none
+            here = columns * self.width % 8 == place
+            bytes_of = columns[here] * self.width // 8
+            target[rows, bytes_of] |= symbols[here].T << np.uint8(place)
+
+
+LAYOUTS: dict[str, Any] = {layout.KIND: layout for layout in (Planes, Codes, Gaps, Bits)}
+
+
+def layout_of(array: np.ndarray, bits: tuple[int, int] | None = None) -> Layout:
+    """The layout that an array is written in; bits: (width, last), where it holds packed codes."""
+    if bits:
+        return Bits(*bits)
+    return Gaps.between(array) or (Codes() if array.itemsize == 1 else Planes())
+
+
+def layout_from_dict(described: Any, array: np.ndarray) -> Layout:
+    """From what `Layout.to_dict` gave for such an array; Raises ArtifactError for anything else."""
+    fields = dict(described) if isinstance(described, dict) else {}
+    layout_type = LAYOUTS.get(str(fields.pop("kind", None)))
+    if layout_type and all(type(value) is int for value in fields.values()):
+        with contextlib.suppress(TypeError):  # other fields
+            layout: Layout = layout_type(**fields)
+            if layout.suits(array):
+                return layout
+    raise ArtifactError(f"symbols {str(described)[:60]} of a {array.dtype} array {list(array.shape)}")
+
+
+def _rows(array: np.ndarray, columns: int) -> tuple[int, int]:
+    rows = math.prod(array.shape[:-1])
+    return (columns, 1) if rows == 1 else (rows, columns)
+
+
+def _gaps(places: np.ndarray) -> np.ndarray:
+    return np.diff(places.astype(np.int64), prepend=-1) - 1

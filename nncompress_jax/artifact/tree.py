@@ -6,7 +6,6 @@ from typing import Any
 import jax
 import numpy as np
 
-from nncompress_jax.artifact.bounds import refuse
 from nncompress_jax.errors import ArtifactError, InputError
 from nncompress_jax.tree import named_leaves
 from nncompress_jax.weights.base import is_compressed
@@ -81,7 +80,7 @@ def _built(node: Any, path: str, array: Callable[[Any], np.ndarray], finish: Cal
         raise ArtifactError(str(error)) from None
     wrong = weight.check()
     if wrong or not weight.STANDS_ALONE:
-        raise refuse(f"{path}: a {type(weight).__name__} with {wrong or 'nothing around it'}")
+        raise ArtifactError(f"{path}: a {type(weight).__name__} with {wrong or 'nothing around it'}")
     return finish(path, weight)
 
 
@@ -93,7 +92,7 @@ def _only(node: Any, path: str) -> tuple[str, Any]:
         kind, content = next(iter(node.items()))
         if kind in KINDS and isinstance(content, KINDS[kind]) and (kind != "leaves" or not path):
             return kind, content
-    raise refuse(f"{path or 'the tree'} is described as {str(node)[:60]}")
+    raise ArtifactError(f"{path or 'the tree'} is described as {str(node)[:60]}")
 
 
 def _parts(part: Any, path: str) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -106,7 +105,7 @@ def _parts(part: Any, path: str) -> Iterator[tuple[str, dict[str, Any]]]:
     elif isinstance(part, dict):
         yield path, part
     elif part is not None:
-        raise refuse(f"{path} is described as {str(part)[:60]}")
+        raise ArtifactError(f"{path} is described as {str(part)[:60]}")
 
 
 def _node(path: str, tree: Any, of_array: OfArray) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 import hashlib
 import os
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,7 +14,7 @@ from nncompress_jax.artifact import container, sections, tree
 from nncompress_jax.artifact.info import Info
 from nncompress_jax.artifact.network import network_apply
 from nncompress_jax.artifact.symbols import DTYPES
-from nncompress_jax.errors import ArtifactError, InputError
+from nncompress_jax.errors import InputError
 
 Floats = Literal["bfloat16", "float16"]
 
@@ -23,16 +23,8 @@ def save(
     path: str | Path,
     variables: Any,
     *,
-    model: str | None = None,
-    options: Mapping[str, int] | None = None,
-    image_shape: Sequence[int] = (),
-    mean: Sequence[float] = (),
-    deviation: Sequence[float] = (),
-    class_names: Sequence[str] = (),
-    recipe: str | None = None,
-    dataset: str | None = None,
-    accuracy: float | None = None,
     floats: Floats | None = None,
+    **about: Any,
 ) -> Info:
     """Writes a network into one file, as small as the entropy of its parts allows.
 
@@ -41,17 +33,10 @@ def save(
     Args:
       path: of the file.
       variables: any tree of arrays and compressed weights.
-      model: name of the network, for `nnc.models.create`; by default `load` must be given its apply.
-      options: of `nnc.models.create`.
-      image_shape: [H, W, I] of an input.
-      mean: per channel, of pixel values from 0 to 1.
-      deviation: per channel, likewise.
-      class_names: by label.
-      recipe: how the weights were compressed.
-      dataset: that the accuracy was measured on.
-      accuracy: from 0 to 1.
       floats: stores float32 and float64 arrays in 16 bits; by default bit for bit. The largest error stands in the
         file, by array. They are read as the type that they had.
+      **about: what the file is to say of the network, as fields of `Info`: model="vgg16ds", image_shape=(32, 32, 3),
+        recipe="quantize:8", ... Of a file without a model, `load` must be given the apply.
 
     Returns:
       What the file says of the network.
@@ -69,22 +54,10 @@ def save(
       >>> bool((again["kernel"].codes == small["kernel"].codes).all())
       True
     """
-    info = Info(
-        model,
-        dict(options or {}),
-        tuple(image_shape),
-        tuple(map(float, mean)),
-        tuple(map(float, deviation)),
-        tuple(class_names),
-        recipe,
-        dataset,
-        accuracy if accuracy is None else float(accuracy),
-    )
-    try:
-        Info.from_dict(info.to_dict())
-    except ArtifactError as error:
-        raise InputError(f"not to be written: {str(error).removeprefix('damaged: ')}") from None
-    if model:
+    info = Info.of(**about)
+    if wrong := info.check():
+        raise InputError(f"not to be written: {wrong}")
+    if info.model:
         network_apply(info, variables)
     payloads: list[bytes] = []
 

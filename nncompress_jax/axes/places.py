@@ -6,7 +6,7 @@ operand's rank, of size 1 along the axes on which it does not depend. It moves a
 
 import dataclasses
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax.numpy as jnp
@@ -82,6 +82,14 @@ def _pick(x: Any, axis: int, picked: np.ndarray, fill: Any) -> Any:
         end = int(picked[-1]) + (1 if step > 0 else -1)
         return x[(slice(None),) * axis + (slice(int(picked[0]), None if end < 0 else end, step),)]
     return numpy.broadcast_to(x, shape) if x.shape[axis] == 1 else numpy.take(x, picked, axis)
+
+
+def repeated(part: Any, shape: Sequence[int], kept: Collection[int] = ()) -> Any:
+    """What groups of neighbours share, once for each of them; not along axes that are kept, nor where all share it."""
+    for axis, (size, whole) in enumerate(zip(part.shape, shape, strict=True)):
+        if 1 < size < whole and axis not in kept:
+            part = jnp.repeat(part, whole // size, axis)
+    return part
 
 
 def along(axis: int, rank: int, entries: Any) -> np.ndarray:

@@ -11,14 +11,16 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import tyro
 from etils import epath
 
 import nncompress_jax as nnc
-from nncompress_jax.data import sources
+from nncompress_jax.commands.initial import trained
 from nncompress_jax.methods import minmax
 from nncompress_jax.report import plots
 from nncompress_jax.table import Table
-from nncompress_jax.training import checkpoint, config
+from nncompress_jax.training import checkpoint
+from nncompress_jax.training.config import Config, Settings, read
 from nncompress_jax.training.evaluation import evaluate
 from nncompress_jax.training.loop import train
 from nncompress_jax.training.setup import calibration_batches, preprocessing
@@ -38,9 +40,10 @@ FORMATS = {
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Options(config.Settings):
+class Options:
     """Which networks, and how those are trained that are not there yet."""
 
+    settings: tyro.conf.OmitArgPrefixes[Settings] = dataclasses.field(default_factory=Settings)
     models: tuple[str, ...] = ("vgg16", "vgg16ds")
     """Networks to train; each into the workdir that train.py would choose."""
     workdirs: tuple[str, ...] = ()
@@ -57,9 +60,9 @@ class Options(config.Settings):
 
 def main(options: Options) -> None:
     """Trains what is missing, tests everything, prints and writes the table."""
-    settings = {field.name: getattr(options, field.name) for field in dataclasses.fields(config.Settings)}
-    workdirs = options.workdirs or [train(config.Config(model=model, **settings)).workdir for model in options.models]
-    names = {config.read(workdir).dataset for workdir in workdirs}
+    settings = dataclasses.asdict(options.settings)
+    workdirs = options.workdirs or [train(Config(model=model, **settings)).workdir for model in options.models]
+    names = {read(workdir).dataset for workdir in workdirs}
     if len(names) > 1:
         raise nnc.InputError(f"the workdirs are of several data sets ({', '.join(sorted(names))}), expected one")
     rows = [row for workdir in workdirs for row in compare(epath.Path(workdir), options)]
@@ -74,11 +77,10 @@ def main(options: Options) -> None:
 
 def compare(workdir: epath.Path, options: Options) -> list[dict[str, Any]]:
     """A row for the network as it is, and one for each way to quantize it."""
-    run, progress = config.read(workdir), checkpoint.load_progress(workdir)
-    network, variables = checkpoint.network(workdir), checkpoint.restore(workdir)
-    data_dir = options.data_dir or run.data_dir
-    dataset = sources.load(run.dataset, data_dir=data_dir, image_size=progress.image_shape[0])
-    cost = nnc.cost(network.apply, variables, jnp.zeros((1, *progress.image_shape)))
+    source = trained(str(workdir), data_dir=options.settings.data_dir)
+    network, variables, dataset = source.network, source.variables, source.dataset
+    training_seconds = checkpoint.load_progress(workdir).training_seconds
+    cost = nnc.cost(network.apply, variables, jnp.zeros((1, *dataset.test.image_shape)))
     apply = nnc.inject(network.apply)
     batches = calibration_batches(dataset, options.calibration_batches, options.batch_size_of_test)
     static = nnc.quantize(ranges=nnc.calibration.mean_squared_error)
@@ -93,19 +95,19 @@ def compare(workdir: epath.Path, options: Options) -> list[dict[str, Any]]:
     }
     rows = []
     for quantization, (apply, weights) in variants.items():
-        description, size = f"testing {run.model}, quantization: {quantization}", options.batch_size_of_test
+        description, size = f"testing {source.model}, quantization: {quantization}", options.batch_size_of_test
         result = evaluate(
             apply, weights, dataset.test, preprocessing(dataset), batch_size=size, description=description
         )
         rows.append(
             {
-                "model": run.model,
+                "model": source.model,
                 "quantization": quantization,
                 "accuracy": result.accuracy,
                 "parameters": cost.parameters,
                 "macs": cost.macs,
                 "bytes": stored_bytes(weights),
-                "training_s": progress.training_seconds if quantization == "none" else None,
+                "training_s": training_seconds if quantization == "none" else None,
                 "images_per_s": result.images_per_second,
             }
         )

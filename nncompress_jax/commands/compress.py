@@ -9,10 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 import nncompress_jax as nnc
-from nncompress_jax.commands.initial import trained_variables
-from nncompress_jax.data import sources
-from nncompress_jax.errors import InputError
-from nncompress_jax.training import checkpoint, config
+from nncompress_jax.commands.initial import trained
 from nncompress_jax.training.evaluation import evaluate
 from nncompress_jax.training.setup import calibration_batches, preprocessing
 from nncompress_jax.tree import stored_bytes
@@ -42,24 +39,17 @@ class Options:
 
 def main(options: Options) -> None:
     """Compresses, tests on the test split, and writes the file."""
-    run = None if Path(options.init).suffix in (".pth", ".safetensors") else config.read(options.init)
-    model, name = (run.model, run.dataset) if run else (options.model, options.dataset or "cifar10")
-    if model is None:
-        raise InputError(f"--model is missing: the network that {options.init} is of")
-    size = checkpoint.load_progress(options.init).image_shape[0] if run else None
-    data_dir = options.data_dir or (run.data_dir if run else None)
-    dataset = sources.load(options.dataset or name, data_dir=data_dir, image_size=size)
-    variables = trained_variables(options.init, model)
-    network = nnc.models.fitting(nnc.models.create(model), variables)
-    small = nnc.convert(variables)
+    source = trained(options.init, model=options.model, dataset=options.dataset, data_dir=options.data_dir)
+    network, dataset = source.network, source.dataset
+    small = nnc.convert(source.variables)
     if options.recipe:
         batches = calibration_batches(dataset, options.calibration_batches, min(64, len(dataset.train) // 4))
-        small = nnc.compress(variables, nnc.recipe(options.recipe), apply=network.apply, batches=batches)
+        small = nnc.compress(source.variables, nnc.recipe(options.recipe), apply=network.apply, batches=batches)
     result = evaluate(network.apply, small, dataset.test, preprocessing(dataset), description="testing")
     nnc.save(
         options.out,
         small,
-        model=model,
+        model=source.model,
         options={"num_classes": len(dataset.class_names)},
         image_shape=dataset.test.image_shape,
         mean=dataset.mean,

@@ -8,15 +8,12 @@ python experiments/evaluate.py --checkpoint=model.pth --model=vgg16 --dataset=ci
 import dataclasses
 from pathlib import Path
 
-import flax.linen as nn
-
 import nncompress_jax as nnc
+from nncompress_jax.commands.initial import trained
 from nncompress_jax.data import sources
-from nncompress_jax.importers import torch
 from nncompress_jax.methods import minmax
 from nncompress_jax.report import plots
 from nncompress_jax.table import Table
-from nncompress_jax.training import checkpoint, config
 from nncompress_jax.training.evaluation import Evaluation, evaluate
 from nncompress_jax.training.setup import calibration_batches, preprocessing
 from nncompress_jax.tree import stored_bytes
@@ -54,19 +51,12 @@ def main(options: Options) -> None:
     """Tests on the whole test split and prints a row for each class."""
     if (options.workdir is None) == (options.checkpoint is None):
         raise nnc.InputError("expected either --workdir or --checkpoint")
-    network, variables, image_size = _from_workdir(options.workdir) if options.workdir else _from_file(options)
-    run = config.read(options.workdir) if options.workdir else None
-    name = options.dataset or (run.dataset if run else "cifar10")
-    data_dir = options.data_dir or (run.data_dir if run else None)
-    dataset = sources.load(name, data_dir=data_dir, image_size=image_size)
-    variables = nnc.convert(variables)
-    classes = variables["params"]["Dense_0"]["bias"].shape[0]
-    if classes != len(dataset.class_names):
-        raise nnc.InputError(
-            f"{name} has {len(dataset.class_names)} classes, the network {classes}; choose another --dataset"
-        )
-
-    apply, variables = _quantized(network.apply, variables, dataset, options)
+    init = options.workdir or options.checkpoint or ""
+    if options.checkpoint and options.model is None:
+        raise nnc.InputError("--checkpoint needs --model: the network that it is of")
+    source = trained(init, model=options.model, dataset=options.dataset, data_dir=options.data_dir)
+    dataset = source.dataset
+    apply, variables = _quantized(source.network.apply, nnc.convert(source.variables), dataset, options)
     result = evaluate(
         apply,
         variables,
@@ -76,7 +66,7 @@ def main(options: Options) -> None:
         description="testing",
     )
 
-    title = f"{options.workdir or options.checkpoint} on {name}, {_in_words(options)}"
+    title = f"{init} on {dataset.name}, {_in_words(options)}"
     _table(result, dataset.class_names, f"{title}: rows are true classes, columns predictions").print()
     print(
         f"accuracy {result.accuracy:.4f} ({result.correct} of {result.count}), "
@@ -108,20 +98,6 @@ def _quantized(
     batches = calibration_batches(dataset, options.calibration_batches, options.batch_size)
     method = nnc.quantize(ranges=nnc.calibration.mean_squared_error)
     return nnc.inject(apply), nnc.compress(variables, method, apply=apply, batches=batches)
-
-
-def _from_workdir(workdir: str) -> tuple[nn.Module, Variables, int]:
-    image_size = checkpoint.load_progress(workdir).image_shape[0]
-    return checkpoint.network(workdir), checkpoint.restore(workdir), image_size
-
-
-def _from_file(options: Options) -> tuple[nn.Module, Variables, int]:
-    if options.checkpoint is None or options.model is None:
-        raise nnc.InputError("--checkpoint needs --model: the network that it is of")
-    variables = torch.load(options.checkpoint, model=options.model)
-    inputs, classes = variables["params"]["Dense_0"]["kernel"].shape
-    image_size = 32 * round((inputs / 512) ** 0.5)
-    return nnc.models.create(options.model, num_classes=classes), variables, image_size
 
 
 def _in_words(options: Options) -> str:

@@ -56,16 +56,15 @@ def fake_quantize(
         raise InputError("tracked=True needs ranges=, the rule for the ranges that training begins with")
 
     def method(variables: Any, context: Context) -> Any:
+        static = static_scales(variables, context, where, ranges, FakeQuantized) if ranges else {}
+
         def make(path: str, leaf: Array) -> FakeQuantized:
             weight = leaf.astype(jnp.float32)
             scale = _first_scale(weight, shared_axes(leaf, axes), bits) if learned_scales else None
-            input_scale = scales.get(weight_of(path))
+            input_scale = static.get(weight_of(path))
             follows = tracked and input_scale is not None
             return FakeQuantized(weight, scale, input_scale, bits, tuple(axes), follows, leaf.dtype.name)
 
-        scales: dict[str, Array] = {}
-        if ranges:
-            scales = static_scales(variables, context, where, ranges, FakeQuantized)
         return replaced(variables, where, make, makes=FakeQuantized)
 
     return method

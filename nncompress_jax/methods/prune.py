@@ -1,7 +1,7 @@
 """Pruning of single weights."""
 
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Literal
 
 import jax
@@ -78,23 +78,15 @@ def prune(
         raise InputError(f"pattern={pattern}: expected (N, M) with 0 < N < M <= 256")
 
     def method(variables: Any, context: Any) -> Any:
-        scores: dict[str, np.ndarray] = {}
         variables = jax.tree.map(_further, variables, is_leaf=is_compressed)
-
-        def score(path: str, leaf: Array) -> Array:
-            scores[path] = np.asarray(criterion(path, leaf), np.float32)
-            return leaf
+        scores = _scores(variables, where, criterion)
+        threshold = _threshold(scores.values(), sparsity) if scope == "global" and sparsity else None
 
         def make(path: str, leaf: Array) -> Any:
             if pattern:
                 return _grouped(path, leaf, scores[path], *pattern)
             return _sparse(path, leaf, scores[path], threshold, float(sparsity or 0))
 
-        replaced(variables, where, score, makes=Sparse)
-        threshold = None
-        if scope == "global" and sparsity:
-            everything = np.concatenate([each.ravel() for each in scores.values()])
-            threshold = np.partition(everything, round(sparsity * everything.size))[round(sparsity * everything.size)]
         return replaced(variables, where, make, makes=Sparse)
 
     return method
@@ -103,6 +95,25 @@ def prune(
 def _further(leaf: Any) -> Any:
     """Zeros are what goes first."""
     return dense(leaf) if isinstance(leaf, Sparse) and not is_compressed(leaf.values) else leaf
+
+
+def _scores(variables: Any, where: Where, criterion: Criterion) -> dict[str, np.ndarray]:
+    """Of each weight that `replaced` would take."""
+    scores = {}
+
+    def score(path: str, leaf: Array) -> Array:
+        scores[path] = np.asarray(criterion(path, leaf), np.float32)
+        return leaf
+
+    replaced(variables, where, score, makes=Sparse)
+    return scores
+
+
+def _threshold(scores: Iterable[np.ndarray], sparsity: float) -> np.float32:
+    """Of all weights together, this share is below."""
+    together = np.concatenate([score.ravel() for score in scores])
+    place = round(sparsity * together.size)
+    return np.partition(together, place)[place]
 
 
 def _sparse(path: str, leaf: Array, scores: np.ndarray, threshold: Any, sparsity: float) -> Sparse:

@@ -66,23 +66,15 @@ def quantize(
 
     def method(variables: Any, context: Context) -> Any:
         integer = inputs and symmetric and group is None
+        static = static_scales(variables, context, where, ranges, Quantized) if ranges and inputs else {}
 
         def make(path: str, leaf: Array) -> Quantized:
             count = _groups(path, leaf, group)
             codes, scale, zero_point = _codes(leaf, shared_axes(leaf, axes), bits, count, symmetric)
             stored = packed(codes, bits, lowest=-(2 ** (bits - 1)))
-            return Quantized(
-                stored,
-                scale,
-                scales.get(weight_of(path)),
-                zero_point,
-                integer=integer,
-                dtype_name=leaf.dtype.name,
-            )
+            input_scale = static.get(weight_of(path))
+            return Quantized(stored, scale, input_scale, zero_point, integer=integer, dtype_name=leaf.dtype.name)
 
-        scales: dict[str, Array] = {}
-        if ranges and inputs:
-            scales = static_scales(variables, context, where, ranges, Quantized)
         return replaced(variables, where, make, makes=Quantized)
 
     return method

@@ -132,6 +132,12 @@ class VGG(nn.Module):
             self.num_classes, kernel_init=kernel, bias_init=bias, dtype=head_dtype, dot_general=self.dot_general
         )(x)
 
+    def image_size(self, variables: Any) -> int:
+        """H of the images that variables of this network take."""
+        features = [block.features for block in self.blocks if block.features][-1]
+        inputs = variables["params"]["Dense_0"]["kernel"].shape[0]
+        return 32 * round((inputs / features) ** 0.5)
+
     def _convolution(
         self,
         x: Array,

@@ -2,7 +2,6 @@
 
 import dataclasses
 import math
-import re
 from typing import Any
 
 import jax
@@ -12,7 +11,8 @@ from nncompress_jax.tracing.injection import visits
 from nncompress_jax.tracing.program import Visit
 from nncompress_jax.tree import named_leaves, stored_bytes
 from nncompress_jax.types import Apply, Array
-from nncompress_jax.weights.base import MATERIALISED, is_compressed
+from nncompress_jax.weights.base import is_compressed
+from nncompress_jax.weights.materialised import materialised_p
 
 FORMATS = {
     "path": "",
@@ -140,11 +140,10 @@ def explain(apply: Apply, variables: Any, images: Array | jax.ShapeDtypeStruct, 
     ran = visits(apply, variables, images, *inputs)
     reasons: dict[str, list[str]] = {}
     for visit in ran:
-        for reason in re.findall(f"{MATERIALISED}([^/]*)", visit.scope):
-            for path in filter(None, visit.sources):
-                if is_compressed(leaves[path]) and reason not in reasons.setdefault(path, []):
-                    reasons[path].append(reason)
-    why = {path: "; ".join(each) for path, each in reasons.items()}
+        path = visit.sources[0] if visit.equation.primitive is materialised_p else None
+        if path and is_compressed(leaves[path]):
+            reasons.setdefault(path, []).append(visit.equation.params["reason"])
+    why = {path: "; ".join(dict.fromkeys(each)) for path, each in reasons.items()}
     places = [
         _place(visit, path, leaves[path], why.get(path, ""), images.shape[0])
         for visit in ran

@@ -10,15 +10,13 @@ from jax.extend import core
 
 from nncompress_jax.axes.contraction import PRODUCTS, RAGGED_DOT
 from nncompress_jax.tracing.primitives import branches_of, called_program, scan_operands, while_operands
+from nncompress_jax.weights.delayed import HELD
 
 Source = str | None
 """The weight alone that a value was computed from, by name; None for data, "" for constants."""
 
 NAMES = ("float_convolution", "integer_convolution", "integer_dot")
 """Our own forms of them, in `ops`, as they stand in a program."""
-
-HELD = "held_for_inputs"
-"""Of `weights.base`, as it stands in a program: its first operand, once inputs are there."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,14 +45,12 @@ class Visit:
       sources: of its operands.
       repeats: how often it runs.
       product: what it multiplies, if it does.
-      scope: names of the scopes that it stands in, also of those around the programs that it is inside of.
     """
 
     equation: Any
     sources: tuple[Source, ...]
     repeats: int
     product: Product | None
-    scope: str
 
 
 def meet(sources: Iterable[Source]) -> Source:
@@ -68,7 +64,7 @@ def meet(sources: Iterable[Source]) -> Source:
     return None if None in sources else next((source for source in sources if source), "")
 
 
-def walk(jaxpr: Any, sources: Sequence[Source], repeats: int = 1, scope: str = "") -> tuple[list[Visit], list[Source]]:
+def walk(jaxpr: Any, sources: Sequence[Source], repeats: int = 1) -> tuple[list[Visit], list[Source]]:
     """Equations of a program and of those inside it, in the order in which they run.
 
     The body of a `while` loop counts once, `scan` as often as it runs, `cond` by its dearest branch, or by the
@@ -78,7 +74,6 @@ def walk(jaxpr: Any, sources: Sequence[Source], repeats: int = 1, scope: str = "
       jaxpr: the program.
       sources: of its arguments.
       repeats: how often it runs.
-      scope: around it.
 
     Returns:
       The visits, and the sources of the program's results.
@@ -91,19 +86,18 @@ def walk(jaxpr: Any, sources: Sequence[Source], repeats: int = 1, scope: str = "
 
     for equation in jaxpr.eqns:
         operands = [source_of(atom) for atom in equation.invars]
-        here = f"{scope}/{equation.source_info.name_stack}"
         inner = _inner(equation)
-        if equation.params.get("name") == HELD:
+        if equation.params.get("name") == HELD:  # its first operand, once inputs are there
             results = operands[:1]
         elif inner:
             branches = [
-                walk(body, _stable(equation, body, operands[len(operands) - len(body.invars) :]), repeats * times, here)
+                walk(body, _stable(equation, body, operands[len(operands) - len(body.invars) :]), repeats * times)
                 for body, times in inner
             ]
             branch, results = max(branches, key=lambda branch: sum(map(_total_macs, branch[0])))
             visits += branch
         else:
-            visits.append(Visit(equation, tuple(operands), repeats, product_of(equation), here))
+            visits.append(Visit(equation, tuple(operands), repeats, product_of(equation)))
             results = [meet(operands)] * len(equation.outvars)
         known.update(zip(equation.outvars, results, strict=True))
     return visits, [source_of(atom) for atom in jaxpr.outvars]

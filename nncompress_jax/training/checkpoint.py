@@ -132,30 +132,15 @@ def restore(workdir: str | Path | epath.Path, *, best: bool = False) -> Variable
     Raises:
       InputError: if there is no run, no checkpoint yet, or none that is whole.
     """
-    model, progress = network(workdir), load_progress(workdir)
-    images = jax.ShapeDtypeStruct((1, *progress.image_shape), jnp.float32)
-    device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    dense = jax.eval_shape(model.init, jax.random.key(0), images)
-
-    def load(step: int) -> Variables:
-        described = _described(checkpoints, step)
-        template = jax.tree.map(
-            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device),
-            with_structure(dense, described["structure"]),
-        )
-        items = ocp.args.Composite(variables=ocp.args.StandardRestore(template))
-        variables = _restore(checkpoints, step, items)["variables"]
-        checksums.verify(checksums.of_leaves(variables, "variables"), described["checksums"])
-        return variables
-
+    config = configuration.read(workdir)
     with manager(workdir) as checkpoints:
         if not best:
-            return _latest_whole(checkpoints, load)[1]
+            return _latest_whole(checkpoints, lambda step: _variables(checkpoints, step, config))[1]
         step = checkpoints.best_step()
         if step is None:
             raise InputError(f"{workdir}: no checkpoint was tested yet; train for an epoch first")
         try:
-            return load(step)
+            return _variables(checkpoints, step, config)
         except DamageError as damage:
             raise InputError(f"{checkpoints.directory / str(step)}: damaged checkpoint ({damage})") from None
 
@@ -228,6 +213,23 @@ def _described(checkpoints: ocp.CheckpointManager, step: int) -> dict[str, Any]:
         raise DamageError("it does not say what it holds") from None
     checksums.verify({"description": checksums.of_description(described)}, {"description": checksum})
     return described
+
+
+def _variables(checkpoints: ocp.CheckpointManager, step: int, config: configuration.Config) -> Variables:
+    """Of a checkpoint, on the default device."""
+    described = _described(checkpoints, step)
+    progress = _progress(described)
+    model = models.create(config.model, num_classes=progress.num_classes)
+    images = jax.ShapeDtypeStruct((1, *progress.image_shape), jnp.float32)
+    device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    template = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device),
+        with_structure(jax.eval_shape(model.init, jax.random.key(0), images), described["structure"]),
+    )
+    items = ocp.args.Composite(variables=ocp.args.StandardRestore(template))
+    variables = _restore(checkpoints, step, items)["variables"]
+    checksums.verify(checksums.of_leaves(variables, "variables"), described["checksums"])
+    return variables
 
 
 def _restore(checkpoints: ocp.CheckpointManager, step: int, items: Any) -> Any:

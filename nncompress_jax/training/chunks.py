@@ -48,7 +48,7 @@ class Chunks(Protocol):
         """What is left of the epoch that begins, or goes on, after that many steps of the run."""
 
 
-def chunks(setup: Setup, state: TrainState) -> Chunks:
+def compile_chunks(setup: Setup, state: TrainState) -> Chunks:
     """Of a run.
 
     Args:
@@ -122,7 +122,7 @@ class Resident:
 
 
 class Streamed:
-    """On batches that are read as training goes on; each process reads its share. Args as of `chunks`."""
+    """On batches that are read as training goes on; each process reads its share. Args as of `compile_chunks`."""
 
     def __init__(self, setup: Setup, state: TrainState):
         self._setup = setup

@@ -87,10 +87,6 @@ class Config(Settings):
             parts.append(self.recipe.replace(":", "").replace("+", "-"))
         return epath.Path("runs", "-".join([*parts, f"seed{self.seed}"] + ["bfloat16"] * bool(self.bfloat16)))
 
-    def run(self, **changes: Any) -> "Config":
-        """The run alone, without what a subclass adds, and with some settings changed."""
-        return Config(**{field.name: getattr(self, field.name) for field in dataclasses.fields(Config)} | changes)
-
 
 HOW_NOT_WHAT = {"workdir", "data_dir", "stream", "checkpoint_steps", "keep_last"}
 """Settings that may change when a run goes on: its result does not depend on them."""

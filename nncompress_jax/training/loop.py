@@ -11,7 +11,7 @@ from rich.progress import Progress as ProgressBar
 from nncompress_jax.data.sources import Dataset
 from nncompress_jax.errors import UnfinishedError
 from nncompress_jax.training import checkpoint, metrics, processes
-from nncompress_jax.training.chunks import Chunks, chunks
+from nncompress_jax.training.chunks import Chunks, compile_chunks
 from nncompress_jax.training.config import FILE_NAME, Config, claim
 from nncompress_jax.training.evaluation import Evaluation, evaluate
 from nncompress_jax.training.interruption import Interruption, InterruptionError
@@ -124,10 +124,10 @@ class _Training:
             if processes.is_first():
                 writer = stack.enter_context(metrics.open_writer(workdir, after_step=written))
                 bar = stack.enter_context(metrics.progress_bar())
-            steps = chunks(self._setup, self.state)
+            compiled = compile_chunks(self._setup, self.state)
             while not self.progress.is_finished:
                 if self.progress.is_tested or self.progress.steps % self._setup.steps_per_epoch:
-                    self._end_epoch(steps, bar, checkpoint_steps)
+                    self._end_epoch(compiled, bar, checkpoint_steps)
                 evaluation = self.test()
                 if writer and bar:
                     self._report(evaluation, writer, bar)
@@ -148,7 +148,7 @@ class _Training:
             between=self._interruption.check,
         )
 
-    def _end_epoch(self, chunks: Chunks, bar: ProgressBar | None, checkpoint_steps: int) -> None:
+    def _end_epoch(self, compiled: Chunks, bar: ProgressBar | None, checkpoint_steps: int) -> None:
         """The steps that are left of the epoch; raises as `run` does."""
         setup, length = self._setup, self._setup.steps_per_epoch
         done, steps = self.progress, self.progress.steps
@@ -156,8 +156,8 @@ class _Training:
         name = f"epoch {steps // length + 1}/{setup.preset.epochs}"
         task = bar.add_task(name, completed=steps % length, total=length, **meter.shown()) if bar else None
         asked = False
-        with contextlib.closing(chunks.after(steps)) as left:
-            for chunk in left:
+        with contextlib.closing(compiled.after(steps)) as chunks:
+            for chunk in chunks:
                 self.state, measured = chunk.run(self.state)
                 steps += chunk.steps
                 meter.add(measured, chunk.batch_size)

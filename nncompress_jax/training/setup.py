@@ -83,7 +83,7 @@ def prepare(config: Config) -> Setup:
     check_batch_size(preset.batch_size, mesh)
     dtype = jnp.bfloat16 if config.computes_in_bfloat16() else jnp.float32
     model = models.create(config.model, initialization=preset.initialization, dtype=dtype)
-    dataset = sources.load(config.dataset, data_dir=config.data_dir, image_size=config.image_size, stream=config.stream)
+    dataset = load_dataset(config)
 
     count, last = len(dataset.train), preset.keeps_last_batch
     plan = Batches(count, preset.batch_size, config.seed, keeps_last=last, multiple_of=mesh.size)
@@ -102,6 +102,11 @@ def prepare(config: Config) -> Setup:
         augment=_augmentation(preprocess, flips=dataset.flips),
         batches=plan,
     )
+
+
+def load_dataset(config: Config) -> sources.Dataset:
+    """The data set of a run; Raises InputError as `sources.load` does."""
+    return sources.load(config.dataset, data_dir=config.data_dir, image_size=config.image_size, stream=config.stream)
 
 
 def preprocessing(dataset: sources.Dataset) -> Callable[[Array], Array]:

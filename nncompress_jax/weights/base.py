@@ -2,20 +2,22 @@
 
 import dataclasses
 import math
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, NoReturn, TypeGuard
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import quax
 from jax import lax
 from jax.typing import ArrayLike
 
 from nncompress_jax.axes.movements import Movement
+from nncompress_jax.axes.places import repeated
 from nncompress_jax.errors import InputError
 from nncompress_jax.ops.fast import FAST, has_fast_form
 from nncompress_jax.tree import stored_bytes
+from nncompress_jax.weights.delayed import after_inputs
+from nncompress_jax.weights.materialised import materialised_p
 
 OUTSIDE = (
     "a compressed weight met an operation outside of nnc.inject: "
@@ -239,23 +241,10 @@ def dense(x: Any) -> Any:
     return type(x).materialise(x) if is_compressed(x) else x
 
 
-def is_known_zero(fill: Any) -> bool:
-    """Whether a scalar, or no fill, is zero before the program runs."""
-    return fill is None or (not isinstance(fill, jax.core.Tracer) and not np.any(np.asarray(fill)))
-
-
 def moved(x: Any, movement: Movement) -> Any:
     """An array, or a weight, of which entries stand in other places: dense, where a weight's parts cannot go along."""
     result = x.moved(movement) if is_compressed(x) else movement.whole(x)
     return movement.whole(dense(x)) if isinstance(result, str) else result
-
-
-def repeated(part: Any, shape: Sequence[int], kept: Collection[int] = ()) -> Any:
-    """What groups of neighbours share, once for each of them; not along axes that are kept, nor where all share it."""
-    for axis, (size, whole) in enumerate(zip(part.shape, shape, strict=True)):
-        if 1 < size < whole and axis not in kept:
-            part = jnp.repeat(part, whole // size, axis)
-    return part
 
 
 def bind(primitive: Any, values: Sequence[Any], params: dict[str, Any]) -> Any:
@@ -272,40 +261,13 @@ def run(primitive: Any, values: Sequence[Any], params: dict[str, Any]) -> Any:
     return bind(primitive, values, params)
 
 
-def after_inputs(values: Sequence[Any]) -> list[Any]:
-    """The operands, such that XLA on the CPU makes no weight larger before the weight's inputs are there.
-
-    It would do so for all layers at once, and hold them all: what depends on no input is computed first, and
-    `lax.optimization_barrier` does not outlive the compiler there. So the integers of each weight are combined with
-    a bit that is never set, and that only the inputs tell. Where several devices share the inputs it would have to be
-    sent around, and is left out.
-    """
-    floats = (x for x in values if not is_compressed(x) and jnp.issubdtype(jnp.result_type(x), jnp.floating))
-    inputs = next((x for x in floats if jnp.ndim(x) and jnp.size(x)), None)
-    if inputs is None or jax.default_backend() != "cpu" or jax.device_count() > 1:
-        return list(values)
-    never = jnp.ravel(inputs)[0] > jnp.inf
-
-    def held(part: Any) -> Any:
-        return held_for_inputs(part, never) if jnp.issubdtype(part.dtype, jnp.integer) else part
-
-    return [jax.tree.map(held, value) if is_compressed(value) else value for value in values]
-
-
-@jax.jit
-def held_for_inputs(part: Any, never: Any) -> Any:
-    """The integers as they are; under a name, by which `tracing.program` knows that they still come from a weight."""
-    return part ^ never.astype(part.dtype)
-
-
-MATERIALISED = "materialised: "
-"""Begins the name of the scope in which operands are materialised for a primitive; the reason follows."""
-
-
 def on_dense(primitive: Any, values: Sequence[Any], params: dict[str, Any], *, reason: str) -> Any:
-    """Runs a primitive on materialised operands, all under a named scope that says in the program why."""
-    with jax.named_scope(f"{MATERIALISED}{reason}"):
-        return run(primitive, [dense(value) for value in after_inputs(values)], params)
+    """Runs a primitive on materialised operands, and says in the program why."""
+
+    def materialised(value: Any) -> Any:
+        return materialised_p.bind(dense(value), reason=reason) if is_compressed(value) else value
+
+    return run(primitive, [materialised(value) for value in after_inputs(values)], params)
 
 
 Rule = Callable[[Any, Sequence[Any], dict[str, Any]], Any]

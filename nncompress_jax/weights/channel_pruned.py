@@ -12,9 +12,9 @@ import numpy as np
 from jax.core import ShapedArray
 
 from nncompress_jax.types import Array
-from nncompress_jax.weights.base import CompressedWeight, dense, is_compressed, is_known_zero
+from nncompress_jax.weights.base import CompressedWeight, dense, is_compressed
 from nncompress_jax.weights.channels import Channels, Cuts, union
-from nncompress_jax.weights.checks import is_array, unexpected
+from nncompress_jax.weights.checks import is_array, is_known_zero, unexpected
 
 
 class ChannelPruned(CompressedWeight):

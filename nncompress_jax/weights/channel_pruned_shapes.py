@@ -14,7 +14,7 @@ from jax import lax
 from nncompress_jax.axes.movements import Placing, Reading, Reshaping
 from nncompress_jax.axes.places import Places, along, axes_of, reshaped
 from nncompress_jax.axes.rules import RULES, axis_rule
-from nncompress_jax.weights.base import dense, is_known_zero, moved, registered, run
+from nncompress_jax.weights.base import dense, moved, registered, run
 from nncompress_jax.weights.channel_pruned import (
     ChannelPruned,
     at,
@@ -25,6 +25,7 @@ from nncompress_jax.weights.channel_pruned import (
     on_fills,
 )
 from nncompress_jax.weights.channels import Channels, Cuts, intersection, union
+from nncompress_jax.weights.checks import is_known_zero
 
 MISSING = "along channels of which some are missing"
 

@@ -2,6 +2,9 @@
 
 from typing import Any
 
+import jax
+import numpy as np
+
 from nncompress_jax.weights.base import is_compressed
 
 
@@ -23,3 +26,8 @@ def unexpected(name: str, part: Any, expected: str) -> str:
     """That a part is something else."""
     found = f"{part.dtype} {list(part.shape)}" if hasattr(part, "dtype") else type(part).__name__
     return f"{name} {found}, expected {expected}"
+
+
+def is_known_zero(fill: Any) -> bool:
+    """Whether a scalar, or no fill, is zero before the program runs."""
+    return fill is None or (not isinstance(fill, jax.core.Tracer) and not np.any(np.asarray(fill)))

@@ -12,8 +12,9 @@ import jax.numpy as jnp
 from jax import lax
 
 from nncompress_jax.axes.movements import Placing, Reading, Reshaping
+from nncompress_jax.axes.places import repeated
 from nncompress_jax.axes.rules import axis_rule
-from nncompress_jax.weights.base import CompressedWeight, Rule, bind, is_compressed, registered, repeated
+from nncompress_jax.weights.base import CompressedWeight, Rule, bind, is_compressed, registered
 
 Values = Sequence[Any]
 

@@ -15,12 +15,14 @@ from jax.typing import ArrayLike
 
 from nncompress_jax.axes.contraction import RAGGED_DOT, axes_of_product
 from nncompress_jax.axes.movements import Movement, Placing
+from nncompress_jax.axes.places import repeated
 from nncompress_jax.axes.rules import axis_rule
 from nncompress_jax.ops import int8, quantizer
 from nncompress_jax.ops.integer import LONGEST_SUM
 from nncompress_jax.types import Array
-from nncompress_jax.weights.base import CompressedWeight, after_inputs, bind, dense, is_known_zero, on_dense, repeated
-from nncompress_jax.weights.checks import is_array, unexpected
+from nncompress_jax.weights.base import CompressedWeight, bind, dense, on_dense
+from nncompress_jax.weights.checks import is_array, is_known_zero, unexpected
+from nncompress_jax.weights.delayed import after_inputs
 from nncompress_jax.weights.packed import check_codes
 
 

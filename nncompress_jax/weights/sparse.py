@@ -10,6 +10,7 @@ import numpy as np
 from jax.core import ShapedArray
 
 from nncompress_jax.types import Array
+from nncompress_jax.weights import delayed
 from nncompress_jax.weights.base import CompressedWeight, dense
 from nncompress_jax.weights.checks import is_array, unexpected
 from nncompress_jax.weights.clustered import Clustered
@@ -67,8 +68,7 @@ class Sparse(CompressedWeight):
         return None
 
     def _spread(self, values: Array) -> Array:
-        zero = (self.positions[0] < 0).astype(values.dtype)  # no constant: XLA would fill all weights' zeros at once
-        flat = jnp.full(math.prod(self.dense_shape), zero).at[self.positions]
+        flat = delayed.zeros(math.prod(self.dense_shape), values.dtype, after=self.positions).at[self.positions]
         spread = flat.set(values, unique_indices=True, indices_are_sorted=True, mode="promise_in_bounds")
         return spread.reshape(self.dense_shape)
 

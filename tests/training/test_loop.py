@@ -74,7 +74,7 @@ def test_the_default_answer_to_the_signal_comes_back(finished):
 
 
 def test_a_finished_run_is_only_tested(finished, monkeypatch):
-    monkeypatch.setattr(loop, "chunks", None)
+    monkeypatch.setattr(loop, "compile_chunks", None)
     again = loop.train(config.read(finished.workdir))
     assert again.evaluation.confusion.tolist() == finished.evaluation.confusion.tolist()
     assert again.progress == finished.progress
