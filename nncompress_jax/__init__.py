@@ -6,7 +6,7 @@ from nncompress_jax import models
 from nncompress_jax.artifact.info import Info
 from nncompress_jax.artifact.reader import Loaded, load
 from nncompress_jax.artifact.writer import save
-from nncompress_jax.coupling.groups import coupling
+from nncompress_jax.coupling.analysis import coupling
 from nncompress_jax.errors import ArtifactError, InputError
 from nncompress_jax.importers.safetensors import load_safetensors, save_safetensors
 from nncompress_jax.methods import calibration

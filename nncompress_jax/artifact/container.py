@@ -17,6 +17,8 @@ PREFIX = struct.Struct("<8sIIIIQ")
 DIGEST_BYTES = 32
 ALIGNMENT = 8
 LARGEST_HEADER = 2**23
+DEEPEST_HEADER = 1000
+"""So many lists and objects stand inside one another at most."""
 
 
 def padding(size: int) -> bytes:
@@ -72,9 +74,21 @@ def _parsed(deflated: bytes, size: int) -> Any:
         text = inflate.decompress(deflated, size + 1)
         if len(text) != size or not inflate.eof or inflate.unused_data:
             raise ValueError("its size is another")
-        return json.loads(text, parse_constant=_refuse_constant)
+        header = json.loads(text, parse_constant=_refuse_constant)
+        _refuse_deep(header)
+        return header
     except (zlib.error, ValueError, RecursionError) as error:
         raise ArtifactError(f"a header that is no JSON ({' '.join(str(error).split())[:60]})") from None
+
+
+def _refuse_deep(header: Any) -> None:
+    """Parsers of some Pythons follow nesting further than others; what reads the header is made for so much."""
+    level = [header]
+    for _ in range(DEEPEST_HEADER):
+        inner = (node.values() if isinstance(node, dict) else node for node in level if isinstance(node, dict | list))
+        level = [child for children in inner for child in children]
+    if level:
+        raise ValueError("nested too deep")
 
 
 def _refuse_constant(name: str) -> Any:

@@ -1,7 +1,6 @@
 """Pruning of whole channels, in all weights that share them."""
 
 import dataclasses
-import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
@@ -10,17 +9,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from nncompress_jax.axes.places import along
-from nncompress_jax.coupling.groups import Coupling, Group, coupling
+from nncompress_jax.coupling.analysis import coupling
+from nncompress_jax.coupling.groups import Coupling, Group
 from nncompress_jax.errors import InputError
+from nncompress_jax.methods.channels.budget import Budget, Ranking, within
 from nncompress_jax.methods.channels.criteria import Criterion, by_path, contributions, l1
-from nncompress_jax.methods.selection import LeftAlone
 from nncompress_jax.tree import Where, named_leaves, selected
 from nncompress_jax.types import Apply, Context, Method
 from nncompress_jax.weights.base import is_compressed
 from nncompress_jax.weights.channel_pruned import ChannelPruned, cuts_of
-
-TOLERANCE = 0.02
-"""How far from what was asked a result may be, relative to it, without a warning."""
 
 
 def prune_channels(
@@ -72,13 +69,13 @@ def prune_channels(
 
     Source: Li et al. 2017, "Pruning Filters for Efficient ConvNets".
     """
-    budgets = {"macs": macs, "parameters": parameters, "keep": keep}
-    asked = {name: share for name, share in budgets.items() if share is not None}
+    shares = {"macs": macs, "parameters": parameters, "keep": keep}
+    asked = [Budget(of, share) for of, share in shares.items() if share is not None]
     if len(asked) != 1:
         raise InputError("prune_channels takes one of macs=, parameters= and keep=")
-    ((budget, share),) = asked.items()
-    if not 0 < share <= 1:
-        raise InputError(f"{budget}={share}: expected more than 0 and at most 1, the share that stays")
+    (budget,) = asked
+    if not 0 < budget.share <= 1:
+        raise InputError(f"{budget.of}={budget.share}: expected more than 0 and at most 1, the share that stays")
     if min(round_to, at_least) < 1:
         raise InputError(f"round_to={round_to}, at_least={at_least}: expected 1 or more")
 
@@ -90,7 +87,7 @@ def prune_channels(
         scores = dict(zip([group.name for group in groups], criterion(groups, weights, own), strict=True))
         if scope == "global":
             scores = {name: _by_size(each, there[name]) for name, each in scores.items()}
-        kept = _within(coupled, groups, scores, there, budget, share, scope, round_to, at_least)
+        kept = within(coupled, Ranking(groups, scores, there, scope, round_to, at_least), budget)
         scales = _scales(groups, weights, kept, own) if reconstruct else {}
         return _scaled(coupled.cut(variables, kept), scales)
 
@@ -104,61 +101,6 @@ def chosen(apply: Apply, variables: Any, batches: Sequence[Any], where: Where) -
         raise InputError("no group of channels can be cut; nnc.coupling(apply, variables, example).print() says why")
     names = selected([(group.name, group) for group in coupled.groups], where or (lambda _: True))
     return coupled, [group for group in coupled.groups if group.name in names]
-
-
-def _within(
-    coupled: Coupling,
-    groups: Sequence[Group],
-    scores: Mapping[str, np.ndarray],
-    there: Mapping[str, np.ndarray],
-    budget: str,
-    share: float,
-    scope: str,
-    round_to: int,
-    at_least: int,
-) -> dict[str, np.ndarray]:
-    """Which channels stay, so that the budget is met as nearly as it can be."""
-    everything = np.sort(np.concatenate([*scores.values()]))
-
-    def at(rate: float) -> dict[str, np.ndarray]:
-        """With this share of the channels cut, before rounding."""
-        masks = dict(there)
-        for group in groups:
-            own = scores[group.name]
-            if scope == "global":
-                count = int((own >= everything[min(int(rate * len(everything)), len(everything) - 1)]).sum())
-            else:
-                count = round((1 - rate) * group.size)
-            count = min(max(-(-count // round_to) * round_to, at_least), group.size)
-            first = np.argsort(np.where(there[group.name], -own, np.inf), kind="stable")[:count]
-            masks[group.name] = there[group.name] & np.isin(np.arange(group.size), first)
-        return masks
-
-    def measure(masks: Mapping[str, np.ndarray]) -> float:
-        if budget == "keep":
-            return sum(int(masks[group.name].sum()) for group in groups) / sum(group.size for group in groups)
-        whole = {"macs": coupled.macs, "parameters": coupled.parameters}[budget]
-        return whole(masks) / whole({})
-
-    low, high = 0.0, 1.0
-    least = measure(at(1.0))
-    if share < least * (1 - TOLERANCE):
-        raise InputError(
-            f"{budget}={share}: {least:.4f} is the least that can be reached with at_least={at_least}, "
-            f"round_to={round_to} and the groups that can be cut"
-        )
-    for _ in range(40):
-        middle = (low + high) / 2
-        low, high = (middle, high) if measure(at(middle)) > share else (low, middle)
-    # Between the two, group by group: those of one size would all lose a channel at once.
-    more, less = at(low), at(high)
-    names = [group.name for group in groups]
-    between = [more | {name: less[name] for name in names[:count]} for count in range(len(names) + 1)]
-    nearest = min(between, key=lambda masks: abs(measure(masks) - share))
-    if abs(measure(nearest) - share) > TOLERANCE * share:
-        message = f"{budget}={share}: the nearest that can be reached is {measure(nearest):.4f}"
-        warnings.warn(message, LeftAlone, stacklevel=4)
-    return nearest
 
 
 def _by_size(scores: np.ndarray, there: np.ndarray) -> np.ndarray:

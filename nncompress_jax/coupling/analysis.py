@@ -1,0 +1,180 @@
+"""Which channels of which weights have to be cut together, found by following them through the program."""
+
+import dataclasses
+import itertools
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from scipy.sparse import coo_matrix
+from scipy.sparse.csgraph import connected_components
+
+from nncompress_jax.axes.places import axes_of
+from nncompress_jax.coupling.flow import Flow
+from nncompress_jax.coupling.groups import Coupling, Group, Member, Role
+from nncompress_jax.coupling.labelled import Labelled
+from nncompress_jax.errors import InputError
+from nncompress_jax.tree import named_leaves
+from nncompress_jax.types import Apply
+from nncompress_jax.weights.base import is_compressed
+from nncompress_jax.weights.channel_pruned import is_plain
+
+
+def coupling(apply: Apply, variables: Any, example: Any, *inputs: Any) -> Coupling:
+    """Finds, by tracing, which axes of which weights have to be cut together.
+
+    Channels that a convolution or dot product sums over are those that another computed; what adds or multiplies
+    channels, entry by entry, joins theirs. A group is frozen where its channels are an input or output of the network,
+    where an operation needs all of them (a mean over channels), and where an operation is not known.
+
+    Args:
+      apply: of (variables, example, ...), in the mode in which it is used, so without batch statistics as outputs.
+      variables: dense arrays, `jax.ShapeDtypeStruct`, or what `prune_channels` made of them: the groups are those of
+        the uncut network.
+      example: [B, ...], or its `jax.ShapeDtypeStruct`.
+      *inputs: apply's further arguments.
+
+    Raises:
+      InputError: for weights that are compressed otherwise, and where apply cannot be traced with these arguments.
+
+    Example:
+      >>> weights = {"a": jnp.ones((4, 8)), "b": jnp.ones((8, 3))}
+      >>> found = coupling(lambda w, x: jax.nn.relu(x @ w["a"]) @ w["b"], weights, jnp.ones((2, 4)))
+      >>> [(group.name, group.size, [(m.path, m.axis) for m in group.members]) for group in found.groups]
+      [('a', 8, [('a', 1), ('b', 0)])]
+      >>> found.macs({"a": np.arange(8) < 4})
+      28
+    """
+    leaves = named_leaves(variables, is_compressed)
+    if taken := [path for path, leaf in leaves if is_compressed(leaf) and not is_plain(leaf)]:
+        raise InputError(f"{', '.join(taken)}: compressed already; cut channels first, then compress what is left")
+    shape = next((jnp.shape(leaf) for leaf in jax.tree.leaves(example)), ())
+    if not shape:
+        raise InputError(f"example of shape {jax.tree.map(jnp.shape, example)}: expected [B, ...], a batch of inputs")
+    uncut = [jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) if is_compressed(leaf) else leaf for _, leaf in leaves]
+    try:
+        structure = jax.tree.structure(variables, is_leaf=is_compressed)
+        program = jax.make_jaxpr(apply)(jax.tree.unflatten(structure, uncut), example, *inputs).jaxpr
+    except InputError:
+        raise
+    except Exception as error:
+        shapes = jax.tree.map(jnp.shape, (example, *inputs))
+        reason = str(error).strip().splitlines()[0]
+        raise InputError(
+            f"apply cannot be traced with inputs of shape {shapes}: {type(error).__name__}: {reason}"
+        ) from error
+    flow = Flow()
+    floats = [jnp.issubdtype(leaf.dtype, jnp.floating) for _, leaf in leaves]
+    labelled = [flow.leaf(path, leaf.shape if cut else ()) for (path, leaf), cut in zip(leaves, floats, strict=True)]
+    results = flow.run(program, [*labelled, *[Labelled()] * (len(program.invars) - len(leaves))])
+    for labels in (labels for value in results for labels in value.labels):
+        flow.freeze(labels, "an output of the network")
+    found = _coupling(flow, [(path, value) for (path, _), value in zip(leaves, labelled, strict=True)], shape[0])
+    return dataclasses.replace(found, _shapes={path: tuple(leaf.shape) for path, leaf in leaves})
+
+
+class _Axis(NamedTuple):
+    """An axis of a weight.
+
+    Attributes:
+      path: of the weight.
+      place: from the front.
+      name: of what it computes.
+      channels: [size] int: which channel stands at each place.
+      role: in the product that the weight is in.
+      turn: of that product.
+    """
+
+    path: str
+    place: int
+    name: str
+    channels: np.ndarray
+    role: Role
+    turn: int
+
+
+def _coupling(flow: Flow, leaves: Sequence[tuple[str, Labelled]], batch: int) -> Coupling:
+    channels = _components(flow.found.coupled, flow.count)
+    why: dict[int, str] = {}
+    for labels, reason in flow.found.frozen:
+        for channel in np.unique(channels[labels]).tolist():
+            why.setdefault(channel, reason)
+    axes = _axes(flow, leaves, channels)
+    groups: list[Group] = []
+    starts: dict[str, tuple[int, int]] = {}
+    number = np.full(flow.count, -1)  # of each channel that can be cut; -1: it stays
+    first = 0
+    for where, alike, reason in _alike(axes, why):
+        group = _group([axes[n] for n in where], alike, reason, {group.name for group in groups})
+        groups.append(group)
+        if not group.frozen:
+            number[alike] = first + np.arange(group.size)
+            starts[group.name] = (first, group.size)
+            first += group.size
+    found = flow.found.products
+    products = tuple((each.macs // batch, tuple(number[channels[part]] for part in each.labels)) for each in found)
+    free, frozen = (tuple(group for group in groups if bool(group.frozen) == held) for held in (False, True))
+    return Coupling(free, frozen, products, starts)
+
+
+def _axes(flow: Flow, leaves: Sequence[tuple[str, Labelled]], channels: np.ndarray) -> list[_Axis]:
+    """All that have channels; `channels`: of each label."""
+    roles, turns = _roles(flow)
+    inner = np.isin(np.arange(flow.count), np.concatenate([*flow.found.inner, []]))
+    axes = []
+    for path, labels in ((path, labels) for path, value in leaves for labels in value.labels):
+        (place,), own = axes_of(labels), labels.ravel()
+        if not inner[own].all():
+            name = path if place == labels.ndim - 1 else f"{path}[{place}]"
+            axes.append(_Axis(path, place, name, channels[own], roles[own[0]], int(turns[own[0]])))
+    return axes
+
+
+def _alike(axes: Sequence[_Axis], why: Mapping[int, str]) -> list[tuple[list[int], list[int], str]]:
+    """Channels that stand at as many places of the same axes: these axes, the channels, and why they have to stay.
+
+    They come in the order in which the program computes them.
+    """
+    places: dict[int, list[tuple[int, int]]] = {}
+    for number, axis in enumerate(axes):
+        for channel, count in zip(*np.unique(axis.channels, return_counts=True), strict=True):
+            places.setdefault(int(channel), []).append((number, int(count)))
+    alike: dict[Any, list[int]] = {}
+    for channel, where in places.items():
+        alike.setdefault((tuple(where), why.get(channel, "")), []).append(channel)
+    found = [([number for number, _ in where], channels, reason) for (where, reason), channels in alike.items()]
+    return sorted(found, key=lambda each: min(axes[number].turn for number in each[0]))
+
+
+def _group(axes: Sequence[_Axis], channels: Sequence[int], reason: str, taken: Collection[str]) -> Group:
+    """Of channels that stand along these axes, named after the first that computes them."""
+    position = {channel: place for place, channel in enumerate(channels)}
+    members = tuple(
+        Member(axis.path, axis.place, axis.role, np.array([position.get(channel, -1) for channel in axis.channels]))
+        for axis in axes
+    )
+    computing = min((axis for axis in axes if axis.role == "output"), key=lambda axis: axis.turn, default=None)
+    reason = reason or ("" if computing else "no weight computes them") or ("a single channel" * (len(channels) == 1))
+    name = (computing or axes[0]).name
+    names = itertools.chain((name,), (f"{name}#{n}" for n in itertools.count(2)))
+    return Group(next(each for each in names if each not in taken), len(channels), members, reason)
+
+
+def _roles(flow: Flow) -> tuple[np.ndarray, np.ndarray]:
+    """For each label, its role, and the turn of the product that computes its channel."""
+    beside = _components(flow.found.same_role, flow.count)
+    roles, turn = np.full(flow.count, "vector", object), np.full(flow.count, len(flow.found.products))
+    for number, product in reversed([*enumerate(flow.found.products)]):
+        turn[beside[product.outputs]] = number
+        roles[beside[product.inputs]] = "input"
+        roles[beside[product.outputs]] = "output"
+    return roles[beside], turn[beside]
+
+
+def _components(pairs: Sequence[np.ndarray], count: int) -> np.ndarray:
+    """[count]: for each label, the number of those that pairs connect it with."""
+    every = np.concatenate([*pairs, np.zeros((0, 2), int)])
+    graph = coo_matrix((np.ones(len(every), bool), tuple(every.T)), (count, count))
+    return connected_components(graph, directed=False)[1]
