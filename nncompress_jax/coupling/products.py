@@ -12,6 +12,9 @@ from nncompress_jax.coupling.labelled import Labelled, only
 from nncompress_jax.coupling.labels import Labels, Reach
 from nncompress_jax.tracing.program import meet, product_of
 
+Rows = np.ndarray | None
+MEETS_WHAT_STAYS = "they multiply what cannot be cut"
+
 
 class Products(Labels):
     """Labels, through products."""
@@ -28,7 +31,7 @@ class Products(Labels):
         for one, other in zip(sides, reversed(sides), strict=True):
             for labels in one.labels:
                 if axes.summed.intersection(axes_of(labels)).difference(*map(axes_of, other.labels)):
-                    self.freeze(labels, "they multiply what cannot be cut")
+                    self.freeze(labels, MEETS_WHAT_STAYS)
         for labels, fill in everything.pairs:
             if fill is None and axes.summed.intersection(axes_of(labels)):
                 self.freeze(labels, "they are not zero where they are cut, and would still count")
@@ -85,35 +88,47 @@ class Products(Labels):
         return Labelled.of(rest, value.source) if value.labels else value
 
     def grouped(self, params: Any, values: list[Labelled], shapes: Sequence[Sequence[int]]) -> list[Labelled]:
-        """Where groups are many they are cut whole, else the same places in each: they stay of equal size."""
+        """In a grouped convolution: where groups are many they are cut whole, else they stay of equal size."""
         channels, (outputs, inputs) = params["dimension_numbers"].lhs_spec[1], params["dimension_numbers"].rhs_spec[:2]
         groups, each = params["feature_group_count"], shapes[1][inputs]
         data, kernel = values
-        c, i, o = (only(*pair) for pair in ((data, channels), (kernel, inputs), (kernel, outputs)))
-        whole = groups >= each
-        if whole and c is not None and data.at([channels]) == 0 and not kernel.labels:  # a fixed filter, as to blur
-            o = np.repeat(c.reshape(groups, each)[:, 0], shapes[1][outputs] // groups)
-            kernel = Labelled((along(outputs, len(shapes[1]), o),), kernel.source, (0.0,))
-        rows = [None if labels is None else labels.reshape(groups, -1) for labels in (c, o)]
-        ones = [row if row is None else row[:, :1] if whole else row[:1] for row in rows]
-        for row, one in zip(rows, ones, strict=True):
-            if row is not None and one is not None:
-                self.couple(row, one)
-        if whole and ones[0] is not None and ones[1] is not None:
-            self.couple(ones[0], ones[1])
-        elif not whole and rows[0] is not None and i is not None:
-            self.couple(rows[0], i.reshape(1, each))
-        if whole and i is not None:
-            self.freeze(i, "its groups are cut whole")
-            self.found.inner.append(i)
-        if (c is None and i is not None and not whole) or (c is not None and (o if whole else i) is None):
-            for labels in (labels for labels in (c, i) if labels is not None):
-                self.freeze(labels, "they multiply what cannot be cut")
-        split = [labels for labels in data.labels if channels in axes_of(labels) and len(axes_of(labels)) > 1]
-        for labels in split:
+        own = only(data, channels)
+        if groups >= each and own is not None and data.at([channels]) == 0 and not kernel.labels:
+            # A fixed filter, as to blur, gives each group's zeros on.
+            first = np.repeat(own.reshape(groups, each)[:, 0], shapes[1][outputs] // groups)
+            kernel = Labelled((along(outputs, len(shapes[1]), first),), kernel.source, (0.0,))
+        cut = self.whole_groups if groups >= each else self.equal_groups
+        cut(_by_group(own, groups), _by_group(only(kernel, outputs), groups), only(kernel, inputs))
+        for labels in (labels for labels in data.labels if channels in axes_of(labels) and len(axes_of(labels)) > 1):
             self.freeze(labels, "its groups divide them")
-        kept = [(labels, fill) for labels, fill in data.pairs if channels not in axes_of(labels)]
-        return [Labelled.of(kept, data.source), kernel]
+        others = [(labels, fill) for labels, fill in data.pairs if channels not in axes_of(labels)]
+        return [Labelled.of(others, data.source), kernel]
+
+    def whole_groups(self, data: Rows, outputs: Rows, inputs: Rows) -> None:
+        """All channels of a group go together; data and outputs are [groups, channels of each]."""
+        for rows in (rows for rows in (data, outputs) if rows is not None):
+            self.couple(rows, rows[:, :1])
+        if inputs is not None:
+            self.freeze(inputs, "its groups are cut whole")
+            self.found.inner.append(inputs)
+        if data is not None and outputs is not None:
+            self.couple(data[:, :1], outputs[:, :1])
+        elif data is not None:
+            self.freeze(data, MEETS_WHAT_STAYS)
+
+    def equal_groups(self, data: Rows, outputs: Rows, inputs: Rows) -> None:
+        """The same channels of every group go together."""
+        for rows in (rows for rows in (data, outputs) if rows is not None):
+            self.couple(rows, rows[:1])
+        if data is not None and inputs is not None:
+            self.couple(data, inputs[None])
+            return
+        for labels in (labels for labels in (data, inputs) if labels is not None):
+            self.freeze(labels, MEETS_WHAT_STAYS)
+
+
+def _by_group(labels: Rows, groups: int) -> Rows:
+    return None if labels is None else labels.reshape(groups, -1)
 
 
 def _labels(arrays: Sequence[np.ndarray]) -> np.ndarray:
