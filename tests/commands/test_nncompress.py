@@ -23,7 +23,7 @@ def nncompress(called):
 def variables():
     """Of a network that was not trained."""
     network = nnc.models.create("narrow_stride", num_classes=4)
-    return network.init(jax.random.key(0), jnp.ones((1, 32, 32, 3)))
+    return jax.jit(network.init)(jax.random.key(0), jnp.ones((1, 32, 32, 3)))
 
 
 def test_from_weights_to_predictions(nncompress, variables, tiny_data, tmp_path):
