@@ -125,7 +125,8 @@ def test_weights(figures):
 
 
 def test_channels(figures):
-    measured, _ = figures("channels.py", "--networks", "short", *SMALL[2:], "--batches", "2", "--macs", "0.3", "--round_to", "1")
+    few = ("--networks", "short", "--batches", "2", "--macs", "0.3", "--round_to", "1")
+    measured, _ = figures("channels.py", *few, *SMALL[2:])
     dense, _, kept, _, shrunken = measured["inference"]
     assert (dense["ratio"], dense["weights"], kept["weights"], shrunken["weights"]) == (
         1,
