@@ -125,7 +125,8 @@ def _sparse(path: str, leaf: Array, scores: np.ndarray, threshold: Any, sparsity
     if not len(kept):
         raise InputError(f"{path}: none of its {flat.size} weights would be left; lower sparsity={sparsity}")
     positions = jnp.asarray(kept, jnp.int32)
-    return Sparse(leaf.ravel()[positions], positions, leaf.shape, leaf.dtype.name)
+    values = jnp.asarray(np.asarray(leaf).ravel()[kept])
+    return Sparse(values, positions, leaf.shape, leaf.dtype.name)
 
 
 def _grouped(path: str, leaf: Array, scores: np.ndarray, n: int, m: int) -> Any:
@@ -136,6 +137,6 @@ def _grouped(path: str, leaf: Array, scores: np.ndarray, n: int, m: int) -> Any:
     shape = (*leaf.shape[:-2], -1, m, leaf.shape[-1])
     order = np.argsort(-scores.reshape(shape), axis=-2, kind="stable")[..., :n, :]
     positions = np.sort(order, axis=-2)
-    values = jnp.take_along_axis(leaf.reshape(shape), jnp.asarray(positions), axis=-2)
+    values = jnp.asarray(np.take_along_axis(np.asarray(leaf).reshape(shape), positions, axis=-2))
     bits = next(bits for bits in (1, 2, 4, 8) if 2**bits >= m)
-    return SparseGroups(values, packed(jnp.asarray(positions, jnp.uint8), bits), m, leaf.dtype.name)
+    return SparseGroups(values, packed(jnp.asarray(positions.astype(np.uint8)), bits), m, leaf.dtype.name)

@@ -1,9 +1,11 @@
 """Codes of few bits, several to a byte: a part of other types."""
 
 import dataclasses
+import functools
 from typing import Any, ClassVar
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import ShapedArray
@@ -83,7 +85,12 @@ def packed(codes: Array, bits: int, lowest: int = 0) -> Array | Packed:
     if bits > 4:
         return codes
     bits = next(stored for stored in (1, 2, 4) if stored >= bits)
-    return Packed(pack(codes - jnp.asarray(lowest, codes.dtype), bits), codes.shape[-1], bits, lowest, codes.dtype.name)
+    return Packed(_packed(codes, bits, lowest), codes.shape[-1], bits, lowest, codes.dtype.name)
+
+
+@functools.partial(jax.jit, static_argnums=(1, 2))
+def _packed(codes: Array, bits: int, lowest: int) -> Array:
+    return pack(codes - jnp.asarray(lowest, codes.dtype), bits)
 
 
 def unpacked(codes: Any) -> np.ndarray:

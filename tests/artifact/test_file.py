@@ -62,7 +62,7 @@ def test_wide_numbers_stay_wide(tmp_path):
 
 def test_a_whole_network(tmp_path):
     network, images = nnc.models.create("narrow"), draw((2, 32, 32, 3), 0)
-    variables = network.init(jax.random.key(0), images)
+    variables = jax.jit(network.init)(jax.random.key(0), images)
     method = nnc.chain(nnc.prune_channels(macs=0.5), nnc.quantize())
     small = nnc.compress(variables, method, apply=network.apply, batches=[images])
     description = {"class_names": [str(i) for i in range(10)], "mean": (0.5, 0.5, 0.5), "deviation": (0.2, 0.2, 0.2)}
@@ -84,7 +84,7 @@ def test_a_whole_network(tmp_path):
     nnc.save(tmp_path / "b.nnc", shrunken, model="narrow", image_shape=(32, 32, 3))
     apply, again, _ = nnc.load(tmp_path / "b.nnc")
     narrow = nnc.models.fitting(network, shrunken)
-    assert (apply(again, images) == nnc.inject(narrow.apply)(shrunken, images)).all()
+    assert (jax.jit(apply)(again, images) == jax.jit(nnc.inject(narrow.apply))(shrunken, images)).all()
 
 
 def test_a_network_of_the_callers(tmp_path):
@@ -195,7 +195,7 @@ def test_nowhere_to_write(tmp_path):
 
 
 def test_safetensors(tmp_path):
-    variables = nnc.models.create("narrow_stride").init(jax.random.key(0), jnp.ones((1, 32, 32, 3)))
+    variables = jax.jit(nnc.models.create("narrow_stride").init)(jax.random.key(0), jnp.ones((1, 32, 32, 3)))
     nnc.save_safetensors(tmp_path / "a.safetensors", variables)
     assert_same(variables, nnc.load_safetensors(tmp_path / "a.safetensors"))
     with pytest.raises(nnc.InputError, match="Conv_0/kernel: is Quantized; use nnc.save"):

@@ -125,7 +125,8 @@ def test_weights(figures):
 
 
 def test_channels(figures):
-    measured, _ = figures("channels.py", *LARGER, "--batches", "2", "--macs", "0.3", "--round_to", "1")
+    few = ("--networks", "short", "--batches", "2", "--macs", "0.3", "--round_to", "1")
+    measured, _ = figures("channels.py", *few, *SMALL[2:])
     dense, _, kept, _, shrunken = measured["inference"]
     assert (dense["ratio"], dense["weights"], kept["weights"], shrunken["weights"]) == (
         1,
@@ -145,7 +146,7 @@ def test_an_unknown_task_is_one_line(run, script):
 
 
 def test_artifact(figures):
-    measured, _ = figures("artifact.py", "--network", "vgg16ds_stride", "--rounds", "1", "--no_slow")
+    measured, _ = figures("artifact.py", "--network", "short", "--rounds", "1", "--no_slow")
     rows = {(row["weights"], row["as"]): row["bytes"] for row in measured["artifact"]}
     for recipe in ("quantize:8", "prune_global:0.9+cluster:4"):
         assert rows[recipe, "nnc.save, nnc.load"] < 1.03 * rows[recipe, "entropy"]

@@ -22,14 +22,14 @@ def nncompress(called):
 @pytest.fixture(scope="module")
 def variables():
     """Of a network that was not trained."""
-    network = nnc.models.create("narrow_stride", num_classes=4)
-    return network.init(jax.random.key(0), jnp.ones((1, 32, 32, 3)))
+    network = nnc.models.create("narrowest", num_classes=4)
+    return jax.jit(network.init)(jax.random.key(0), jnp.ones((1, 32, 32, 3)))
 
 
 def test_from_weights_to_predictions(nncompress, variables, tiny_data, tmp_path):
     file, weights = tmp_path / "model.nnc", tmp_path / "weights.safetensors"
     nnc.save_safetensors(weights, variables)
-    data = f"--model=narrow_stride --dataset=tiny --data_dir={tiny_data}"
+    data = f"--model=narrowest --dataset=tiny --data_dir={tiny_data}"
     code, out, _ = nncompress(f"compress --init={weights} {data} --recipe=prune:0.5+quantize:8 --out={file}")
     assert code == 0
     size = file.stat().st_size
@@ -37,7 +37,7 @@ def test_from_weights_to_predictions(nncompress, variables, tiny_data, tmp_path)
     assert f"{file}: {size:,} bytes" in out
     code, out, _ = nncompress(f"inspect {file} --json={tmp_path}/rows.json")
     assert code == 0
-    assert re.search(r"params/Conv_\d+/kernel +Sparse of Quantized +\[1, 1, 32, 64\]", out)
+    assert re.search(r"params/Conv_\d+/kernel +Sparse of Quantized +\[3, 3, 16, 64\]", out)
     assert re.search(r"class_names +night, dusk, dawn, day", out)
     rows = json.loads((tmp_path / "rows.json").read_text())["rows"]
     assert rows[-1]["bytes"] == size > sum(row["bytes"] for row in rows[:-1])
@@ -67,7 +67,7 @@ def test_from_weights_to_predictions(nncompress, variables, tiny_data, tmp_path)
         ("predict {folder}/o.nnc no.png", "names no network of square pictures"),
         ("compress --init=vgg16.pth --out=a.nnc", "--model is missing: the network that vgg16.pth is of"),
         (
-            "compress --init={folder}/w.safetensors --model=narrow_stride --dataset=tiny --data_dir={data} "
+            "compress --init={folder}/w.safetensors --model=narrowest --dataset=tiny --data_dir={data} "
             "--out={folder}/none/a.nnc",
             "cannot be written",
         ),
@@ -76,7 +76,7 @@ def test_from_weights_to_predictions(nncompress, variables, tiny_data, tmp_path)
 def test_it_refuses(nncompress, variables, tiny_data, tmp_path, line, message):
     nnc.save_safetensors(tmp_path / "w.safetensors", variables)
     described = {"image_shape": (32, 32, 3), "mean": [0.5] * 3, "deviation": [0.2] * 3}
-    nnc.save(tmp_path / "m.nnc", variables, model="narrow_stride", options={"num_classes": 4}, **described)
+    nnc.save(tmp_path / "m.nnc", variables, model="narrowest", options={"num_classes": 4}, **described)
     nnc.save(tmp_path / "o.nnc", {"a": np.ones(3)})
     code, _, err = nncompress(line.format(folder=tmp_path, data=tiny_data))
     assert (code, err.count("\n")) == (2, 1)

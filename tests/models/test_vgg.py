@@ -8,6 +8,7 @@ import pytest
 import nncompress_jax as nnc
 from nncompress_jax.importers import torch
 from nncompress_jax.methods import minmax
+from nncompress_jax.models import vgg
 from tests.conftest import GOLDEN
 
 CONFIGURATIONS = {"vgg16": "D", "vgg16ds": "D-DSM", "vgg16ds_stride": "D-DS"}
@@ -25,10 +26,11 @@ def test_golden_logits(name, golden_state_dict):
     apply = jax.jit(nnc.models.create(name).apply)
     images = jnp.asarray(golden["x"].transpose(0, 2, 3, 1))
     assert relative(apply(variables, images), golden["logits"]) < 1e-4
+    quantize = jax.jit(minmax.quantize_variables, static_argnums=1)
     for bits in (4, 8):
-        quantized = minmax.quantize_variables(variables, bits)
+        quantized = quantize(variables, bits)
         assert relative(apply(quantized, images), golden[f"logits_weights_{bits}bit"]) < 1e-3
-    simulated = minmax.simulate(nnc.models.create(name).apply, 8)(quantized, images)
+    simulated = jax.jit(minmax.simulate(nnc.models.create(name).apply, 8))(quantized, images)
     assert relative(simulated, golden["logits_weights_activations_8bit"]) < 0.2
 
 
@@ -58,9 +60,9 @@ def test_unknown_names():
 
 
 def test_initializations():
-    images = jnp.zeros((1, 32, 32, 3))
-    he = jax.jit(nnc.models.create("vgg11").init)(jax.random.key(0), images)["params"]
-    seed = jax.jit(nnc.models.create("vgg11", initialization="seed").init)(jax.random.key(0), images)["params"]
+    images, blocks = jnp.zeros((1, 32, 32, 3)), vgg.configuration("64 M 128 M M M M")
+    he = jax.jit(vgg.VGG(blocks).init)(jax.random.key(0), images)["params"]
+    seed = jax.jit(vgg.VGG(blocks, initialization="seed").init)(jax.random.key(0), images)["params"]
     fan_in = 9 * 64
     np.testing.assert_allclose(he["Conv_1"]["kernel"].std(), np.sqrt(2 / fan_in), rtol=0.05)
     assert not he["Conv_1"]["bias"].any()

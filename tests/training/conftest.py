@@ -9,7 +9,7 @@ import pytest
 from nncompress_jax.training import loop
 from nncompress_jax.training.config import Config
 
-CONFIG = Config(model="narrow", dataset="tiny", epochs=3, batch_size=16, learning_rate=0.01)
+CONFIG = Config(model="narrowest", dataset="tiny", epochs=3, batch_size=16, learning_rate=0.01)
 
 
 @pytest.fixture(scope="session")

@@ -134,7 +134,7 @@ def test_a_run_trains_it_and_a_checkpoint_keeps_it(tiny_data, tmp_path):
     workdir = str(tmp_path / "run")
     config = Config(model="narrow", dataset="tiny", data_dir=tiny_data, workdir=workdir, epochs=1, batch_size=16)
     network = nnc.models.create("narrow", num_classes=4)
-    variables = network.init(jax.random.key(0), jnp.ones((1, 32, 32, 3)))
+    variables = jax.jit(network.init)(jax.random.key(0), jnp.ones((1, 32, 32, 3)))
     before = nnc.compress(variables, ternary(where="*Conv_1/kernel"))
     run = loop.train(config, before)
     after = checkpoint.restore(run.workdir)
