@@ -113,8 +113,9 @@ def main(options: Options) -> None:
         times = in_turns(case, options)
         best = min(times.values())
         fastest = next(name for name, seconds in times.items() if seconds <= SAME * best)
-        rows.append({"operation": f"{case.operation} {case.dtype}", "class": case.shape_class, "shapes": case.shapes})
-        rows[-1] |= {name: 1e3 * times[name] if name in times else None for name in algorithms.ALGORITHMS} | {"fastest": fastest}
+        row = {"operation": f"{case.operation} {case.dtype}", "class": case.shape_class, "shapes": case.shapes}
+        milliseconds = {name: 1e3 * times[name] if name in times else None for name in algorithms.ALGORITHMS}
+        rows.append(row | milliseconds | {"fastest": fastest})
     formats = {"operation": "", "class": "", "shapes": "", **dict.fromkeys(algorithms.ALGORITHMS, ".3f"), "fastest": ""}
     Table(f"ms a call, jax {jax.__version__}", formats, rows).print()
     measure.write(options.json, kernels=rows)
@@ -162,10 +163,14 @@ def _convolution(name: str, window: Window, images: jax.Array, kernel: jax.Array
 
 
 def _reused(name: str, window: Window, images: jax.Array, kernel: jax.Array) -> Any:
-    """Behind it batch statistics and normalisation."""
-    outputs = algorithms.ALGORITHMS[name](images, kernel, window)
-    mean, square = (jnp.mean(x, axis=range(outputs.ndim - 1)) for x in (outputs, outputs**2))
-    return (outputs - mean) * jax.lax.rsqrt(square - mean**2 + 1e-5), mean, square
+    """Behind it batch norm by its own statistics, forward and backward."""
+
+    def normalised(x: jax.Array) -> jax.Array:
+        mean, square = (jnp.mean(values, axis=range(x.ndim - 1)) for values in (x, x**2))
+        return jax.nn.relu((x - mean) * jax.lax.rsqrt(square - mean**2 + 1e-5))
+
+    outputs, pull = jax.vjp(normalised, algorithms.ALGORITHMS[name](images, kernel, window))
+    return outputs, pull(outputs)
 
 
 def _kernel_gradient(name: str, window: Window, *operands: jax.Array) -> Any:

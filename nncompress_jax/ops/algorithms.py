@@ -28,9 +28,7 @@ WORD_BYTES = 4
 """Integer units multiply and add so many bytes at a time."""
 
 
-def cpu_algorithm(
-    images: Array, kernel: Array, window: Window, operation: str = "convolution"
-) -> Callable[..., Array]:
+def cpu_algorithm(images: Array, kernel: Array, window: Window, operation: str = "convolution") -> Callable[..., Array]:
     """The fastest one for such shapes on a CPU.
 
     Args:
