@@ -6,11 +6,12 @@ python benchmarks/kernels.py --write
 
 import dataclasses
 import functools
+import itertools
 import json
 import math
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -58,10 +59,11 @@ class Shapes:
         ones = (1,) * self.axes
         return Window(ones, (edges,) * self.axes, (self.dilation,) * self.axes, ones, self.groups)
 
-    def operands(self, batch: int, dtype: str) -> list[jax.Array]:
+    def operands(self, batch: int, dtype: str) -> tuple[jax.ShapeDtypeStruct, jax.ShapeDtypeStruct]:
         """Images, kernel."""
         kernel = (*(self.taps,) * self.axes, self.inputs // self.groups, self.outputs)
-        return [_random(shape, dtype) for shape in ((batch, *(self.side,) * self.axes, self.inputs), kernel)]
+        images = (batch, *(self.side,) * self.axes, self.inputs)
+        return jax.ShapeDtypeStruct(images, dtype), jax.ShapeDtypeStruct(kernel, dtype)
 
 
 CONVOLUTIONS = (
@@ -78,14 +80,30 @@ BATCHES = {"convolution": (32, 1), "reused convolution": (64, 1), "kernel gradie
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """An operation on operands of some shapes, and the algorithms that can run it, each as a function of these."""
+    """An operation on some shapes."""
 
     operation: str
     dtype: str
-    shape_class: str
-    shapes: str
-    operands: list[jax.Array]
-    candidates: Mapping[str, Callable[..., Any]]
+    batch: int
+    shapes: Shapes
+
+    @property
+    def shape_class(self) -> str:
+        return kernels.convolution_class(*self.shapes.operands(self.batch, self.dtype), self.shapes.window)
+
+    @property
+    def candidates(self) -> tuple[str, ...]:
+        """Algorithms that can run it."""
+        if self.shapes.groups != self.shapes.inputs:
+            return DENSE
+        return tuple(name for name in DEPTHWISE if (self.operation, name) != ("kernel gradient", "patches"))
+
+    def operands(self) -> list[jax.Array]:
+        """Images and kernel; for a gradient, the cotangent too."""
+        shapes = list(self.shapes.operands(self.batch, self.dtype))
+        if self.operation == "kernel gradient":
+            shapes.append(jax.eval_shape(functools.partial(algorithms.native, window=self.shapes.window), *shapes))
+        return [random(x) for x in shapes]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -109,11 +127,12 @@ def main(options: Options) -> None:
     if unknown := set(options.operations) - BATCHES.keys():
         raise InputError(f"unknown operation {min(unknown)!r}; choose of {', '.join(BATCHES)}")
     rows = []
-    for case in track(list(cases(options.operations)), "kernels", transient=True):
+    for case in track(cases(options.operations), "kernels", transient=True):
         times = in_turns(case, options)
         best = min(times.values())
         fastest = next(name for name, seconds in times.items() if seconds <= SAME * best)
-        row = {"operation": f"{case.operation} {case.dtype}", "class": case.shape_class, "shapes": case.shapes}
+        row = {"operation": f"{case.operation} {case.dtype}", "class": case.shape_class}
+        row["shapes"] = f"{case.batch} of {case.shapes}"
         milliseconds = {name: 1e3 * times[name] if name in times else None for name in algorithms.ALGORITHMS}
         rows.append(row | milliseconds | {"fastest": fastest})
     formats = {"operation": "", "class": "", "shapes": "", **dict.fromkeys(algorithms.ALGORITHMS, ".3f"), "fastest": ""}
@@ -126,32 +145,16 @@ def main(options: Options) -> None:
         FILE.write_text(json.dumps(table, indent=1, sort_keys=True) + "\n")
 
 
-def cases(operations: tuple[str, ...]) -> Iterator[Case]:
+def cases(operations: tuple[str, ...]) -> list[Case]:
     """Each class once."""
-    done = set()
-    for case in (case for operation in operations for case in _convolutions(operation)):
-        if (key := (case.operation, case.dtype, case.shape_class)) not in done:
-            done.add(key)
-            yield case
-
-
-def _convolutions(operation: str) -> Iterator[Case]:
-    dtypes = ("int8", "float32") if operation == "convolution" else ("float32",)
-    for dtype in dtypes:
-        for shapes in CONVOLUTIONS:
-            depthwise = shapes.groups == shapes.inputs
-            if operation == "reused convolution" and not depthwise:
-                continue
-            for batch in BATCHES[operation]:
-                operands = shapes.operands(batch, dtype)
-                shape_class = kernels.convolution_class(*operands, shapes.window)
-                names = DEPTHWISE if depthwise else DENSE
-                if operation == "kernel gradient":
-                    outputs = jax.eval_shape(functools.partial(algorithms.native, window=shapes.window), *operands)
-                    operands.append(_random(outputs.shape, dtype))
-                    names = tuple(name for name in names if not (depthwise and name == "patches"))
-                work = {name: functools.partial(WORK[operation], name, shapes.window) for name in names}
-                yield Case(operation, dtype, shape_class, f"{batch} of {shapes}", operands, work)
+    found: dict[tuple[str, str, str], Case] = {}
+    for operation in operations:
+        dtypes = ("int8", "float32") if operation == "convolution" else ("float32",)
+        for dtype, shapes, batch in itertools.product(dtypes, CONVOLUTIONS, BATCHES[operation]):
+            case = Case(operation, dtype, batch, shapes)
+            if operation != "reused convolution" or case.candidates == DEPTHWISE:
+                found.setdefault((operation, dtype, case.shape_class), case)
+    return list(found.values())
 
 
 def _convolution(name: str, window: Window, images: jax.Array, kernel: jax.Array) -> Any:
@@ -177,21 +180,26 @@ def _kernel_gradient(name: str, window: Window, *operands: jax.Array) -> Any:
     return conv.KERNEL_GRADIENTS[name](*operands, window)
 
 
-WORK = {"convolution": _convolution, "reused convolution": _reused, "kernel gradient": _kernel_gradient}
+WORK: dict[str, Callable[..., Any]] = {
+    "convolution": _convolution,
+    "reused convolution": _reused,
+    "kernel gradient": _kernel_gradient,
+}
 
 
 def in_turns(case: Case, options: Options) -> dict[str, float]:
     """Seconds of the fastest call: what else the machine does only adds."""
-    programs = {name: jax.jit(candidate) for name, candidate in case.candidates.items()}
+    operands, work = case.operands(), WORK[case.operation]
+    programs = {name: jax.jit(functools.partial(work, name, case.shapes.window)) for name in case.candidates}
     for program in programs.values():
-        jax.block_until_ready(program(*case.operands))
+        jax.block_until_ready(program(*operands))
     times = dict.fromkeys(programs, math.inf)
     for _ in range(options.rounds):
         best = min(times.values())
         for name in [name for name in programs if times[name] in (math.inf, best) or times[name] < HOPELESS * best]:
             begin = time.perf_counter()
             while (start := time.perf_counter()) < begin + options.seconds:
-                jax.block_until_ready(programs[name](*case.operands))
+                jax.block_until_ready(programs[name](*operands))
                 times[name] = min(times[name], time.perf_counter() - start)
     return times
 
@@ -199,22 +207,25 @@ def in_turns(case: Case, options: Options) -> dict[str, float]:
 def winners(rows: list[dict[str, Any]]) -> dict[str, dict[str, str]]:
     """The fastest by operation and class; and by the kind of class, the one that is nearest to the fastest there."""
     table: dict[str, dict[str, str]] = {}
-    slowdowns: dict[tuple[str, str], dict[str, list[float]]] = {}
+    slowdowns: dict[tuple[str, str], dict[str, float]] = {}
     for row in rows:
+        operation, shape_class = row["operation"], row["class"]
+        table.setdefault(operation, {})[shape_class] = row["fastest"]
         times = {name: row[name] for name in algorithms.ALGORITHMS if row[name] is not None}
-        table.setdefault(row["operation"], {})[row["class"]] = row["fastest"]
-        kind = slowdowns.setdefault((row["operation"], row["class"].partition(",")[0]), {})
+        sums = slowdowns.setdefault((operation, shape_class.partition(",")[0]), dict.fromkeys(times, 0.0))
         for name, milliseconds in times.items():
-            kind.setdefault(name, []).append(math.log(milliseconds / min(times.values())))
-    for (operation, kind), by_name in slowdowns.items():
-        table[operation].setdefault(kind, min(by_name, key=lambda name: sum(by_name[name])))
+            sums[name] += math.log(milliseconds / min(times.values()))
+    for (operation, kind), sums in slowdowns.items():
+        table[operation].setdefault(kind, min(sums, key=lambda name: sums[name]))
     return table
 
 
-def _random(shape: tuple[int, ...], dtype: str) -> jax.Array:
-    random = np.random.default_rng(0)
-    codes = random.integers(-127, 128, shape, np.int8)
-    return jnp.asarray(codes if dtype == "int8" else random.standard_normal(shape, np.float32))
+def random(shape: jax.ShapeDtypeStruct) -> jax.Array:
+    """Codes in int8, else normal."""
+    generator = np.random.default_rng(0)
+    if shape.dtype == jnp.int8:
+        return jnp.asarray(generator.integers(-127, 128, shape.shape, np.int8))
+    return jnp.asarray(generator.standard_normal(shape.shape, np.float32))
 
 
 if __name__ == "__main__":

@@ -8,13 +8,14 @@ import json
 import math
 from collections.abc import Mapping
 
+import jax
 import jax.numpy as jnp
-from jax import version
 from jax.typing import DTypeLike
 
 from nncompress_jax.ops.windows import Window
 from nncompress_jax.types import Array
 
+Shaped = Array | jax.ShapeDtypeStruct
 Entries = Mapping[str, str]
 """An algorithm by shape class. Under the first word of the classes, up to the comma, stands the one for all others."""
 
@@ -24,16 +25,15 @@ TABLE: Mapping[str, Mapping[str, Entries]] = json.loads(
 """Entries by minor version of JAX, as "0.12", and by operation and dtype, as "convolution int8"."""
 
 
-def convolution_class(images: Array, kernel: Array, window: Window) -> str:
+def convolution_class(images: Shaped, kernel: Shaped, window: Window) -> str:
     """What of the shapes of a convolution decides how it runs fastest.
 
     Args:
-      images: [B, H, W, I] (one spatial axis or more), or anything of that shape.
-      kernel: [H, W, I / groups, O], or anything of that shape.
+      images: [B, H, W, I] (one spatial axis or more).
+      kernel: [H, W, I / groups, O].
       window: how the kernel moves.
 
     Example:
-      >>> import jax
       >>> images, kernel = jax.ShapeDtypeStruct((32, 8, 8, 128), "int8"), jax.ShapeDtypeStruct((3, 3, 128, 256), "int8")
       >>> convolution_class(images, kernel, Window((1, 1), ((1, 1), (1, 1)), (1, 1), (1, 1)))
       'window, batch of 8x8, some channels'
@@ -41,7 +41,7 @@ def convolution_class(images: Array, kernel: Array, window: Window) -> str:
     *sizes, inputs, outputs = kernel.shape
     taps, pixels = math.prod(sizes), math.prod(images.shape[1:-1])
     side = 2 ** min(max(round(math.log2(max(pixels, 1)) / 2), 1), 5)  # of a square image, from 2 to 32
-    batch = f"{'batch of' if len(images.shape) and images.shape[0] > 4 else 'one'} {side}x{side}"
+    batch = f"{'batch of' if images.shape[0] > 4 else 'one'} {side}x{side}"
     if window.groups == images.shape[-1] and window.groups > 1:
         return f"depthwise, {batch}"
     if taps > pixels:
@@ -56,7 +56,7 @@ def convolution_class(images: Array, kernel: Array, window: Window) -> str:
     return f"{'pointwise' if taps == 1 else 'window'}, {batch}, {channels} channels"
 
 
-def fastest(operation: str, dtype: DTypeLike, shape_class: str, jax_version: str = version.__version__) -> str:
+def fastest(operation: str, dtype: DTypeLike, shape_class: str, jax_version: str = jax.__version__) -> str:
     """The name of the fastest algorithm.
 
     Args:

@@ -104,13 +104,13 @@ def test_all_candidates_compute_the_same(benchmark):
     for shapes in forms:
         depthwise = shapes.groups == shapes.inputs
         names = benchmark.DEPTHWISE if depthwise else benchmark.DENSE
-        codes = shapes.operands(4, "int8")
+        codes = [benchmark.random(x) for x in shapes.operands(4, "int8")]
         wanted = algorithms.native(*codes, shapes.window, element_type=jnp.int32)
         for name in names:
             got = algorithms.ALGORITHMS[name](*codes, shapes.window, element_type=jnp.int32)
             np.testing.assert_array_equal(got, wanted, err_msg=f"{name} {shapes}")
         np.testing.assert_array_equal(integer.integer_convolution(*codes, shapes.window), wanted)
-        floats = shapes.operands(4, "float32")
+        floats = [benchmark.random(x) for x in shapes.operands(4, "float32")]
         outputs, pull = jax.vjp(functools.partial(algorithms.native, floats[0], window=shapes.window), floats[1])
         (gradient,) = pull(outputs)
         for name in names:
