@@ -49,6 +49,7 @@ bench: $(READY)
 	$(BIN)/python benchmarks/compile.py --json=runs/bench/compile.json
 	$(BIN)/python benchmarks/weights.py --json=runs/bench/weights.json
 	$(BIN)/python benchmarks/channels.py --json=runs/bench/channels.json
+	$(BIN)/python benchmarks/kernels.py --json=runs/bench/kernels.json
 	$(BIN)/python benchmarks/artifact.py --json=runs/bench/artifact.json
 	$(BIN)/python benchmarks/scale.py --json=runs/bench/scale.json
 

@@ -14,38 +14,36 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from nncompress_jax.ops.kernels import convolution_class, fastest
 from nncompress_jax.ops.windows import Window, fits, taps
 from nncompress_jax.types import Array
 
 STATIC = ("window", "precision", "element_type")
 
-FEW_CHANNELS = 64
-"""A convolution from so few channels to as many or more runs faster on the CPU as a dot product."""
-
 BLOCK_BYTES = 2**22
 """Of the windows that lie side by side at a time on the CPU, or as many as the kernel has: they stay in its cache."""
 
 
-def cpu_algorithm(images: Array, kernel: Array, window: Window, *, reused: bool = False) -> Callable[..., Array]:
-    """XLA's fast CPU libraries take no depthwise kernel, nor one larger than the image, and few channels badly.
+WORD_BYTES = 4
+"""Integer units multiply and add so many bytes at a time."""
+
+
+def cpu_algorithm(images: Array, kernel: Array, window: Window, operation: str = "convolution") -> Callable[..., Array]:
+    """The fastest one for such shapes on a CPU.
 
     Args:
       images: [B, H, W, I].
       kernel: [H, W, I / groups, O].
       window: how the kernel moves.
-      reused: several operations use the result.
+      operation: as `kernels.fastest` calls it.
 
     Returns:
       `native`, `patches` or `shifts`, with its options.
     """
-    *sizes, channels, outputs = kernel.shape
-    count, pixels = math.prod(sizes), math.prod(images.shape[1:-1])
-    if not fits(images, sizes, window):
+    if not fits(images, kernel.shape[:-2], window):
         return native
-    if is_depthwise(images, window):
-        return functools.partial(shifts, blocks=reused and blocks_pay())
-    few = window.groups == 1 and channels <= FEW_CHANNELS <= outputs
-    return functools.partial(patches, blocks=blocks_pay()) if count > pixels or count == 1 or few else native
+    name = fastest(operation, images.dtype, convolution_class(images, kernel, window))
+    return ALGORITHMS[name if blocks_pay() else name.removesuffix(" in blocks")]
 
 
 def blocks_pay() -> bool:
@@ -99,7 +97,7 @@ def patches(
       window: how the kernel moves.
       precision: of the dot product.
       element_type: of the result.
-      multiple: zeros fill up the sums of products to a multiple of so many.
+      multiple: zeros fill up the sums of products to a multiple of so many; those of bytes to whole words at least.
       blocks: as many examples at a time as stay in the cache, unless the outputs are larger than the patches.
     """
     options = {"precision": precision, "preferred_element_type": element_type}
@@ -120,7 +118,7 @@ def _patches(images: Array, *, kernel: Array, window: Window, multiple: int, opt
     kernel = kernel.reshape(count, channels // groups, groups, outputs // groups)
     columns = jnp.moveaxis(columns, 2, 0).reshape(groups, math.prod(outer), -1)
     kernel = jnp.moveaxis(kernel, 2, 0).reshape(groups, -1, outputs // groups)
-    missing = -columns.shape[-1] % multiple
+    missing = -columns.shape[-1] % math.lcm(multiple, WORD_BYTES if images.dtype == jnp.int8 else 1)
     columns = jnp.pad(columns, ((0, 0), (0, 0), (0, missing)))
     kernel = jnp.pad(kernel, ((0, 0), (0, missing), (0, 0)))
     if groups == 1:
@@ -173,3 +171,13 @@ def _shifts(images: Array, *, kernel: Array, window: Window, element_type: Any) 
     shifted = (jnp.repeat(tap, copies, axis=-1).astype(factors) for tap in taps(images, kernel.shape[:-2], window))
     products = ((tap * weight).astype(sums) for tap, weight in zip(shifted, weights, strict=True))
     return functools.reduce(jnp.add, products).astype(element_type)
+
+
+ALGORITHMS: dict[str, Callable[..., Array]] = {
+    "native": native,
+    "patches": patches,
+    "patches in blocks": functools.partial(patches, blocks=True),
+    "shifts": shifts,
+    "shifts in blocks": functools.partial(shifts, blocks=True),
+}
+"""By the names that `kernels.json` uses; `shifts` are for depthwise kernels alone."""

@@ -6,7 +6,7 @@ name of its function.
 
 import dataclasses
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -23,6 +23,7 @@ from nncompress_jax.ops.algorithms import (
     patches,
     shifts,
 )
+from nncompress_jax.ops.kernels import convolution_class, fastest
 from nncompress_jax.ops.windows import Window, fits
 from nncompress_jax.types import Array
 
@@ -99,7 +100,8 @@ def float_convolution(
 ) -> Array:
     """What `convolution` is in a program; `reused`: several operations use the result, as in training."""
     options = {"window": window, "precision": precision, "element_type": element_type}
-    cpu = functools.partial(cpu_algorithm(images, kernel, window, reused=reused), **options)
+    operation = "reused convolution" if reused and is_depthwise(images, window) else "convolution"
+    cpu = functools.partial(cpu_algorithm(images, kernel, window, operation), **options)
     return lax.platform_dependent(images, kernel, cpu=cpu, default=functools.partial(native, **options))
 
 
@@ -116,17 +118,18 @@ def float_convolution_gradients(
     def cpu(images: Array, kernel: Array, cotangent: Array) -> tuple[Array, Array]:
         if not fits(images, kernel.shape[:-2], window):
             return default(images, kernel, cotangent)
-        return gradients(images, kernel, cotangent, window=window, precision=precision, blocks=blocks_pay())
+        return gradients(images, kernel, cotangent, window, precision)
 
     return lax.platform_dependent(images, kernel, cotangent, cpu=cpu, default=default)
 
 
 def gradients(
-    images: Array, kernel: Array, cotangent: Array, *, window: Window, precision: Any = None, blocks: bool = False
+    images: Array, kernel: Array, cotangent: Array, window: Window, precision: Any = None
 ) -> tuple[Array, Array]:
-    """Of images and kernel, as a CPU runs them well; `blocks`: summed over some examples at a time."""
+    """Of images and kernel, as a CPU runs them well."""
     arguments = (images, kernel, cotangent, window, precision)
-    return _images_gradient(*arguments), _kernel_gradient(*arguments, blocks=blocks)
+    name = fastest("kernel gradient", images.dtype, convolution_class(images, kernel, window))
+    return _images_gradient(*arguments), KERNEL_GRADIENTS[name](*arguments)
 
 
 def _images_gradient(images: Array, kernel: Array, cotangent: Array, window: Window, precision: Any) -> Array:
@@ -148,10 +151,33 @@ def _images_gradient(images: Array, kernel: Array, cotangent: Array, window: Win
     return cpu_algorithm(cotangent, kernel, turned)(cotangent, kernel, turned, precision).astype(images.dtype)
 
 
-def _kernel_gradient(
-    images: Array, kernel: Array, cotangent: Array, window: Window, precision: Any, *, blocks: bool
+def native_kernel_gradient(
+    images: Array, kernel: Array, cotangent: Array, window: Window, precision: Any = None
 ) -> Array:
-    """The convolution is linear in its kernel: the transpose, by the algorithm that has a fast one."""
+    """A convolution of images with the cotangent, examples in place of channels; written down in the usual layout.
+
+    JAX's transpose has another, which XLA's CPU backend runs in slow loops wherever the program is inside a `scan`.
+    """
+    sums = jnp.promote_types(cotangent.dtype, jnp.float32)
+    if window.groups > 1:
+        forward = functools.partial(native, images.astype(sums), window=window, precision=precision)
+        return jax.linear_transpose(forward, kernel.astype(sums))(cotangent.astype(sums))[0].astype(kernel.dtype)
+    padding = []
+    for axis, size in enumerate(kernel.shape[:-2]):
+        before = window.padding[axis][0]
+        span = (cotangent.shape[axis + 1] - 1) * window.strides[axis]
+        pixels = (images.shape[axis + 1] - 1) * window.image_dilation[axis]
+        padding.append((before, (size - 1) * window.kernel_dilation[axis] + span - pixels - before))
+    turned = Window(window.kernel_dilation, tuple(padding), window.image_dilation, window.strides)
+    images = jnp.swapaxes(images.astype(sums), 0, -1)
+    cotangent = jnp.moveaxis(cotangent.astype(sums), 0, -2)
+    return jnp.moveaxis(native(images, cotangent, turned, precision), 0, -2).astype(kernel.dtype)
+
+
+def own_kernel_gradient(
+    images: Array, kernel: Array, cotangent: Array, window: Window, precision: Any = None, *, blocks: bool = False
+) -> Array:
+    """The transpose of `patches` or `shifts`, linear in the kernel; `blocks`: summed over some examples at a time."""
     algorithm = shifts if is_depthwise(images, window) else patches
     sums = jnp.promote_types(cotangent.dtype, jnp.float32)
 
@@ -160,12 +186,22 @@ def _kernel_gradient(
         (gradient,) = jax.linear_transpose(forward, kernel)(cotangent.astype(sums))
         return gradient.astype(sums)
 
-    size = examples_at_a_time(images, kernel, cotangent) if blocks else len(images)
+    size = examples_at_a_time(images, kernel, cotangent) if blocks and blocks_pay() else len(images)
     if size == len(images):
         return of(images, cotangent).astype(kernel.dtype)
     pairs = tuple(x.reshape(len(x) // size, size, *x.shape[1:]) for x in (images, cotangent))
     total, _ = lax.scan(lambda total, pair: (total + of(*pair), None), jnp.zeros(kernel.shape, sums), pairs)
     return total.astype(kernel.dtype)
+
+
+KERNEL_GRADIENTS: dict[str, Callable[..., Array]] = {
+    "native": native_kernel_gradient,
+    "patches": own_kernel_gradient,
+    "patches in blocks": functools.partial(own_kernel_gradient, blocks=True),
+    "shifts": own_kernel_gradient,
+    "shifts in blocks": functools.partial(own_kernel_gradient, blocks=True),
+}
+"""By the names that `kernels.json` uses."""
 
 
 def _forward(images: Array, kernel: Array, *options: Any) -> tuple[Array, tuple[Array, Array]]:

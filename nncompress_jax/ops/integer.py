@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from nncompress_jax.ops.algorithms import blocks_pay, is_depthwise, native, patches, shifts
+from nncompress_jax.ops.algorithms import cpu_algorithm, is_depthwise, native, patches, shifts
 from nncompress_jax.ops.windows import Window, fits
 from nncompress_jax.types import Array, DimensionNumbers
 
@@ -34,12 +34,12 @@ def integer_convolution(images: Array, kernel: Array, window: Window) -> Array:
     options = {"window": window, "element_type": jnp.int32}
     default = functools.partial(native, **options)
     # XLA's GPU backend sends few integer convolutions to cuDNN, and grouped ones came back wrong (openxla/xla#49123).
-    cpu = functools.partial(patches, blocks=blocks_pay(), **options)
     gpu = functools.partial(patches, multiple=16, **options)
     if not fits(images, kernel.shape[:-2], window):
-        cpu = gpu = default
+        gpu = default
     elif is_depthwise(images, window):
-        cpu = gpu = functools.partial(shifts, **options)
+        gpu = functools.partial(shifts, **options)
+    cpu = functools.partial(cpu_algorithm(images, kernel, window), **options)
     return lax.platform_dependent(images, kernel, cpu=cpu, cuda=gpu, rocm=gpu, default=default)
 
 

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from aqt.jax.v2 import aqt_quantizer
 from aqt.jax.v2.aqt_tensor import QTensor
+from jax import lax
 
 from nncompress_jax.types import Array
 
@@ -49,7 +50,7 @@ def quantize(x: Array, axes: Sequence[int], scale: Array | None = None, bits: in
       ([[0, 64, -127]], 0.0157)
     """
     quantizer = aqt_quantizer.quantizer_make(bits)
-    quantizer.numerics.dtype = jnp.int32  # XLA on the CPU casts to int8 from here in vectors, else one by one
+    quantizer.numerics.dtype = None  # whole numbers, still float32
     x = x.astype(jnp.float32)
     if scale is None:
         quantized, gradient = quantizer.quant(x, calibration_axes=tuple(axes))
@@ -59,7 +60,15 @@ def quantize(x: Array, axes: Sequence[int], scale: Array | None = None, bits: in
         template = QTensor(qvalue=None, scale=[scale], scale_t=None, bias=[], dequant_dtype=x.dtype)
         quantized, gradient = quantizer.calculate_qvalue(x, template)
     # A Partial of a Partial is a tree of arrays, fit to be kept for a backward pass.
-    return Codes(quantized.qvalue.astype(jnp.int8), quantized.scale[0]), jax.tree_util.Partial(_of_inputs, gradient)
+    return Codes(_int8(quantized.qvalue), quantized.scale[0]), jax.tree_util.Partial(_of_inputs, gradient)
+
+
+def _int8(whole: Array) -> Array:
+    """Whole numbers below 2^22 in float32: behind 1.5 * 2^23 they are the last bits of the sum.
+
+    XLA on the CPU casts floats to int8 one by one, and to int32 with checks for what int32 does not hold.
+    """
+    return lax.bitcast_convert_type(whole + jnp.float32(1.5 * 2**23), jnp.int32).astype(jnp.int8)
 
 
 def _of_inputs(gradient: Callable[[Array], tuple[Array, None]], cotangent: Array) -> Array:

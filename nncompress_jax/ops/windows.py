@@ -48,6 +48,8 @@ def taps(images: Array, sizes: Sequence[int], window: Window, fill: float = 0) -
     """
     edges = [(*pad, step - 1) for pad, step in zip(window.padding, window.image_dilation, strict=True)]
     padded = lax.pad(images, images.dtype.type(fill), [(0, 0, 0), *edges, (0, 0, 0)])
+    if any(map(any, edges)):  # else XLA takes the tap at the centre from `images`, and computes those twice
+        padded = lax.optimization_barrier(padded)
     last = _last_windows(images, sizes, window)
     for tap in itertools.product(*map(range, sizes)):
         start = [at * step for at, step in zip(tap, window.kernel_dilation, strict=True)]

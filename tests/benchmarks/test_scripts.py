@@ -137,6 +137,21 @@ def test_channels(figures):
     assert kept["macs"] == pytest.approx(0.3, rel=0.02)
 
 
+def test_kernels(figures, tmp_path):
+    """It writes what it measured, and leaves the rest of the table."""
+    table = tmp_path / "kernels.json"
+    table.write_text('{"0.1": {}}')
+    quick = ("--operations", "reused convolution", "--rounds", "1", "--seconds", "0.001", "--write")
+    measured, printed = figures("kernels.py", *quick, kernels_FILE=table)
+    fastest = {row["class"]: row["fastest"] for row in measured["kernels"]}
+    assert set(fastest.values()) <= {"native", "patches", "shifts", "shifts in blocks"}
+    other, entries = sorted(json.loads(table.read_text()).items())
+    assert other == ("0.1", {})
+    classes = entries[1]["reused convolution float32"]
+    assert classes == {"depthwise": classes["depthwise"]} | fastest
+    assert "depthwise, one 8x8" in printed
+
+
 @pytest.mark.parametrize("script", ["cpu.py", "compile.py", "accelerator.py"])
 def test_an_unknown_task_is_one_line(run, script):
     code, _, err = run(script, "--tasks", "speed")

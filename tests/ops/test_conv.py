@@ -1,6 +1,7 @@
 """Float convolutions against lax's own: outputs and gradients, by every algorithm and as the platform chooses."""
 
 import functools
+import re
 
 import jax
 import jax.numpy as jnp
@@ -40,16 +41,31 @@ def check(case, forms):
             np.testing.assert_allclose(got, wanted, rtol=1e-5, atol=1e-5 * size, err_msg=str(algorithm))
 
 
+def check_kernel_gradients(case, names):
+    images, kernel, window = case
+    images, kernel = (jnp.asarray(codes, jnp.float32) / 100 for codes in (images, kernel))
+    outputs, pull = jax.vjp(lambda kernel: algorithms.native(images, kernel, window), kernel)
+    if outputs.size:
+        cotangent = jnp.cos(jnp.arange(outputs.size, dtype=outputs.dtype)).reshape(outputs.shape)
+        (wanted,) = pull(cotangent)
+        for name in names:
+            got = conv.KERNEL_GRADIENTS[name](images, kernel, cotangent, window)
+            size = float(jnp.abs(wanted).max())
+            np.testing.assert_allclose(got, wanted, rtol=1e-5, atol=1e-5 * size, err_msg=name)
+
+
 @settings(max_examples=15, deadline=None)
 @given(convolutions())
 def test_convolution(case):
     check(case, [conv.convolution, algorithms.patches])
+    check_kernel_gradients(case, ["native", "patches", "patches in blocks"])
 
 
 @settings(max_examples=15, deadline=None)
 @given(convolutions(depthwise=True))
 def test_depthwise_convolution(case):
     check(case, [conv.convolution, algorithms.shifts])
+    check_kernel_gradients(case, ["native", "shifts", "shifts in blocks"])
 
 
 @pytest.mark.parametrize(
@@ -70,28 +86,30 @@ def test_blocks_of_examples(small_blocks, inputs, outputs, groups, stride, dilat
     kernel = jnp.asarray(random.normal(size=(3, 3, inputs // groups, outputs)), dtype)
     window = Window((stride, 1), ((2, 1), (1, 1)), (1, 1), (dilation, 1), groups)
     assert algorithms.examples_at_a_time(images, kernel, images) < 6
+    own = "shifts in blocks" if groups == inputs > 1 else "patches in blocks"
     wanted, pull = jax.vjp(lambda x, k: algorithms.native(x, k, window), images, kernel)
     cotangent = jnp.asarray(random.normal(size=wanted.shape), dtype)
     got = algorithms.patches(images, kernel, window, blocks=True)
-    gradients = conv.gradients(images, kernel, cotangent, window=window, blocks=True)
+    gradients = conv.gradients(images, kernel, cotangent, window)
+    in_blocks = conv.KERNEL_GRADIENTS[own](images, kernel, cotangent, window)
     tolerance = 1e-5 if dtype == jnp.float32 else 2e-2
-    for ours, theirs in zip((got, *gradients), (wanted, *pull(cotangent)), strict=True):
+    expected = (wanted, *pull(cotangent), pull(cotangent)[1])
+    for ours, theirs in zip((got, *gradients, in_blocks), expected, strict=True):
         assert ours.dtype == dtype
         scale = float(jnp.abs(theirs).max())
         np.testing.assert_allclose(ours.astype(jnp.float32), theirs.astype(jnp.float32), atol=tolerance * scale)
 
 
-def test_training_computes_a_depthwise_convolution_once(small_blocks):
-    """Its result is used several times: a loop keeps XLA from computing it as often."""
-    images, kernel = jnp.ones((4, 6, 6, 8)), jnp.ones((3, 3, 1, 8))
-    window = Window((1, 1), ((1, 1), (1, 1)), (1, 1), (1, 1), 8)
-
-    def outputs(images):
-        return conv.convolution(images, kernel, window)
-
-    assert "while" not in jax.jit(outputs).lower(images).as_text()
-    assert "while" in jax.jit(lambda images: jax.vjp(outputs, images)[0]).lower(images).as_text()
-    np.testing.assert_allclose(jax.vjp(outputs, images)[0], algorithms.native(images, kernel, window))
+@pytest.mark.parametrize("stride", [1, 2])
+def test_native_kernel_gradients_inside_a_loop(stride):
+    """JAX's own transpose would run in slow loops there: its convolution has another layout."""
+    images, kernel = jnp.ones((4, 6, 6, 8)), jnp.ones((3, 3, 8, 16))
+    window = Window((stride, stride), ((1, 1), (1, 1)), (1, 1), (1, 1))
+    cotangent = algorithms.native(images, kernel, window)
+    gradient = functools.partial(conv.native_kernel_gradient, window=window)
+    text = jax.jit(gradient).lower(images, kernel, cotangent).as_text()
+    assert re.findall(r"dim_numbers = (.*?),\s*window", text) == ["[b, 0, 1, f]x[0, 1, i, o]->[b, 0, 1, f]"]
+    assert "batch_group_count = 1 " in text
 
 
 def test_blocks_of_integers(small_blocks):
