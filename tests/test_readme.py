@@ -1,9 +1,10 @@
 """What the README shows works as it stands there."""
 
 import importlib
+import importlib.util
 import re
-import runpy
 import shlex
+import sys
 from pathlib import Path
 
 import pytest
@@ -29,10 +30,13 @@ def test_programs(program, capsys):
 
 
 @pytest.mark.parametrize(("script", "flags"), COMMANDS)
-def test_commands_have_these_flags(script, flags):
+def test_commands_have_these_flags(script, flags, monkeypatch):
     """Training itself takes minutes: the commands' tests do it on little data."""
-    module = runpy.run_path(str(ROOT / script), run_name="readme")
-    tyro.cli(module.get("Options") or module["Config"], args=shlex.split(flags), use_underscores=True)
+    spec = importlib.util.spec_from_file_location("readme", ROOT / script)
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, "readme", module)  # where tyro finds the source, and the help in it
+    spec.loader.exec_module(module)
+    tyro.cli(module.Options, args=shlex.split(flags), use_underscores=True)
 
 
 @pytest.mark.parametrize(("verb", "flags"), VERBS)
