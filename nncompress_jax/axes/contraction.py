@@ -4,9 +4,10 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import jax
 import numpy as np
 from jax import lax
+
+from nncompress_jax.axes.primitives import RAGGED_DOT
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,14 +36,6 @@ class Axes:
         return {axis: partner for axis, partner in pairs.items() if own[axis] not in self.results}
 
 
-def _ragged_dot() -> Any:
-    """The primitive, of which jax exports the function alone."""
-    row, counts = jax.ShapeDtypeStruct((1, 1), np.float32), jax.ShapeDtypeStruct((1,), np.int32)
-    matrices = jax.ShapeDtypeStruct((1, 1, 1), np.float32)
-    return jax.make_jaxpr(lax.ragged_dot)(row, matrices, counts).eqns[-1].primitive
-
-
-RAGGED_DOT = _ragged_dot()
 PRODUCTS = (lax.conv_general_dilated_p, lax.dot_general_p, RAGGED_DOT)
 """The operations that multiply and accumulate."""
 

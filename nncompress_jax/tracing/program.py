@@ -8,7 +8,8 @@ from typing import Any
 from jax import lax
 from jax.extend import core
 
-from nncompress_jax.axes.contraction import PRODUCTS, RAGGED_DOT
+from nncompress_jax.axes.contraction import PRODUCTS
+from nncompress_jax.axes.primitives import RAGGED_DOT
 from nncompress_jax.tracing.primitives import branches_of, called_program, scan_operands, while_operands
 from nncompress_jax.weights.delayed import HELD
 

@@ -8,7 +8,8 @@ import quax
 from jax import lax
 from jax.typing import ArrayLike
 
-from nncompress_jax.axes.contraction import RAGGED_DOT, axes_of_product
+from nncompress_jax.axes.contraction import axes_of_product
+from nncompress_jax.axes.primitives import RAGGED_DOT
 from nncompress_jax.weights.base import CompressedWeight, dense, on_dense, registered, run
 from nncompress_jax.weights.channel_pruned import ChannelPruned, at, channel_pruned, cuts_of, has_zeros
 from nncompress_jax.weights.channels import Channels, intersection

@@ -13,9 +13,10 @@ from jax import lax
 from jax.core import ShapedArray
 from jax.typing import ArrayLike
 
-from nncompress_jax.axes.contraction import RAGGED_DOT, axes_of_product
+from nncompress_jax.axes.contraction import axes_of_product
 from nncompress_jax.axes.movements import Movement, Placing
 from nncompress_jax.axes.places import repeated
+from nncompress_jax.axes.primitives import RAGGED_DOT
 from nncompress_jax.axes.rules import axis_rule
 from nncompress_jax.ops import int8, quantizer
 from nncompress_jax.ops.integer import LONGEST_SUM

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 
+from nncompress_jax.axes.primitives import NAME, RAGGED_DOT
 from nncompress_jax.tracing import primitives
 
 
@@ -86,3 +87,12 @@ def test_programs_that_run_once():
             inner = primitives.called_program(equation)
             assert [step.primitive.name for step in inner.jaxpr.eqns] == ["mul"]
             assert len(inner.jaxpr.invars) == len(equation.invars)
+
+
+def test_what_jax_exports_as_functions_alone():
+    assert (NAME.name, RAGGED_DOT.name) == ("name", "ragged_dot_general")
+    rows, matrices, counts = jnp.ones((5, 4)), jnp.ones((2, 4, 3)), jnp.array([2, 3])
+    equation = equation_of(jax.lax.ragged_dot, rows, matrices, counts)
+    numbers = equation.params["ragged_dot_dimension_numbers"]
+    assert equation.primitive is RAGGED_DOT
+    assert numbers == jax.lax.RaggedDotDimensionNumbers((((1,), (1,)), ((), ())), (0,), (0,))

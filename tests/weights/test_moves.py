@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import lax
+from jax.ad_checkpoint import checkpoint_name
 
 import nncompress_jax as nnc
 from nncompress_jax.axes.rules import RULES as AXES
@@ -66,6 +67,7 @@ CASES = {
     "stop_gradient": (lambda w, x: x @ lax.stop_gradient(w[0]), INTEGERS),
     "optimization_barrier": (lambda w, x: x @ lax.optimization_barrier((w, x))[0][0], INTEGERS),
     "sharding_constraint": (lambda w, x: x @ sharded(w)[0], INTEGERS),
+    "name": (lambda w, x: x @ checkpoint_name(w, "weight")[0], INTEGERS),
     "copy": (lambda w, x: x @ jnp.copy(w)[0], INTEGERS),
     "convert_element_type": (
         lambda w, x: (x.astype(jnp.bfloat16) @ w[0].astype(jnp.bfloat16)).astype(jnp.float32),
