@@ -100,6 +100,21 @@ def test_blocks_of_examples(small_blocks, inputs, outputs, groups, stride, dilat
         np.testing.assert_allclose(ours.astype(jnp.float32), theirs.astype(jnp.float32), atol=tolerance * scale)
 
 
+def test_training_computes_a_depthwise_convolution_once(small_blocks, monkeypatch):
+    """Its result is used several times: in blocks, a loop keeps XLA from computing it as often."""
+    images, kernel = jnp.ones((4, 6, 6, 8)), jnp.ones((3, 3, 1, 8))
+    window = Window((1, 1), ((1, 1), (1, 1)), (1, 1), (1, 1), 8)
+    fastest = {"convolution": "shifts", "reused convolution": "shifts in blocks"}
+    monkeypatch.setattr(algorithms, "fastest", lambda operation, *_: fastest[operation])
+
+    def outputs(images):
+        return conv.convolution(images, kernel, window)
+
+    assert "while" not in jax.jit(outputs).lower(images).as_text()
+    assert "while" in jax.jit(lambda images: jax.vjp(outputs, images)[0]).lower(images).as_text()
+    np.testing.assert_allclose(jax.vjp(outputs, images)[0], algorithms.native(images, kernel, window))
+
+
 @pytest.mark.parametrize("stride", [1, 2])
 def test_native_kernel_gradients_inside_a_loop(stride):
     """JAX's own transpose would run in slow loops there: its convolution has another layout."""
