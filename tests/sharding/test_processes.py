@@ -48,7 +48,7 @@ def start(eighty, tmp_path):
     """Starts the run on two processes of two devices each; what still runs at the end is killed."""
     started = []
 
-    def both(workdir, *flags, of_second=(), devices=(2, 2)):
+    def both(workdir, *flags, of_second=(), devices=(2, 2), seconds_a_step=0.0):
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
@@ -60,6 +60,7 @@ def start(eighty, tmp_path):
         for process in range(2):
             own = [f"--process={process}", *(of_second if process else ())]
             environment = os.environ | {"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices[process]}"}
+            environment["SECONDS_A_STEP"] = str(seconds_a_step)
             with (tmp_path / f"{len(started)}.log").open("w") as log:
                 pair.append(subprocess.Popen([*command, *own], env=environment, stdout=log, stderr=log))
             pair[-1].log = Path(log.name)
@@ -127,7 +128,7 @@ def test_one_that_dies_ends_the_other_and_both_go_on(on_one, start, tmp_path):
     assert pair[0].wait(LONGEST_WITHOUT_THE_OTHER_S) != 0
     assert re.search("process 0 lost another one .* start all of them again|another task died", pair[0].log.read_text())
 
-    pair = start(workdir)
+    pair = start(workdir, seconds_a_step=0.3)  # they need a second to agree
     until_step(pair, workdir, 3 * STEPS)
     pair[1].send_signal(signal.SIGTERM)  # to one of them: all agree on a step
     assert ends(pair) == [75, 75], [process.log.read_text() for process in pair]
