@@ -72,19 +72,21 @@ class Reshaping:
     new: tuple[int, ...]
 
     @functools.cached_property
+    def places(self) -> dict[int, int]:
+        """By axis that stays as it is, that of the result."""
+        return {olds[0]: news[0] for olds, news in runs(self.shape, self.new) if len(olds) == len(news) == 1}
+
+    @property
     def kept(self) -> frozenset[int]:
-        return frozenset(olds[0] for olds, news in runs(self.shape, self.new) if len(olds) == len(news) == 1)
+        return frozenset(self.places)
 
     @property
     def keeps_last(self) -> bool:
-        return len(self.shape) - 1 in self.kept
+        return self.places.get(len(self.shape) - 1) == len(self.new) - 1 >= 0
 
     def whole(self, part: Array) -> Array:
-        sizes = list(self.new)
-        for olds, news in runs(self.shape, self.new):
-            if len(olds) == len(news) == 1:
-                sizes[news[0]] = part.shape[olds[0]]
-        return part.reshape(sizes)
+        sizes = {new: part.shape[old] for old, new in self.places.items()}
+        return part.reshape([sizes.get(axis, size) for axis, size in enumerate(self.new)])
 
     def shared(self, part: Array) -> Array:
         return reshaped(part, self.shape, self.new)

@@ -61,10 +61,13 @@ def _moving(places: Callable[[Any, Sequence[int]], Places]) -> Callable[[Any, Sh
     return lambda params, shapes: AxisRule([[places(params, shapes[0])]])
 
 
-def _squeeze(params: Any, shape: Sequence[int], axes: Sequence[int] | None = None) -> Places:
-    gone = params["dimensions"] if axes is None else axes
-    kept = tuple(axis for axis in range(len(shape)) if axis not in gone)
-    return Places(kept, (None,) * len(kept), dict.fromkeys(gone, 0))
+def _without(dropped: Mapping[int, int], shape: Sequence[int]) -> Places:
+    kept = tuple(axis for axis in range(len(shape)) if axis not in dropped)
+    return Places(kept, (None,) * len(kept), dropped)
+
+
+def _squeeze(params: Any, shape: Sequence[int]) -> Places:
+    return _without(dict.fromkeys(params["dimensions"], 0), shape)
 
 
 def _broadcast(params: Any, shape: Sequence[int]) -> Places:
@@ -99,8 +102,7 @@ def _split(params: Any, shapes: Shapes) -> AxisRule:
 
 def _unstack(params: Any, shapes: Shapes) -> AxisRule:
     axis, shape = params["axis"], shapes[0]
-    kept = tuple(each for each in range(len(shape)) if each != axis)
-    return AxisRule([[Places(kept, (None,) * len(kept), {axis: place})] for place in range(shape[axis])])
+    return AxisRule([[_without({axis: place}, shape)] for place in range(shape[axis])])
 
 
 def _stack(params: Any, shapes: Shapes) -> AxisRule:
@@ -135,16 +137,21 @@ COMBINED = "it needs all channels, as normalization does"
 
 
 def _reduce(params: Any, shapes: Shapes) -> AxisRule:
-    return AxisRule([[_squeeze(params, shapes[0], params["axes"])]], [frozenset(params["axes"])], COMBINED)
+    axes = params["axes"]
+    return AxisRule([[_without(dict.fromkeys(axes, 0), shapes[0])]], [frozenset(axes)], COMBINED)
 
 
-def _combining(axes: Callable[[Any, Sequence[int]], Sequence[int]]) -> Callable[[Any, Shapes], AxisRule]:
-    """Of entries that are combined along some axes, and along the others stay where they are."""
+def _combining(
+    axes: Callable[[Any, Sequence[int]], Sequence[int]], results: int | None = None
+) -> Callable[[Any, Shapes], AxisRule]:
+    """Of entries that are combined along some axes, and along the others stay where they are.
+
+    `results`: so many; by default one for each operand.
+    """
 
     def rule(params: Any, shapes: Shapes) -> AxisRule:
         same, needed = Places.same(len(shapes[0])), frozenset(axes(params, shapes[0]))
-        results = 2 if params.get("k") is not None else len(shapes)
-        return AxisRule([[same] * len(shapes)] * results, [needed] * len(shapes), COMBINED)
+        return AxisRule([[same] * len(shapes)] * (results or len(shapes)), [needed] * len(shapes), COMBINED)
 
     return rule
 
@@ -196,6 +203,22 @@ def _apart(params: Any, shapes: Shapes) -> AxisRule:
     return AxisRule(results)
 
 
+REDUCTIONS = (
+    *("reduce_sum", "reduce_max", "reduce_min", "reduce_prod", "reduce_and", "reduce_or", "reduce_xor"),
+    *("argmax", "argmin"),
+)
+"""Operations that take axes away."""
+
+_AXIS = _combining(lambda params, shape: [params["axis"]])
+ALONG: Mapping[str, Callable[[Any, Shapes], AxisRule]] = {
+    **dict.fromkeys(("reduce_window_max", "reduce_window_min", "reduce_window_sum"), _combining(_windowed)),
+    **dict.fromkeys(("cumsum", "cumprod", "cummax", "cummin", "cumlogsumexp"), _AXIS),
+    "sort": _combining(lambda params, shape: [params["dimension"]]),
+    "top_k": _combining(lambda params, shape: [params.get("axis", -1) % len(shape)], results=2),
+    "fft": _combining(lambda params, shape: range(len(shape) - len(params["fft_lengths"]), len(shape))),
+}
+"""Operations along axes that stay."""
+
 RULES: Mapping[str, Callable[[Any, Shapes], AxisRule]] = {
     "transpose": _moving(lambda params, shape: Places(tuple(params["permutation"]), (None,) * len(shape))),
     "squeeze": _moving(_squeeze),
@@ -212,23 +235,7 @@ RULES: Mapping[str, Callable[[Any, Shapes], AxisRule]] = {
     "dynamic_slice": _dynamic_slice,
     "dynamic_update_slice": _dynamic_update,
     **dict.fromkeys(("sharding_constraint", "optimization_barrier"), _apart),
-    **dict.fromkeys(
-        (
-            *("reduce_sum", "reduce_max", "reduce_min", "reduce_prod", "reduce_and", "reduce_or", "reduce_xor"),
-            *("argmax", "argmin"),
-        ),
-        _reduce,
-    ),
-    **dict.fromkeys(
-        ("reduce_window_max", "reduce_window_min", "reduce_window_sum"),
-        _combining(_windowed),
-    ),
-    **dict.fromkeys(
-        ("cumsum", "cumprod", "cummax", "cummin", "cumlogsumexp"),
-        _combining(lambda params, shape: [params["axis"]]),
-    ),
-    "sort": _combining(lambda params, shape: [params["dimension"]]),
-    "top_k": _combining(lambda params, shape: [params.get("axis", -1) % len(shape)]),
-    "fft": _combining(lambda params, shape: range(len(shape) - len(params["fft_lengths"]), len(shape))),
+    **dict.fromkeys(REDUCTIONS, _reduce),
+    **ALONG,
 }
 """By the primitive's name: jax exports not all of them, and some only lately."""

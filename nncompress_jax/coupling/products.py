@@ -1,4 +1,4 @@
-"""How convolutions and dot products tie channels: what is summed over together is cut together."""
+"""How convolutions and dot products couple channels: what is summed over together is cut together."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -23,7 +23,10 @@ class Products(Labels):
         """Channels that are summed over together are cut together; the result has those of the other axes."""
         shapes = [atom.aval.shape for atom in equation.invars]
         axes = axes_of_product(equation.primitive, equation.params, shapes)
-        values = [self.slid(value, own) if own else value for value, own in zip(values, axes.windows, strict=False)]
+        values, others = values[:2], values[2:]
+        for labels in (labels for value in others for labels in value.labels):
+            self.freeze(labels, "it reads which rows meet which matrix")
+        values = [self.slid(value, own) if own else value for value, own in zip(values, axes.windows, strict=True)]
         if equation.params.get("feature_group_count", 1) > 1:
             values = self.grouped(equation.params, values, shapes)
         sides = [self.side(value, axes.places[i], axes) for i, value in enumerate(values)]

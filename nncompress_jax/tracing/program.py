@@ -114,7 +114,7 @@ def holds(equation: Any, primitives: Collection[Any]) -> bool:
 
 
 def stable_sources(body: Any, sources: Sequence[Source], first: int, count: int) -> list[Source]:
-    """Owners of what enters a loop's body, in every turn: data once a turn makes it data.
+    """Sources of what enters a loop's body, in every turn: data once a turn makes it data.
 
     Args:
       body: the program of one turn; it hands `count` values on, its first results.

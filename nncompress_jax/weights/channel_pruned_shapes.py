@@ -13,7 +13,7 @@ from jax import lax
 
 from nncompress_jax.axes.movements import Placing, Reading, Reshaping
 from nncompress_jax.axes.places import Places, along, axes_of, reshaped
-from nncompress_jax.axes.rules import RULES, axis_rule
+from nncompress_jax.axes.rules import ALONG, REDUCTIONS, RULES, axis_rule
 from nncompress_jax.weights.base import dense, moved, registered, run
 from nncompress_jax.weights.channel_pruned import (
     ChannelPruned,
@@ -151,7 +151,7 @@ def reduced(primitive: Any, values: Sequence[Any], params: dict[str, Any]) -> An
     whole, there = (math.prod(shape[axis] for axis in axes) for shape in (x.shape, x.values.shape))
     if whole != there and name not in ("reduce_sum", "reduce_max", "reduce_min"):
         return "over channels of which some are missing"
-    if name == "reduce_prod" and fill is not None:
+    if name in ("reduce_prod", "reduce_xor") and fill is not None:
         return "over missing channels that are not zero"
     value = run(primitive, (x.values,), params)
     if name == "reduce_sum" and fill is not None:
@@ -192,12 +192,12 @@ def hinted(primitive: Any, values: Sequence[Any], params: dict[str, Any]) -> Any
 
 SPECIAL = {
     "reshape": reshape,
+    **dict.fromkeys(ALONG, along_others),
     "sort": sort,
     **dict.fromkeys(("gather", "dynamic_slice"), read),
     **dict.fromkeys(("concatenate", "stack", "dynamic_update_slice"), joined),
     **dict.fromkeys(("sharding_constraint", "optimization_barrier"), hinted),
-    **{name: reduced for name in RULES if name.startswith(("reduce_", "arg")) and "window" not in name},
-    **{name: along_others for name in RULES if name.startswith(("reduce_window", "cum")) or name in ("top_k", "fft")},
+    **dict.fromkeys(REDUCTIONS, reduced),
 }
 """By the primitive's name; the others that have a rule for their axes move entries to places that are known."""
 

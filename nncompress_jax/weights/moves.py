@@ -73,38 +73,29 @@ def joined(primitive: Any, values: Values, params: dict[str, Any]) -> Any:
 
 def _alike(parts: Values, weights: Values, behind: set[int | None]) -> list[Any]:
     """Shared parts with as many places along each axis as the others; all, along that on which they are joined."""
-    rank = parts[0].ndim
-    sizes = [max(part.shape[axis] for part in parts) for axis in range(rank)]
+    sizes = [{part.shape[axis] for part in parts} for axis in range(parts[0].ndim)]
+    few = [min(each - {1}, default=1) if len(each - {1}) < 2 else None for each in sizes]
     alike = []
     for part, weight in zip(parts, weights, strict=True):
-        full = [weight.shape[axis] if axis in behind else sizes[axis] for axis in range(rank)]
+        full = [weight.shape[axis] if axis in behind or size is None else size for axis, size in enumerate(few)]
         alike.append(jnp.broadcast_to(repeated(part, full), full))
     return alike
 
 
 def passed(primitive: Any, values: Values, params: dict[str, Any]) -> Any:
     """Each part on its own: copies, barriers, what stops gradients."""
-    parts, structure = jax.tree.flatten(tuple(values))
-    results = (
-        primitive.bind(*parts, **params)
-        if primitive.multiple_results
-        else [primitive.bind(part, **params) for part in parts]
-    )
-    results = jax.tree.unflatten(structure, results)
-    return list(results) if primitive.multiple_results else results[0]
+    if not primitive.multiple_results:
+        return jax.tree.map(lambda part: primitive.bind(part, **params), values[0])
+    parts, structure = jax.tree.flatten(list(values))
+    return jax.tree.unflatten(structure, primitive.bind(*parts, **params))
 
 
 def constrained(primitive: Any, values: Values, params: dict[str, Any]) -> Any:
     """What is of the weight's shape lies on the devices as the weight would."""
     (weight,) = values
-    return dataclasses.replace(
-        weight,
-        **{
-            name: primitive.bind(part, **params)
-            for name in weight.WHOLE
-            if (part := getattr(weight, name)) is not None and not is_compressed(part)
-        },
-    )
+    parts = {name: getattr(weight, name) for name in weight.WHOLE}
+    arrays = {name: part for name, part in parts.items() if part is not None and not is_compressed(part)}
+    return dataclasses.replace(weight, **{name: primitive.bind(part, **params) for name, part in arrays.items()})
 
 
 RULES: dict[str, Rule] = {

@@ -208,6 +208,7 @@ OTHERS = {
     "flipped": lambda w: jnp.flip(w),
     "reshaped": lambda w: w.reshape(2, -1, 3),
     "flat": lambda w: w.ravel(),
+    "an axis more": lambda w: (w.reshape(*w.shape, 1), w.reshape(1, *w.shape), w.reshape(4, 1, 6)),
     "broadcast": lambda w: jnp.broadcast_to(w[:, None], (4, 5, 6)),
     "row": lambda w: w[1],
     "rows": lambda w: jnp.take(w, jnp.array([2, 0, 2]), axis=0),

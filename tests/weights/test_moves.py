@@ -50,6 +50,10 @@ CASES = {
     "unstack": (lambda w, x: sum(x @ layer for layer in jnp.unstack(w)), INTEGERS),
     "concatenate": (lambda w, x: x @ jnp.concatenate([w[0], w[1, :, ::2]], 1), INTEGERS),
     "concatenate of inputs": (lambda w, x: jnp.tile(x, 2) @ jnp.concatenate([w[0], w[1]], 0), "scales vary along axes"),
+    "reshape with an axis more": (
+        lambda w, x: jnp.einsum("bi,iol->bol", x, w[1].reshape(INPUTS, OUTPUTS, 1)),
+        INTEGERS,
+    ),
     "stack": (lambda w, x: jnp.einsum("bi,lio->lbo", x, jnp.stack([w[0], w[2]])), INTEGERS),
     "pad": (lambda w, x: jnp.pad(x, ((0, 0), (1, 0))) @ jnp.pad(w[0], ((1, 0), (0, 2))), INTEGERS),
     "pad with one": (lambda w, x: x @ jnp.pad(w[0], ((0, 0), (0, 2)), constant_values=1.0), "padded with what"),
@@ -124,7 +128,7 @@ def test_between_a_weight_and_its_product(case, bits):
 
 def test_every_rule_is_tried():
     """Each primitive that moves the entries of weights stands in the program of a case."""
-    tried = {"copy"}  # which jax leaves out of traced programs
+    tried: set[str] = set()
     for function, _ in CASES.values():
         program = jax.make_jaxpr(function)(draw((LAYERS, INPUTS, OUTPUTS)), draw((ROWS, INPUTS))).jaxpr
         tried |= {visit.equation.primitive.name for visit in walk(program, [None] * len(program.invars))[0]}
@@ -172,6 +176,18 @@ def test_rows_at_places_that_are_clipped_or_promised():
         found = nnc.inject(read)(small, jnp.array(places))
         assert isinstance(found, CompressedWeight)
         np.testing.assert_array_equal(dense(found), read({"embedding": dense(rows)}, jnp.array(places)))
+
+
+def test_groups_of_different_sizes_are_joined():
+    """One after another along one axis, where groups of neighbours along the other share scales."""
+    kernels = [draw((12, 4), seed) for seed in (1, 2)]
+    small = {
+        name: nnc.compress({"kernel": kernel}, nnc.quantize(bits=4, group=group))["kernel"]
+        for name, kernel, group in zip("ab", kernels, (4, 6), strict=True)
+    }
+    joined = nnc.inject(lambda w: jnp.concatenate([w["a"], w["b"]], 1))(small)
+    assert isinstance(joined, CompressedWeight)
+    np.testing.assert_array_equal(dense(joined), jnp.concatenate([*map(dense, small.values())], 1))
 
 
 def test_gradients_stop_where_the_function_stops_them():
