@@ -100,8 +100,7 @@ def float_convolution(
 ) -> Array:
     """What `convolution` is in a program; `reused`: several operations use the result, as in training."""
     options = {"window": window, "precision": precision, "element_type": element_type}
-    operation = "reused convolution" if reused and is_depthwise(images, window) else "convolution"
-    cpu = functools.partial(cpu_algorithm(images, kernel, window, operation), **options)
+    cpu = functools.partial(cpu_algorithm(images, kernel, window, reused=reused), **options)
     return lax.platform_dependent(images, kernel, cpu=cpu, default=functools.partial(native, **options))
 
 

@@ -60,7 +60,7 @@ def fastest(operation: str, dtype: DTypeLike, shape_class: str, jax_version: str
     """The name of the fastest algorithm.
 
     Args:
-      operation: "convolution", "reused convolution" or "kernel gradient".
+      operation: "convolution" or "kernel gradient".
       dtype: of the operands; what was not measured runs as float32 does.
       shape_class: a class that was not measured runs as most of its kind do.
       jax_version: the nearest measured one that is not newer counts, or the oldest.
