@@ -29,6 +29,12 @@ def finished(configured):
     return loop.train(configured("finished"))
 
 
+@pytest.fixture(scope="session")
+def streamed(configured):
+    """The same run, on images that are read as it goes on."""
+    return loop.train(configured("streamed", stream=True))
+
+
 @pytest.fixture
 def spoilt(finished, tmp_path):
     """A copy of the finished run that may be changed."""

@@ -45,9 +45,13 @@ def interrupt(monkeypatch, after):
 
 
 # An epoch asks after each of its four steps, and after the only batch of its test.
-@pytest.mark.parametrize(("after", "steps"), [(0, 1), (3, 4), (4, 4), (5, 5), (14, 12)])
-def test_an_interrupted_run_ends_as_if_it_had_not_been(after, steps, finished, configured, monkeypatch):
-    settings = configured("interrupted", stream=after == 5)
+@pytest.mark.parametrize(
+    ("after", "steps", "stream"), [(0, 1, False), (3, 4, False), (4, 4, False), (5, 5, True), (14, 12, False)]
+)
+def test_an_interrupted_run_ends_as_if_it_had_not_been(
+    after, steps, stream, finished, streamed, configured, monkeypatch
+):
+    settings, whole = configured("interrupted", stream=stream), streamed if stream else finished
     interrupt(monkeypatch, after)
     with pytest.raises(UnfinishedError, match=f"asked to end, saved at step {steps} of 12; the same command goes on"):
         loop.train(settings)
@@ -60,9 +64,17 @@ def test_an_interrupted_run_ends_as_if_it_had_not_been(after, steps, finished, c
 
     monkeypatch.undo()
     run = loop.train(settings)
-    assert_equal(run.workdir, finished.workdir)
-    assert without_times(run) == without_times(finished)
+    assert_equal(run.workdir, whole.workdir)
+    assert without_times(run) == without_times(whole)
     assert run.progress.training_seconds > interrupted.epoch.seconds
+
+
+# Two programs, which XLA may round apart.
+def test_a_streamed_run_takes_the_same_steps(finished, streamed):
+    restored = [checkpoint.restore(run.workdir) for run in (streamed, finished)]
+    jax.tree.map(lambda ours, theirs: np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5), *restored)
+    for ours, theirs in zip(without_times(streamed), without_times(finished), strict=True):
+        assert ours == pytest.approx(theirs, rel=1e-4)
 
 
 def without_times(run):
