@@ -75,7 +75,7 @@ CONVOLUTIONS = (
     *(Shapes(16, 64, 64, groups=4), Shapes(256, 64, 64, axes=1), Shapes(8, 32, 32, axes=3)),
     Shapes(8, 64, 64, dilation=2),
 )
-BATCHES = {"convolution": (32, 1), "kernel gradient": (64, 1)}
+BATCHES = {"convolution": (32, 1), "kernel gradient": (128, 1)}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -84,7 +84,7 @@ def native(images: Array, kernel: Array, window: Window, precision: Any = None, 
     )
 
 
-@functools.partial(jax.jit, static_argnames=(*STATIC, "multiple", "blocks"))
+@functools.partial(jax.jit, static_argnames=(*STATIC, "multiple", "blocks", "once"))
 def patches(
     images: Array,
     kernel: Array,
@@ -93,6 +93,7 @@ def patches(
     element_type: Any = None,
     multiple: int = 1,
     blocks: bool = False,
+    once: bool = True,
 ) -> Array:
     """Windows side by side, and one dot product with the kernel for each group.
 
@@ -104,9 +105,11 @@ def patches(
       element_type: of the result.
       multiple: zeros fill up the sums of products to a multiple of so many; those of bytes to whole words at least.
       blocks: as many examples at a time as stay in the cache, unless the outputs are larger than the patches.
+      once: as of `taps`, but for blocks.
     """
     options = {"precision": precision, "preferred_element_type": element_type}
-    forward = functools.partial(_patches, kernel=kernel, window=window, multiple=multiple, options=options)
+    once = once and not blocks
+    forward = functools.partial(_patches, kernel=kernel, window=window, multiple=multiple, once=once, options=options)
     outputs = jax.eval_shape(forward, images)
     size = examples_at_a_time(images, kernel, outputs)
     window_bytes = math.prod(kernel.shape[:-2]) * images.shape[-1] * images.dtype.itemsize
@@ -115,8 +118,10 @@ def patches(
     return lax.map(forward, images.reshape(len(images) // size, size, *images.shape[1:])).reshape(outputs.shape)
 
 
-def _patches(images: Array, *, kernel: Array, window: Window, multiple: int, options: dict[str, Any]) -> Array:
-    columns = jnp.stack(list(taps(images, kernel.shape[:-2], window)), axis=-2)
+def _patches(
+    images: Array, *, kernel: Array, window: Window, multiple: int, once: bool, options: dict[str, Any]
+) -> Array:
+    columns = jnp.stack(list(taps(images, kernel.shape[:-2], window, once=once)), axis=-2)
     *outer, count, channels = columns.shape
     groups, outputs = window.groups, kernel.shape[-1]
     columns = columns.reshape(math.prod(outer), count, groups, channels // groups)
@@ -144,7 +149,7 @@ def examples_at_a_time(images: Array, kernel: Array, outputs: Array) -> int:
     return next((size for size in range(most, 0, -1) if len(images) % size == 0), 1)
 
 
-@functools.partial(jax.jit, static_argnames=(*STATIC, "blocks"))
+@functools.partial(jax.jit, static_argnames=(*STATIC, "blocks", "once"))
 def shifts(
     images: Array,
     kernel: Array,
@@ -152,13 +157,15 @@ def shifts(
     precision: Any = None,
     element_type: Any = None,
     blocks: bool = False,
+    once: bool = True,
 ) -> Array:
     """Sum over the taps of shifted images times the tap's weights; depthwise kernels [H, W, 1, O] only.
 
     `blocks`: of some examples at a time. XLA then computes each sum once, where it would fuse it into every operation
-    that uses it.
+    that uses it. `once`: as of `taps`, but for blocks.
     """
-    forward = functools.partial(_shifts, kernel=kernel, window=window, element_type=element_type or images.dtype)
+    kind, once = element_type or images.dtype, once and not blocks
+    forward = functools.partial(_shifts, kernel=kernel, window=window, element_type=kind, once=once)
     outputs = jax.eval_shape(forward, images)
     size = examples_at_a_time(images, kernel, outputs)
     if not blocks or size == len(images):
@@ -166,14 +173,15 @@ def shifts(
     return lax.map(forward, images.reshape(len(images) // size, size, *images.shape[1:])).reshape(outputs.shape)
 
 
-def _shifts(images: Array, *, kernel: Array, window: Window, element_type: Any) -> Array:
+def _shifts(images: Array, *, kernel: Array, window: Window, element_type: Any, once: bool) -> Array:
     # The product of two 8-bit integers fits into 16 bits, of which a processor multiplies twice as many at a time.
     exact = jnp.float32 if jnp.issubdtype(element_type, jnp.floating) else jnp.int16
     factors = jnp.promote_types(images.dtype, exact)
     sums = jnp.promote_types(element_type, factors)
     weights = kernel.reshape(-1, kernel.shape[-1]).astype(factors)
     copies = kernel.shape[-1] // images.shape[-1]
-    shifted = (jnp.repeat(tap, copies, axis=-1).astype(factors) for tap in taps(images, kernel.shape[:-2], window))
+    seen = taps(images, kernel.shape[:-2], window, once=once)
+    shifted = (jnp.repeat(tap, copies, axis=-1).astype(factors) for tap in seen)
     products = ((tap * weight).astype(sums) for tap, weight in zip(shifted, weights, strict=True))
     return functools.reduce(jnp.add, products).astype(element_type)
 

@@ -181,7 +181,8 @@ def own_kernel_gradient(
     sums = jnp.promote_types(cotangent.dtype, jnp.float32)
 
     def of(images: Array, cotangent: Array) -> Array:
-        forward = functools.partial(algorithm, images, window=window, precision=precision, element_type=sums)
+        options = {"window": window, "precision": precision, "element_type": sums, "once": False}
+        forward = functools.partial(algorithm, images, **options)
         (gradient,) = jax.linear_transpose(forward, kernel)(cotangent.astype(sums))
         return gradient.astype(sums)
 

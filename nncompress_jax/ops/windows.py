@@ -28,7 +28,9 @@ class Window:
     groups: int = 1
 
 
-def taps(images: Array, sizes: Sequence[int], window: Window, fill: float = 0) -> Iterator[Array]:
+def taps(
+    images: Array, sizes: Sequence[int], window: Window, fill: float = 0, *, once: bool = False
+) -> Iterator[Array]:
     """What each tap of a window sees, first the one at the first corner.
 
     Args:
@@ -36,6 +38,8 @@ def taps(images: Array, sizes: Sequence[int], window: Window, fill: float = 0) -
       sizes: of the window, in taps along each spatial axis.
       window: how it moves; one must fit.
       fill: the value of added pixels.
+      once: what computes the images stays out of the taps. XLA would take the one at the centre from the image before
+        the padding, and compute it twice.
 
     Returns:
       Arrays [B, H, W, I] of the output's height and width, one for each tap.
@@ -48,7 +52,7 @@ def taps(images: Array, sizes: Sequence[int], window: Window, fill: float = 0) -
     """
     edges = [(*pad, step - 1) for pad, step in zip(window.padding, window.image_dilation, strict=True)]
     padded = lax.pad(images, images.dtype.type(fill), [(0, 0, 0), *edges, (0, 0, 0)])
-    if any(map(any, edges)):  # else XLA takes the tap at the centre from `images`, and computes those twice
+    if once and any(map(any, edges)):
         padded = lax.optimization_barrier(padded)
     last = _last_windows(images, sizes, window)
     for tap in itertools.product(*map(range, sizes)):
