@@ -148,7 +148,7 @@ def test_kernels(figures, tmp_path):
     assert row["fastest"] in ("native", "patches", "patches in blocks")
     classes = {"1 axes": "native", "groups": row["fastest"]}
     assert json.loads(table.read_text()) == {"0.1": {}, minor: {"kernel gradient float32": classes}}
-    assert "64 of 16x16, 64 to 64" in printed
+    assert "128 of 16x16, 64 to 64" in printed
 
 
 @pytest.mark.parametrize("script", ["cpu.py", "compile.py", "accelerator.py"])
