@@ -87,12 +87,12 @@ def walk(jaxpr: Any, sources: Sequence[Source], repeats: int = 1) -> tuple[list[
 
     for equation in jaxpr.eqns:
         operands = [source_of(atom) for atom in equation.invars]
-        inner = _inner(equation)
+        inner = inner_programs(equation)
         if equation.params.get("name") == HELD:  # its first operand, once inputs are there
             results = operands[:1]
         elif inner:
             branches = [
-                walk(body, _stable(equation, body, operands[len(operands) - len(body.invars) :]), repeats * times)
+                walk(body, stable(equation, body, operands[len(operands) - len(body.invars) :]), repeats * times)
                 for body, times in inner
             ]
             branch, results = max(branches, key=lambda branch: sum(map(_total_macs, branch[0])))
@@ -108,7 +108,7 @@ def holds(equation: Any, primitives: Collection[Any]) -> bool:
     """Whether one of these operations runs in one of the programs inside an equation."""
     return any(
         visit.equation.primitive in primitives
-        for body, _ in _inner(equation)
+        for body, _ in inner_programs(equation)
         for visit in walk(body, [None] * len(body.invars))[0]
     )
 
@@ -131,7 +131,8 @@ def stable_sources(body: Any, sources: Sequence[Source], first: int, count: int)
             return stable
 
 
-def _stable(equation: Any, body: Any, sources: Sequence[Source]) -> Sequence[Source]:
+def stable(equation: Any, body: Any, sources: Sequence[Source]) -> Sequence[Source]:
+    """Sources of what enters a program inside an equation, in every turn if it is a loop."""
     params = equation.params
     if equation.primitive.name == "scan":
         return stable_sources(body, sources, *scan_operands(params))
@@ -144,7 +145,7 @@ def _total_macs(visit: Visit) -> int:
     return visit.product.macs * visit.repeats if visit.product else 0
 
 
-def _inner(equation: Any) -> list[tuple[Any, int]]:
+def inner_programs(equation: Any) -> list[tuple[Any, int]]:
     """Programs inside an equation and how often each runs; of several, one runs."""
     params = equation.params
     if _is_named(equation):
