@@ -14,6 +14,7 @@ from nncompress_jax.methods.factorize import factorize
 from nncompress_jax.methods.fake_quantize import fake_quantize
 from nncompress_jax.methods.prune import prune
 from nncompress_jax.methods.quantize import quantize
+from nncompress_jax.tracing.roles import uses
 from nncompress_jax.types import Apply, Context, Method
 from nncompress_jax.weights.base import dense, is_compressed
 
@@ -27,9 +28,8 @@ def compress(
       variables: any pytree of arrays; it stays as it is.
       method: what is done, such as `quantize(...)` or `chain(...)`; by default 8-bit integers, one scale for each
         output channel, in every kernel and every larger matrix.
-      apply: the network, for methods that need it.
-      batches: representative inputs, for methods that need them; each an array, or a tuple of apply's further
-        arguments.
+      apply: the network. With it and `batches` every method knows what the axes of each weight are for; some need it.
+      batches: representative inputs; each an array, or a tuple of apply's further arguments.
 
     Returns:
       The same tree with compressed weights in the leaves' places; for `inject(apply)`.
@@ -43,7 +43,16 @@ def compress(
       >>> type(small["kernel"]).__name__, small["kernel"].shape, small["kernel"].nbytes
       ('Quantized', (64, 64), 4352)
     """
-    return (method or quantize())(variables, Context(apply, tuple(batches)))
+    return (method or quantize())(variables, context_of(variables, apply, batches))
+
+
+def context_of(variables: Any, apply: Apply | None, batches: Sequence[Any]) -> Context:
+    """What methods may know of a network: `uses` where there are a function and a batch to trace it with."""
+    batches = tuple(batches)
+    if apply is None or not batches:
+        return Context(apply, batches)
+    first = batches[0] if isinstance(batches[0], tuple) else (batches[0],)
+    return Context(apply, batches, uses(apply, variables, *first))
 
 
 def decompress(variables: Any) -> Any:

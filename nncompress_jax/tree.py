@@ -2,7 +2,7 @@
 
 import fnmatch
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -46,13 +46,31 @@ def stored_bytes(tree: Any) -> int:
     return sum(math.prod(leaf.shape) * np.dtype(leaf.dtype).itemsize for leaf in jax.tree.leaves(tree))
 
 
-def selected(leaves: Iterable[tuple[str, Any]], where: Where = None) -> list[str]:
+NAMES = ("kernel", "w", "weight")
+EMBEDDINGS = ("embedding", "embeddings")
+"""What flax, Haiku and Equinox call the weights of layers, and tables of rows."""
+
+NO_WEIGHTS = frozenset(
+    (
+        *("bias", "b", "scale", "offset", "gamma", "beta", "mean", "var", "running_mean", "running_var"),
+        *("average", "hidden", "counter", "batch_stats", "cache", "cached_key", "cached_value", "cache_index"),
+        *("mean_ema", "var_ema", "ema", "moving_mean", "moving_variance", "intermediates"),
+    )
+)
+"""What they call what is added, multiplied entry by entry, or kept of the data: of leaves, and of what holds them."""
+
+
+def selected(
+    leaves: Iterable[tuple[str, Any]], where: Where = None, uses: Mapping[str, Sequence[Any]] | None = None
+) -> list[str]:
     """Paths of the leaves that a compression method takes.
 
     Args:
       leaves: (path, leaf), of `named_leaves`.
-      where: by default float leaves named `kernel`, and other float leaves of two axes and more with at least
-        1,024 entries; none under `batch_stats`.
+      where: by default float leaves that multiply data in a convolution or dot product, and tables of which rows are
+        looked up, with at least 1,024 entries; as the program says, or else by their names (`NAMES`, `EMBEDDINGS`, not
+        `NO_WEIGHTS`), and those of at least two axes and 1,024 entries.
+      uses: of `Context`.
 
     Raises:
       InputError: where nothing is selected.
@@ -64,7 +82,7 @@ def selected(leaves: Iterable[tuple[str, Any]], where: Where = None) -> list[str
     """
     leaves = list(leaves)
     if where is None:
-        paths = [path for path, leaf in leaves if _is_weight(path, leaf)]
+        paths = [path for path, leaf in leaves if _is_weight(path, leaf, uses)]
     elif isinstance(where, str):
         paths = [path for path, _ in leaves if fnmatch.fnmatchcase(path, where)]
     else:
@@ -78,8 +96,17 @@ def selected(leaves: Iterable[tuple[str, Any]], where: Where = None) -> list[str
     return paths
 
 
-def _is_weight(path: str, leaf: Any) -> bool:
-    names = path.split("/")
-    if "batch_stats" in names or not hasattr(leaf, "dtype") or not jnp.issubdtype(leaf.dtype, jnp.floating):
+def _is_weight(path: str, leaf: Any, uses: Mapping[str, Sequence[Any]] | None) -> bool:
+    *around, name = path.split("/")
+    if not hasattr(leaf, "dtype") or not jnp.issubdtype(leaf.dtype, jnp.inexact):
         return False
-    return names[-1] == "kernel" or (leaf.ndim >= 2 and leaf.size >= 1024)
+    if name == "kernel" and "batch_stats" not in around:
+        return True
+    is_named = leaf.ndim > 1 and name in (*NAMES, *EMBEDDINGS)
+    is_matrix = sum(size > 1 for size in leaf.shape) > 1
+    if not NO_WEIGHTS.isdisjoint((*around, name)):
+        return False
+    if uses is None:
+        return is_named or (is_matrix and leaf.size >= 1024)
+    multiplies = any(not {"input", "window"}.isdisjoint(use.roles) for use in uses.get(path, ()))
+    return is_named or (is_matrix and (multiplies or (path in uses and leaf.size >= 1024)))

@@ -5,14 +5,15 @@ from typing import Any
 import jax.numpy as jnp
 
 from nncompress_jax.errors import InputError
+from nncompress_jax.methods.layout import scaled_axes
 from nncompress_jax.methods.selection import replaced
 from nncompress_jax.tree import Where
-from nncompress_jax.types import Array, Method
+from nncompress_jax.types import Array, Context, Method
 from nncompress_jax.weights.binary import Binary, FakeBinary, Inputs
 
 
 def binarize(*, where: Where = None, scaled: bool = True, inputs: Inputs = "float", train: bool = False) -> Method:
-    """Weights as signs, with a scale for each output channel.
+    """Weights as signs, with a scale for each output channel, as `quantize` finds it.
 
     Args:
       where: which leaves, as in `quantize`.
@@ -37,8 +38,12 @@ def binarize(*, where: Where = None, scaled: bool = True, inputs: Inputs = "floa
     if inputs not in ("float", "int8", "sign"):
         raise InputError(f"inputs={inputs!r}: expected 'float', 'int8' or 'sign'")
 
-    def make(path: str, leaf: Array) -> Any:
-        weight = FakeBinary(leaf.astype(jnp.float32), scaled, inputs, leaf.dtype.name)
-        return weight if train else weight.convert()
+    def method(variables: Any, context: Context) -> Any:
+        def make(path: str, leaf: Array) -> Any:
+            axes = scaled_axes(path, leaf, context)
+            weight = FakeBinary(leaf.astype(jnp.float32), scaled, inputs, axes, leaf.dtype.name)
+            return weight if train else weight.convert()
 
-    return lambda variables, context: replaced(variables, where, make, makes=FakeBinary if train else Binary)
+        return replaced(variables, where, make, makes=FakeBinary if train else Binary, context=context)
+
+    return method

@@ -68,7 +68,7 @@ def cluster(
         stored = packed(jnp.asarray(codes.reshape(values.shape)), bits)
         return Clustered(jnp.asarray(codebook), stored, leaf.dtype.name)
 
-    return lambda variables, context: replaced(variables, where, make, makes=Clustered)
+    return lambda variables, context: replaced(variables, where, make, makes=Clustered, context=context)
 
 
 def k_means(

@@ -4,13 +4,18 @@ import math
 from collections.abc import Callable
 from typing import Any, Literal
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
 from nncompress_jax.errors import InputError
+from nncompress_jax.methods.layout import use_of
 from nncompress_jax.methods.selection import leave_alone, replaced
-from nncompress_jax.tree import Where
-from nncompress_jax.types import Array, Method
+from nncompress_jax.tracing.injection import visits
+from nncompress_jax.tracing.roles import Use
+from nncompress_jax.tree import Where, named_leaves
+from nncompress_jax.types import Array, Context, Method
+from nncompress_jax.weights.base import is_compressed
 from nncompress_jax.weights.low_rank import LowRank
 
 Kind = Literal["spatial", "tucker", "cp"]
@@ -31,8 +36,9 @@ def factorize(
     """Weights as products of factors of low rank (`LowRank`), the nearest in the sum of squares as a rule.
 
     Matrices [I, O] and kernels over single pixels become two factors, by their singular values. Larger kernels become
-    a chain of the `kind`. Depthwise kernels, and weights whose chain would take more multiply-accumulates than they
-    do, are left as they are, with a warning.
+    a chain of the `kind`. Depthwise kernels, weights of other axes, of zeros alone, and those whose chain would take
+    more multiply-accumulates than they do, are left as they are, with a warning. With `apply` and `batches` the program
+    says what the chain takes, wherever it would have to be multiplied out as well.
 
     Args:
       rank: of every weight; of a Tucker-2 decomposition both ranks, as far as there are channels.
@@ -74,9 +80,9 @@ def factorize(
     if kind == "cp" and energy is not None:
         raise InputError("kind='cp' has no singular values to take energy= of; give rank= or macs=")
 
-    def make(path: str, leaf: Array) -> Any:
-        if leaf.ndim < 2 or (leaf.ndim > 2 and leaf.shape[-2] == 1):
-            leave_alone(path, "a vector" if leaf.ndim < 2 else "one input channel to each output channel (depthwise)")
+    def make(path: str, leaf: Array, use: Use) -> Any:
+        if reason := _unfit(leaf, use, named=where is not None):
+            leave_alone(path, reason)
             return leaf
         kernel = np.asarray(leaf, np.float32)
         factors = _decomposition(kernel, kind)(path, kernel, rank, energy, macs)
@@ -91,7 +97,56 @@ def factorize(
             return leaf
         return weight
 
-    return lambda variables, context: replaced(variables, where, make, makes=LowRank)
+    def method(variables: Any, context: Context) -> Any:
+        def make_here(path: str, leaf: Array) -> Any:
+            return make(path, leaf, use_of(path, leaf, context))
+
+        return _cheaper(variables, replaced(variables, where, make_here, makes=LowRank, context=context), context)
+
+    return method
+
+
+def _unfit(leaf: Array, use: Use, *, named: bool) -> str:
+    """Why it has no factors, in words; a table that is looked up has some where it was asked for."""
+    if leaf.ndim < 2:
+        return "a vector"
+    if use.operation == "look-up":
+        return "" if named and leaf.ndim == 2 else "rows of it are looked up, which takes no multiplications now"
+    if use.operation.startswith("depthwise") or (not use.operation and leaf.ndim > 2 and leaf.shape[-2] == 1):
+        return "one input channel to each output channel (depthwise)"
+    one = [axis for axis, size in enumerate(leaf.shape) if size == 1]
+    wanted = ("window",) * (leaf.ndim - 2) + ("input", "output")
+    if any(role != here for axis, (role, here) in enumerate(zip(wanted, use.roles, strict=True)) if axis not in one):
+        transposed = leaf.ndim == 2 and use.roles == ("output", "input")
+        return "" if transposed else f"its axes are {', '.join(use.roles)}, expected {', '.join(wanted)}"
+    return "" if np.any(np.asarray(leaf)) else "all of it is zero"
+
+
+def _cheaper(variables: Any, factorized: Any, context: Context) -> Any:
+    """Without the chains that take more multiply-accumulates in the program than the weights did."""
+    if context.apply is None or not context.batches:
+        return factorized
+    before, after = (_macs(context, tree) for tree in (variables, factorized))
+    old, new = (named_leaves(tree, is_compressed) for tree in (variables, factorized))
+    leaves = []
+    for (path, leaf), (_, weight) in zip(old, new, strict=True):
+        dearer = weight is not leaf and after.get(path, 0) > before.get(path, 0) > 0
+        if dearer:
+            leave_alone(path, f"its chain would take {after[path] / before[path]:.2f} times the multiply-accumulates")
+        leaves.append(leaf if dearer else weight)
+    return jax.tree.unflatten(jax.tree.structure(variables, is_leaf=is_compressed), leaves)
+
+
+def _macs(context: Context, variables: Any) -> dict[str, int]:
+    """Of each weight, over a whole batch, by path."""
+    assert context.apply is not None
+    first = context.batches[0]
+    macs: dict[str, int] = {}
+    for visit in visits(context.apply, variables, *(first if isinstance(first, tuple) else (first,))):
+        for path in dict.fromkeys(filter(None, visit.sources[:2])) if visit.product else ():
+            assert visit.product is not None
+            macs[path] = macs.get(path, 0) + visit.product.macs * visit.repeats
+    return macs
 
 
 def _decomposition(kernel: np.ndarray, kind: Kind) -> Callable[..., Factors]:

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 
 from nncompress_jax.errors import InputError
 from nncompress_jax.methods.calibration import Rule
+from nncompress_jax.methods.layout import scaled_axes
 from nncompress_jax.methods.quantize import check_bits, static_scales, weight_of
 from nncompress_jax.methods.selection import replaced
 from nncompress_jax.ops import quantizer
@@ -23,7 +24,7 @@ def fake_quantize(
     learned_scales: bool = False,
     ranges: Rule | None = None,
     tracked: bool = False,
-    axes: Sequence[int] = (-1,),
+    axes: Sequence[int] | None = None,
 ) -> Method:
     """Weights that train through their own quantization; `convert` gives the quantized ones.
 
@@ -34,7 +35,7 @@ def fake_quantize(
       ranges: static ranges of the inputs to begin with, by a rule of `calibration`; this needs `apply` and `batches`.
         By default each example (each row, in a dot product) brings its own range.
       tracked: training moves the static ranges with the inputs that it sees, by a running mean.
-      axes: along which the scale varies.
+      axes: along which the scale varies, as in `quantize`.
 
     Returns:
       A method for `compress` and `chain`.
@@ -60,12 +61,13 @@ def fake_quantize(
 
         def make(path: str, leaf: Array) -> FakeQuantized:
             weight = leaf.astype(jnp.float32)
-            scale = _first_scale(weight, shared_axes(leaf, axes), bits) if learned_scales else None
+            varying = scaled_axes(path, leaf, context) if axes is None else tuple(axes)
+            scale = _first_scale(weight, shared_axes(leaf, varying), bits) if learned_scales else None
             input_scale = static.get(weight_of(path))
             follows = tracked and input_scale is not None
-            return FakeQuantized(weight, scale, input_scale, bits, tuple(axes), follows, leaf.dtype.name)
+            return FakeQuantized(weight, scale, input_scale, bits, varying, follows, leaf.dtype.name)
 
-        return replaced(variables, where, make, makes=FakeQuantized)
+        return replaced(variables, where, make, makes=FakeQuantized, context=context)
 
     return method
 

@@ -9,9 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from nncompress_jax.errors import InputError
+from nncompress_jax.methods.layout import input_axis
 from nncompress_jax.methods.selection import leave_alone, replaced
 from nncompress_jax.tree import Where
-from nncompress_jax.types import Array, Method
+from nncompress_jax.types import Array, Context, Method
 from nncompress_jax.weights.base import dense, is_compressed
 from nncompress_jax.weights.packed import packed
 from nncompress_jax.weights.sparse import Sparse, SparseGroups
@@ -77,17 +78,17 @@ def prune(
     if pattern is not None and not 0 < pattern[0] < pattern[1] <= 256:
         raise InputError(f"pattern={pattern}: expected (N, M) with 0 < N < M <= 256")
 
-    def method(variables: Any, context: Any) -> Any:
+    def method(variables: Any, context: Context) -> Any:
         variables = jax.tree.map(_further, variables, is_leaf=is_compressed)
-        scores = _scores(variables, where, criterion)
+        scores = _scores(variables, where, criterion, context)
         threshold = _threshold(scores.values(), sparsity) if scope == "global" and sparsity else None
 
         def make(path: str, leaf: Array) -> Any:
             if pattern:
-                return _grouped(path, leaf, scores[path], *pattern)
+                return _grouped(path, leaf, scores[path], pattern, input_axis(path, leaf, context))
             return _sparse(path, leaf, scores[path], threshold, float(sparsity or 0))
 
-        return replaced(variables, where, make, makes=Sparse)
+        return replaced(variables, where, make, makes=Sparse, context=context)
 
     return method
 
@@ -97,7 +98,7 @@ def _further(leaf: Any) -> Any:
     return dense(leaf) if isinstance(leaf, Sparse) and not is_compressed(leaf.values) else leaf
 
 
-def _scores(variables: Any, where: Where, criterion: Criterion) -> dict[str, np.ndarray]:
+def _scores(variables: Any, where: Where, criterion: Criterion, context: Context) -> dict[str, np.ndarray]:
     """Of each weight that `replaced` would take."""
     scores = {}
 
@@ -105,7 +106,7 @@ def _scores(variables: Any, where: Where, criterion: Criterion) -> dict[str, np.
         scores[path] = np.asarray(criterion(path, leaf), np.float32)
         return leaf
 
-    replaced(variables, where, score, makes=Sparse)
+    replaced(variables, where, score, makes=Sparse, context=context)
     return scores
 
 
@@ -129,14 +130,16 @@ def _sparse(path: str, leaf: Array, scores: np.ndarray, threshold: Any, sparsity
     return Sparse(values, positions, leaf.shape, leaf.dtype.name)
 
 
-def _grouped(path: str, leaf: Array, scores: np.ndarray, n: int, m: int) -> Any:
-    if leaf.ndim < 2 or leaf.shape[-2] % m:
-        inputs = leaf.shape[-2] if leaf.ndim > 1 else 0
+def _grouped(path: str, leaf: Array, scores: np.ndarray, pattern: tuple[int, int], axis: int | None) -> Any:
+    n, m = pattern
+    inputs = 0 if axis is None else leaf.shape[axis]
+    if axis is None or inputs % m or not inputs:
         leave_alone(path, f"{inputs} input channels, expected a multiple of {m}")
         return leaf
-    shape = (*leaf.shape[:-2], -1, m, leaf.shape[-1])
-    order = np.argsort(-scores.reshape(shape), axis=-2, kind="stable")[..., :n, :]
-    positions = np.sort(order, axis=-2)
-    values = jnp.asarray(np.take_along_axis(np.asarray(leaf).reshape(shape), positions, axis=-2))
+    place = axis % leaf.ndim
+    shape = (*leaf.shape[:place], inputs // m, m, *leaf.shape[place + 1 :])
+    order = np.argsort(-scores.reshape(shape), axis=axis, kind="stable")
+    positions = np.sort(order.take(range(n), axis), axis=axis)
+    values = jnp.asarray(np.take_along_axis(np.asarray(leaf).reshape(shape), positions, axis=axis))
     bits = next(bits for bits in (1, 2, 4, 8) if 2**bits >= m)
-    return SparseGroups(values, packed(jnp.asarray(positions.astype(np.uint8)), bits), m, leaf.dtype.name)
+    return SparseGroups(values, packed(jnp.asarray(positions.astype(np.uint8)), bits), m, axis, leaf.dtype.name)

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from nncompress_jax.errors import InputError
 from nncompress_jax.methods.calibration import Rule, input_scales
+from nncompress_jax.methods.layout import input_axis, scaled_axes
 from nncompress_jax.methods.selection import replaced
 from nncompress_jax.ops import quantizer
 from nncompress_jax.tree import Where, named_leaves, selected
@@ -27,7 +28,7 @@ def quantize(
     where: Where = None,
     inputs: bool = True,
     ranges: Rule | None = None,
-    axes: Sequence[int] = (-1,),
+    axes: Sequence[int] | None = None,
     group: int | None = None,
     symmetric: bool = True,
 ) -> Method:
@@ -41,7 +42,9 @@ def quantize(
         is only stored small, and products run on floats.
       ranges: static ranges of the inputs, by a rule of `calibration`; this needs `apply` and `batches`. By default each
         example (each row, in a dot product) brings its own range.
-      axes: along which the scale varies; () for one scale, (0, -1) for kernels that are stacked for `scan`.
+      axes: along which the scale varies; () for one scale. By default those of outputs and of weights that lie side by
+        side, as layers stacked for `scan` do; for tables that of the rows. With `apply` and `batches` the program says
+        which they are; without, all weights are taken for [..., I, O] but for those that flax has otherwise.
       group: so many neighbours along the axis of input channels share a scale; a weight with fewer has one group.
         Products then run on floats.
       symmetric: else the codes span the weights from the least to the largest (zero stays exact), and products run on
@@ -69,13 +72,16 @@ def quantize(
         static = static_scales(variables, context, where, ranges, Quantized) if ranges and inputs else {}
 
         def make(path: str, leaf: Array) -> Quantized:
-            count = _groups(path, leaf, group)
-            codes, scale, zero_point = _codes(leaf, shared_axes(leaf, axes), bits, count, symmetric)
+            varying = scaled_axes(path, leaf, context) if axes is None else axes
+            along = input_axis(path, leaf, context)
+            count = 1 if group is None or along is None else _groups(path, leaf.shape[along], group)
+            place = (along or 0) % leaf.ndim
+            codes, scale, zero_point = _codes(leaf, shared_axes(leaf, varying), bits, (place, count), symmetric)
             stored = packed(codes, bits, lowest=-(2 ** (bits - 1)))
             input_scale = static.get(weight_of(path))
             return Quantized(stored, scale, input_scale, zero_point, integer=integer, dtype_name=leaf.dtype.name)
 
-        return replaced(variables, where, make, makes=Quantized)
+        return replaced(variables, where, make, makes=Quantized, context=context)
 
     return method
 
@@ -92,10 +98,10 @@ def static_scales(variables: Any, context: Context, where: Where, ranges: Rule, 
     Raises:
       InputError: as `replaced` does, before anything is computed; where the network or its inputs are missing.
     """
-    replaced(variables, where, lambda path, leaf: leaf, makes=makes)
+    replaced(variables, where, lambda path, leaf: leaf, makes=makes, context=context)
     if context.apply is None:
         raise InputError("static ranges need apply= and batches=: compress(variables, method, apply=, batches=)")
-    paths = selected(named_leaves(variables, is_compressed), where)
+    paths = selected(named_leaves(variables, is_compressed), where, context.uses)
     return input_scales(context.apply, variables, context.batches, paths, ranges)
 
 
@@ -104,26 +110,24 @@ def weight_of(path: str) -> str:
     return re.sub("(/values|/factors/0)+$", "", path)
 
 
-def _groups(path: str, leaf: Array, group: int | None) -> int:
-    if group is None or leaf.ndim < 2 or leaf.shape[-2] <= group:
+def _groups(path: str, inputs: int, group: int) -> int:
+    if inputs <= group:
         return 1
-    if group < 1 or leaf.shape[-2] % group:
-        raise InputError(
-            f"{path}: {leaf.shape[-2]} input channels, expected a multiple of group={group}; choose with where="
-        )
-    return leaf.shape[-2] // group
+    if group < 1 or inputs % group:
+        raise InputError(f"{path}: {inputs} input channels, expected a multiple of group={group}; choose with where=")
+    return inputs // group
 
 
 @functools.partial(jax.jit, static_argnums=(1, 2, 3, 4))
 def _codes(
-    leaf: Array, shared: tuple[int, ...], bits: int, groups: int, symmetric: bool
+    leaf: Array, shared: tuple[int, ...], bits: int, groups: tuple[int, int], symmetric: bool
 ) -> tuple[Array, Array, Array | None]:
-    """Codes of the leaf's shape; scale and zero point with `groups` entries along the axis before the last."""
-    if groups > 1:
-        first = leaf.ndim - 2
-        leaf_groups = leaf.reshape(*leaf.shape[:-2], groups, -1, leaf.shape[-1])
+    """Codes of the leaf's shape; scale and zero point with so many entries (the second) along an axis (the first)."""
+    first, count = groups
+    if count > 1:
+        leaf_groups = leaf.reshape(*leaf.shape[:first], count, -1, *leaf.shape[first + 1 :])
         axes = tuple(axis + (axis >= first) for axis in shared)
-        codes, scale, zero_point = _codes(leaf_groups, axes, bits, 1, symmetric)
+        codes, scale, zero_point = _codes(leaf_groups, axes, bits, (0, 1), symmetric)
         narrow = [part if part is None else jnp.squeeze(part, first + 1) for part in (scale, zero_point)]
         return codes.reshape(leaf.shape), *narrow
     if symmetric:

@@ -1,6 +1,7 @@
 """The leaves that a method takes: selected, checked, and replaced."""
 
 import dataclasses
+import math
 import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -11,15 +12,20 @@ import numpy as np
 
 from nncompress_jax.errors import InputError
 from nncompress_jax.tree import Where, named_leaves, selected
-from nncompress_jax.types import Array
+from nncompress_jax.types import Array, Context
 from nncompress_jax.weights.base import TYPES, CompressedWeight, is_compressed
+
+NOTHING = Context()
+"""What is known of a network without its function."""
 
 
 class LeftAlone(UserWarning):
     """A weight that a method left as it was, and why."""
 
 
-def replaced(variables: Any, where: Where, make: Callable[[str, Array], Any], *, makes: type) -> Any:
+def replaced(
+    variables: Any, where: Where, make: Callable[[str, Array], Any], *, makes: type, context: Context = NOTHING
+) -> Any:
     """The tree with something else in the places of the selected leaves.
 
     Args:
@@ -27,12 +33,16 @@ def replaced(variables: Any, where: Where, make: Callable[[str, Array], Any], *,
       where: which leaves, as in `tree.selected`.
       make: of (path, array) what takes its place.
       makes: the type that it is. Leaves whose type may hold it stay, while `make` replaces what they hold.
+      context: of the method; what the network does with a leaf decides by default whether it is selected.
 
     Raises:
-      InputError: for leaves that are compressed otherwise, not float, or not finite, all named.
+      InputError: for leaves that are compressed otherwise, or not finite, all named; and for those that are not float
+        or have no entries, if they were asked for: by default they stay, with a warning.
     """
     leaves = named_leaves(variables, is_compressed)
-    chosen = set(selected(leaves, where))
+    chosen = set(selected(leaves, where, context.uses))
+    if where is None:
+        chosen -= _unfit([(path, leaf) for path, leaf in leaves if path in chosen])
     check([(path, leaf) for path, leaf in leaves if path in chosen], makes)
 
     def new(path: str, leaf: Any) -> Any:
@@ -48,6 +58,17 @@ def replaced(variables: Any, where: Where, make: Callable[[str, Array], Any], *,
 
     results = [new(path, leaf) if path in chosen else leaf for path, leaf in leaves]
     return jax.tree.unflatten(jax.tree.structure(variables, is_leaf=is_compressed), results)
+
+
+def _unfit(leaves: Sequence[tuple[str, Any]]) -> set[str]:
+    """Leaves that no method can take, whatever they hold."""
+    unfit = set()
+    for path, leaf in leaves:
+        reason = "no entries" if not math.prod(leaf.shape) else "a scalar" if not leaf.shape else ""
+        if reason := reason or ("" if jnp.issubdtype(leaf.dtype, jnp.floating) else f"{leaf.dtype}"):
+            leave_alone(path, reason)
+            unfit.add(path)
+    return unfit
 
 
 def leave_alone(path: str, reason: str) -> None:

@@ -16,10 +16,11 @@ from nncompress_jax.tracing.primitives import scan_operands
 from nncompress_jax.tracing.program import Source, inner_programs, meet, product_of, stable
 from nncompress_jax.tree import named_leaves
 from nncompress_jax.types import Apply
+from nncompress_jax.weights.base import is_compressed
 
 Role = Literal["input", "window", "output", "stacked"]
-"""Of an axis: summed over with the inputs; slid over them; of the outputs; or along which weights lie side by side, each
-multiplied on its own: layers of `scan`, experts, members, rows that are looked up."""
+"""Of an axis: summed over with the inputs; slid over them; of the outputs; or along which weights lie side by side that
+multiply each on its own: layers of `scan`, experts, members, rows that are looked up."""
 
 _STRONGEST: Sequence[Role] = ("input", "window", "output")
 
@@ -42,7 +43,7 @@ class Use:
 
 
 Uses = Mapping[str, Sequence[Use]]
-"""By path, in the order of the program: products, and look-ups of weights without any; no entry where there are none."""
+"""By path, in the order of the program: products, or look-ups of a weight that has no product."""
 
 _Depends = tuple[frozenset[int], ...]
 """For each axis of a weight, axes of a value along which the place on it changes."""
@@ -61,7 +62,7 @@ def uses(apply: Apply, variables: Any, *inputs: Any) -> Uses:
 
     Args:
       apply: of (variables, *inputs).
-      variables: any tree of arrays or `jax.ShapeDtypeStruct`.
+      variables: any tree of arrays, `jax.ShapeDtypeStruct`, or compressed weights, which count as the dense array.
       *inputs: likewise.
 
     Example:
@@ -70,9 +71,11 @@ def uses(apply: Apply, variables: Any, *inputs: Any) -> Uses:
       >>> uses(lambda w, x: jnp.einsum("bi,ihk->bhk", x, w["kernel"]), weights, jnp.ones((5, 4)))["kernel"][0].roles
       ('input', 'output', 'output')
     """
-    program = jax.make_jaxpr(apply)(variables, *inputs).jaxpr
-    paths = [path for path, _ in named_leaves(variables)]
-    own = zip(paths, program.invars, strict=False)
+    leaves = named_leaves(variables, is_compressed)
+    structure = jax.tree.structure(variables, is_leaf=is_compressed)
+    plain = [jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) if is_compressed(leaf) else leaf for _, leaf in leaves]
+    program = jax.make_jaxpr(apply)(jax.tree.unflatten(structure, plain), *inputs).jaxpr
+    own = zip((path for path, _ in leaves), program.invars, strict=False)
     weights = [_Value(path, {path: _whole(variable.aval.shape)}) for path, variable in own]
     follower = _Follower()
     follower.run(program, [*weights, *[_Value()] * (len(program.invars) - len(weights))])

@@ -16,9 +16,9 @@ from nncompress_jax.axes.contraction import axes_of_product
 from nncompress_jax.ops import ste
 from nncompress_jax.types import Array
 from nncompress_jax.weights.base import CompressedWeight, bind, dense, on_dense, run
-from nncompress_jax.weights.checks import is_array, is_broadcast, unexpected
+from nncompress_jax.weights.checks import are_axes, is_array, is_broadcast, unexpected
 from nncompress_jax.weights.packed import Packed, check_codes, packed
-from nncompress_jax.weights.quantized import Quantized
+from nncompress_jax.weights.quantized import Quantized, shared_axes
 
 Inputs = Literal["float", "int8", "sign"]
 """What a binary weight multiplies: its inputs as they are, 8-bit codes, or signs with the inputs' mean magnitude."""
@@ -37,7 +37,7 @@ class Binary(_Signs):
 
     Attributes:
       signs: [..., O] -1 or 1, eight to a byte; the logical shape is theirs.
-      scale: float32 of the signs' rank, with size 1 along all axes but the last.
+      scale: float32 of the signs' rank, with size 1 along the axes that share one.
       inputs: what it multiplies.
       dtype_name: logical dtype.
 
@@ -75,6 +75,7 @@ class FakeBinary(_Signs):
       weight: [..., O] float32; the logical shape is its.
       scaled: whether signs are multiplied by the mean magnitude.
       inputs: what it multiplies.
+      axes: along which the scale varies.
       dtype_name: logical dtype.
 
     Source: Courbariaux et al. 2015, "BinaryConnect", section 2; Rastegari et al. 2016, "XNOR-Net", section 3.1.
@@ -85,6 +86,7 @@ class FakeBinary(_Signs):
     weight: Array
     scaled: bool = eqx.field(static=True, default=True)
     inputs: Inputs = eqx.field(static=True, default="float")
+    axes: tuple[int, ...] = eqx.field(static=True, default=(-1,))
     dtype_name: str = eqx.field(static=True, default="float32")
 
     def aval(self) -> ShapedArray:
@@ -104,6 +106,7 @@ class FakeBinary(_Signs):
         if not is_array(self.weight, "float32") or self.weight.ndim < 1:
             return unexpected("weight", self.weight, "float32")
         known = self.inputs in ("float", "int8", "sign") and type(self.scaled) is bool
+        known = known and are_axes(self.axes, self.weight.ndim)
         return None if known else f"inputs {str(self.inputs)[:20]!r}, scaled {str(self.scaled)[:20]}"
 
     def projected(self) -> "FakeBinary":
@@ -111,10 +114,8 @@ class FakeBinary(_Signs):
         return self if self.scaled else dataclasses.replace(self, weight=jnp.clip(self.weight, -1, 1))
 
     def _scale(self) -> Array:
-        axes = tuple(range(self.weight.ndim - 1))
-        if self.scaled:
-            return jnp.abs(self.weight).mean(axes, keepdims=True)
-        return jnp.ones((1,) * (self.weight.ndim - 1) + self.weight.shape[-1:], jnp.float32)
+        magnitude = jnp.abs(self.weight).mean(shared_axes(self.weight, self.axes), keepdims=True)
+        return magnitude if self.scaled else jnp.ones_like(magnitude)
 
 
 def _quantized(weight: Any, codes: Array, scale: Array, straight: Array | None = None) -> Quantized:

@@ -31,3 +31,8 @@ def unexpected(name: str, part: Any, expected: str) -> str:
 def is_known_zero(fill: Any) -> bool:
     """Whether a scalar, or no fill, is zero before the program runs."""
     return fill is None or (not isinstance(fill, jax.core.Tracer) and not np.any(np.asarray(fill)))
+
+
+def are_axes(axes: Any, rank: int) -> bool:
+    """Whether it names axes of an array, as a static field holds them."""
+    return type(axes) is tuple and all(type(axis) is int and -rank <= axis < rank for axis in axes)

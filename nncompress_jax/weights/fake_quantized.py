@@ -13,7 +13,7 @@ from nncompress_jax.ops import quantizer
 from nncompress_jax.ops.ste import learned_scale, straight_through
 from nncompress_jax.types import Array
 from nncompress_jax.weights.base import CompressedWeight
-from nncompress_jax.weights.checks import is_array, is_broadcast, unexpected
+from nncompress_jax.weights.checks import are_axes, is_array, is_broadcast, unexpected
 from nncompress_jax.weights.packed import packed
 from nncompress_jax.weights.quantized import Quantized, shared_axes
 
@@ -80,7 +80,7 @@ class FakeQuantized(CompressedWeight):
         rank, axes = self.weight.ndim, self.axes
         if self.bits not in (2, 4, 8) or type(self.tracked) is not bool:
             return f"bits {str(self.bits)[:20]}, tracked {str(self.tracked)[:20]}"
-        if type(axes) is not tuple or any(type(axis) is not int or not -rank <= axis < rank for axis in axes):
+        if not are_axes(axes, rank):
             return f"axes {str(axes)[:40]} of {rank}"
         scale = self.scale
         if scale is not None and not is_broadcast(scale, self.weight.shape):

@@ -2,11 +2,12 @@
 
 import math
 from collections.abc import Callable
-from typing import ClassVar
+from typing import Any, ClassVar, TypeGuard
 
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 from jax.core import ShapedArray
 
 from nncompress_jax.types import Array
@@ -52,7 +53,10 @@ class Sparse(CompressedWeight):
         return math.prod(self.positions.shape) / math.prod(self.shape)
 
     def lowered(self) -> CompressedWeight:
-        return _on_integers(self, self._spread)
+        values = self.values
+        if not _has_one_scale(values) or values.scale.size > 1:
+            return self
+        return _on_integers(self, values, self._spread, values.scale.reshape((1,) * self.ndim))
 
     def check_parts(self) -> str | None:
         shape, places = self.dense_shape, self.positions
@@ -80,6 +84,7 @@ class SparseGroups(CompressedWeight):
       values: [..., I / M, N, O] float; or `Quantized` or `Clustered`.
       positions: [..., I / M, N, O] uint8, packed where a byte holds several: places within their group, all different.
       group: M.
+      axis: of the input channels, from the back.
       dtype_name: logical dtype.
 
     Source: Mishra et al. 2021, "Accelerating Sparse Deep Neural Networks", section 2 (2:4).
@@ -93,11 +98,14 @@ class SparseGroups(CompressedWeight):
     values: Array | CompressedWeight
     positions: Array | Packed
     group: int = eqx.field(static=True)
+    axis: int = eqx.field(static=True, default=-2)
     dtype_name: str = eqx.field(static=True, default="float32")
 
     def aval(self) -> ShapedArray:
-        *outer, groups, _, outputs = self.positions.shape
-        return ShapedArray((*outer, groups * self.group, outputs), jnp.dtype(self.dtype_name))
+        shape = [*self.positions.shape]
+        shape[self.axis] = self.group
+        shape[self.axis - 1 : self.axis + 1 or None] = [shape[self.axis - 1] * self.group]
+        return ShapedArray(tuple(shape), jnp.dtype(self.dtype_name))
 
     def materialise(self) -> Array:
         return self._spread(dense(self.values)).astype(self.dtype_name)
@@ -107,34 +115,42 @@ class SparseGroups(CompressedWeight):
         return math.prod(self.positions.shape) / math.prod(self.shape)
 
     def lowered(self) -> CompressedWeight:
-        return _on_integers(self, self._spread)
+        values, axis = self.values, self.axis
+        if not _has_one_scale(values) or values.scale.shape[axis] > 1 or values.scale.shape[axis - 1] > 1:
+            return self
+        return _on_integers(self, values, self._spread, values.scale.squeeze(axis))
 
     def check_parts(self) -> str | None:
         places = self.positions
         if wrong := check_codes(places, "uint8"):
             return wrong
-        if len(places.shape) < 3 or type(self.group) is not int or not places.shape[-2] <= self.group <= 256:
+        rank, axis = len(places.shape), self.axis
+        if type(axis) is not int or not -rank < axis < 0:
+            return f"axis {str(axis)[:20]} of positions {list(places.shape)}"
+        if rank < 3 or type(self.group) is not int or not places.shape[axis] <= self.group <= 256:
             return f"positions {list(places.shape)} in groups of {str(self.group)[:20]}"
-        held = np.sort(unpacked(places), axis=-2)
-        if held.size and (held.max() >= self.group or (np.diff(held.astype(np.int16), axis=-2) == 0).any()):
+        held = np.sort(unpacked(places), axis=axis)
+        if held.size and (held.max() >= self.group or (np.diff(held.astype(np.int16), axis=axis) == 0).any()):
             return f"positions up to {held.max()}, or twice the same, in groups of {self.group}"
         return _check_values(self, places.shape)
 
     def _spread(self, values: Array) -> Array:
-        places = jnp.arange(self.group, dtype=jnp.uint8)[:, None]
+        places = jnp.arange(self.group, dtype=jnp.uint8).reshape(-1, *[1] * (-1 - self.axis))
         positions, spread = dense(self.positions), jnp.zeros((), values.dtype)
-        for n in range(values.shape[-2]):  # [..., I / M, M, O]
-            there = positions[..., n, None, :] == places
-            spread = spread + jnp.where(there, values[..., n, None, :], jnp.zeros((), values.dtype))
+        for n in range(values.shape[self.axis]):  # [..., I / M, M, O]
+            there, value = (lax.slice_in_dim(x, n, n + 1, axis=self.axis) for x in (positions, values))
+            spread = spread + jnp.where(there == places, value, jnp.zeros((), values.dtype))
         return spread.reshape(self.shape)
 
 
-def _on_integers(weight: Sparse | SparseGroups, spread: Callable[[Array], Array]) -> CompressedWeight:
-    """As `Quantized`, where the values are, and their scale varies with the output channel at most."""
-    values = weight.values
-    if not isinstance(values, Quantized) or not values.integer or values.scale.size != values.scale.shape[-1]:
-        return weight
-    scale = values.scale.reshape((1,) * (weight.ndim - 1) + (-1,))
+def _has_one_scale(values: Any) -> TypeGuard[Quantized]:
+    """Whether they are integers that run as such: of one scale for each output."""
+    return isinstance(values, Quantized) and values.integer and not values.has_groups and values.zero_point is None
+
+
+def _on_integers(
+    weight: Sparse | SparseGroups, values: Quantized, spread: Callable[[Array], Array], scale: Array
+) -> Quantized:
     return Quantized(spread(dense(values.codes)), scale, values.input_scale, dtype_name=weight.dtype_name)
 
 
