@@ -12,9 +12,9 @@ from nncompress_jax.methods.channels.pruning import prune_channels
 from nncompress_jax.methods.cluster import cluster
 from nncompress_jax.methods.factorize import factorize
 from nncompress_jax.methods.fake_quantize import fake_quantize
+from nncompress_jax.methods.layout import context_of
 from nncompress_jax.methods.prune import prune
 from nncompress_jax.methods.quantize import quantize
-from nncompress_jax.tracing.roles import uses
 from nncompress_jax.types import Apply, Context, Method
 from nncompress_jax.weights.base import dense, is_compressed
 
@@ -44,15 +44,6 @@ def compress(
       ('Quantized', (64, 64), 4352)
     """
     return (method or quantize())(variables, context_of(variables, apply, batches))
-
-
-def context_of(variables: Any, apply: Apply | None, batches: Sequence[Any]) -> Context:
-    """What methods may know of a network: `uses` where there are a function and a batch to trace it with."""
-    batches = tuple(batches)
-    if apply is None or not batches:
-        return Context(apply, batches)
-    first = batches[0] if isinstance(batches[0], tuple) else (batches[0],)
-    return Context(apply, batches, uses(apply, variables, *first))
 
 
 def decompress(variables: Any) -> Any:

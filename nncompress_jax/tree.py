@@ -50,14 +50,12 @@ NAMES = ("kernel", "w", "weight")
 EMBEDDINGS = ("embedding", "embeddings")
 """What flax, Haiku and Equinox call the weights of layers, and tables of rows."""
 
-NO_WEIGHTS = frozenset(
-    (
-        *("bias", "b", "scale", "offset", "gamma", "beta", "mean", "var", "running_mean", "running_var"),
-        *("average", "hidden", "counter", "batch_stats", "cache", "cached_key", "cached_value", "cache_index"),
-        *("mean_ema", "var_ema", "ema", "moving_mean", "moving_variance", "intermediates"),
-    )
+VECTORS = (
+    *("bias", "b", "scale", "offset", "gamma", "beta", "mean", "var", "running_mean", "running_var"),
+    *("average", "hidden", "counter", "moving_mean", "moving_variance", "cached_key", "cached_value"),
 )
-"""What they call what is added, multiplied entry by entry, or kept of the data: of leaves, and of what holds them."""
+STATISTICS = ("batch_stats", "cache", "intermediates", "mean_ema", "var_ema", "ema")
+"""What they call leaves that are added, multiplied entry by entry, or kept of the data; and what holds such leaves."""
 
 
 def selected(
@@ -68,8 +66,8 @@ def selected(
     Args:
       leaves: (path, leaf), of `named_leaves`.
       where: by default float leaves that multiply data in a convolution or dot product, and tables of which rows are
-        looked up, with at least 1,024 entries; as the program says, or else by their names (`NAMES`, `EMBEDDINGS`, not
-        `NO_WEIGHTS`), and those of at least two axes and 1,024 entries.
+        looked up, with at least 1,024 entries; as the program says, or else by their names (`NAMES`, `EMBEDDINGS`),
+        and those of at least two axes and 1,024 entries; never `VECTORS` and what stands under `STATISTICS`.
       uses: of `Context`.
 
     Raises:
@@ -100,12 +98,12 @@ def _is_weight(path: str, leaf: Any, uses: Mapping[str, Sequence[Any]] | None) -
     *around, name = path.split("/")
     if not hasattr(leaf, "dtype") or not jnp.issubdtype(leaf.dtype, jnp.inexact):
         return False
-    if name == "kernel" and "batch_stats" not in around:
+    if name in VECTORS or not set(STATISTICS).isdisjoint(around):
+        return False
+    if name == "kernel":
         return True
     is_named = leaf.ndim > 1 and name in (*NAMES, *EMBEDDINGS)
     is_matrix = sum(size > 1 for size in leaf.shape) > 1
-    if not NO_WEIGHTS.isdisjoint((*around, name)):
-        return False
     if uses is None:
         return is_named or (is_matrix and leaf.size >= 1024)
     multiplies = any(not {"input", "window"}.isdisjoint(use.roles) for use in uses.get(path, ()))

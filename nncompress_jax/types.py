@@ -31,13 +31,13 @@ class Context:
     Attributes:
       apply: the network, a function of (variables, *inputs).
       batches: representative inputs; each an array, or a tuple of apply's further arguments.
-      uses: by path, where each weight multiplies in apply and what its axes do there (`tracing.roles.uses`); None: this
-        is not known, and methods go by names and shapes.
+      uses: gives, by path, where each weight multiplies in apply and what its axes do there (`tracing.roles.uses`), or
+        None, where this is not known; methods then go by names and shapes.
     """
 
     apply: Apply | None = None
     batches: Sequence[Any] = ()
-    uses: Mapping[str, Sequence[Any]] | None = None
+    uses: Callable[[], Mapping[str, Sequence[Any]] | None] = lambda: None
 
 
 Method = Callable[[Any, Context], Any]

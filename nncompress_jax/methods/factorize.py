@@ -112,8 +112,10 @@ def _unfit(leaf: Array, use: Use, *, named: bool) -> str:
         return "a vector"
     if use.operation == "look-up":
         return "" if named and leaf.ndim == 2 else "rows of it are looked up, which takes no multiplications now"
-    if use.operation.startswith("depthwise") or (not use.operation and leaf.ndim > 2 and leaf.shape[-2] == 1):
-        return "one input channel to each output channel (depthwise)"
+    if use.operation in ("depthwise convolution", "grouped convolution"):
+        return f"of a {use.operation}"
+    if not use.operation and leaf.shape[-2] == 1:
+        return "one input channel, as depthwise kernels have; apply= and batches= would tell"
     one = [axis for axis, size in enumerate(leaf.shape) if size == 1]
     wanted = ("window",) * (leaf.ndim - 2) + ("input", "output")
     if any(role != here for axis, (role, here) in enumerate(zip(wanted, use.roles, strict=True)) if axis not in one):

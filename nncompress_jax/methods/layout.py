@@ -1,10 +1,13 @@
 """What the axes of a weight are for: as the traced program has it, or else by names and shapes."""
 
+import functools
+import re
+from collections.abc import Sequence
 from typing import Any
 
-from nncompress_jax.tracing.roles import Role, Use
+from nncompress_jax.tracing.roles import Role, Use, uses
 from nncompress_jax.tree import EMBEDDINGS
-from nncompress_jax.types import Context
+from nncompress_jax.types import Apply, Context
 
 _ATTENTION = {
     **dict.fromkeys(("query", "key", "value"), Use("dot", ("input", "output", "output"))),
@@ -13,11 +16,20 @@ _ATTENTION = {
 """Kernels of flax's attention, with heads along an axis of their own, by the name of their layer."""
 
 
+def context_of(variables: Any, apply: Apply | None, batches: Sequence[Any]) -> Context:
+    """What methods may know of a network: `uses` where there are a function and a batch to trace it with."""
+    batches = tuple(batches)
+    if apply is None or not batches:
+        return Context(apply, batches)
+    first = batches[0] if isinstance(batches[0], tuple) else (batches[0],)
+    return Context(apply, batches, functools.cache(lambda: uses(apply, variables, *first)))
+
+
 def use_of(path: str, leaf: Any, context: Context) -> Use:
     """Of a weight; the first product of several.
 
     Args:
-      path: of the weight, or of a part of one: those have their inputs before the last axis.
+      path: of the weight, or of a part of one.
       leaf: an array.
       context: of the method.
 
@@ -26,12 +38,15 @@ def use_of(path: str, leaf: Any, context: Context) -> Use:
       >>> use_of("attention/query/kernel", jnp.ones((8, 2, 4)), Context()).roles
       ('input', 'output', 'output')
     """
-    if path.endswith("/values") and leaf.ndim > 2:  # of groups, whose neighbours have an axis of their own
-        return _grouped(use_of(path.removesuffix("/values"), leaf[0], context))
-    found = (context.uses or {}).get(path)
-    if found:
-        return next((use for use in found if "output" in use.roles), found[0])
-    rank, names = leaf.ndim, path.split("/")
+    rank, path = leaf.ndim, re.sub("(/values)+$", "", path)
+    if found := (context.uses() or {}).get(path):
+        use = next((use for use in found if "output" in use.roles), found[0])
+        if len(use.roles) == rank:
+            return use
+        if len(use.roles) == rank - 1 and use.axes("input"):  # of groups: neighbours have an axis of their own
+            last = use.axes("input")[-1]
+            return Use(use.operation, (*use.roles[:last], "input", *use.roles[last:]))
+    names = path.split("/")
     if rank == 2 and names[-1] in EMBEDDINGS:
         return Use("look-up", ("stacked", "output"))
     if rank == 3 and names[-1] == "kernel" and names[-2:-1] and names[-2] in _ATTENTION:
@@ -39,12 +54,7 @@ def use_of(path: str, leaf: Any, context: Context) -> Use:
     if rank < 2:
         return Use("", ("output",) * rank)
     windows: tuple[Role, ...] = ("window",) * (rank - 2)
-    return Use("convolution" if windows else "dot", (*windows, "input", "output"))
-
-
-def _grouped(use: Use) -> Use:
-    place = use.axes("input")[-1]
-    return Use(use.operation, (*use.roles[:place], "input", *use.roles[place:]))
+    return Use("" if windows else "dot", (*windows, "input", "output"))
 
 
 def scaled_axes(path: str, leaf: Any, context: Context) -> tuple[int, ...]:

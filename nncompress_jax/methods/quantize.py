@@ -101,7 +101,7 @@ def static_scales(variables: Any, context: Context, where: Where, ranges: Rule, 
     replaced(variables, where, lambda path, leaf: leaf, makes=makes, context=context)
     if context.apply is None:
         raise InputError("static ranges need apply= and batches=: compress(variables, method, apply=, batches=)")
-    paths = selected(named_leaves(variables, is_compressed), where, context.uses)
+    paths = selected(named_leaves(variables, is_compressed), where, context.uses())
     return input_scales(context.apply, variables, context.batches, paths, ranges)
 
 

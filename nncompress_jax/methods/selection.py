@@ -40,7 +40,7 @@ def replaced(
         or have no entries, if they were asked for: by default they stay, with a warning.
     """
     leaves = named_leaves(variables, is_compressed)
-    chosen = set(selected(leaves, where, context.uses))
+    chosen = set(selected(leaves, where, context.uses() if where is None else None))
     if where is None:
         chosen -= _unfit([(path, leaf) for path, leaf in leaves if path in chosen])
     check([(path, leaf) for path, leaf in leaves if path in chosen], makes)

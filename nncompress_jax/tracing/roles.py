@@ -158,7 +158,7 @@ class _Follower:
             return _together(moved)
         if None in (met := [value.source for value in values if value.source != ""]) and len(met) > 1:
             return {}
-        return _together([each for each, own in zip(weights, shapes, strict=True) if own == shape])
+        return _together([each for each, own in zip(weights, shapes, strict=True) if len(own) == len(shape)])
 
     def looked_up(self, weights: Mapping[str, _Depends], kept: Sequence[int]) -> None:
         for path, depends in weights.items():

@@ -116,7 +116,7 @@ def test_nothing_but_integers_is_stored(name, limit):
         ),
         (TREE, {"where": "*/kernels"}, ["where='*/kernels'", "of 7 leaves", "params/Conv_0/bias"]),
         (TREE, {"where": "*/steps"}, ["params/steps: not floating point"]),
-        ({"kernel": jnp.ones((0, 4))}, {}, ["kernel: no entries"]),
+        ({"kernel": jnp.ones((0, 4))}, {"where": "*"}, ["kernel: no entries"]),
         ({"bias": jnp.ones(4)}, {}, ["by default", "bias"]),
         (TREE, {"ranges": nnc.calibration.abs_max}, ["apply=", "batches="]),
     ],
