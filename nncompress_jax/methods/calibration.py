@@ -1,6 +1,7 @@
 """Static ranges of activations, from what enters each weight on calibration batches."""
 
 import dataclasses
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -15,6 +16,14 @@ from nncompress_jax.tracing.interpreter import Statistic
 from nncompress_jax.types import Apply, Array
 
 BINS = 2048
+MOST_APART = 4.0
+"""Magnitudes that one range serves: of 127 codes, the smaller one has a quarter."""
+
+APART = "its inputs are of different magnitudes at different places: each example brings its own range"
+
+
+class DynamicRange(UserWarning):
+    """A weight that has no static range, and why."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,7 +105,8 @@ def input_scales(
 
     Returns:
       float32 scalars by path, or [length] for a weight that `scan` walks along; without the weights that multiply no
-      data in a convolution or dot product (an embedding table).
+      data in a convolution or dot product (an embedding table), and without those whose inputs differ by more than
+      `MOST_APART` from place to place: a warning names them.
 
     Raises:
       InputError: naming every weight that no batch reached, or whose inputs are not finite.
@@ -105,7 +115,8 @@ def input_scales(
         raise InputError("static ranges need batches=: a list of representative inputs for calibration")
     inputs = [batch if isinstance(batch, tuple) else (batch,) for batch in batches]
 
-    largest = _collected(apply, variables, inputs, lambda _, x: jnp.abs(x).max(), np.maximum)
+    by_place = _collected(apply, variables, inputs, lambda _, x: jnp.abs(x).max(), np.maximum)
+    largest = _merged(by_place, np.maximum)
     unreached = sorted(set(paths) - largest.keys() - _used(apply, variables, inputs[0]))
     if unreached:
         raise InputError(
@@ -116,13 +127,16 @@ def input_scales(
     if broken:
         raise InputError(f"calibration: the inputs of {', '.join(broken)} hold NaN or infinite values")
 
+    for path in _apart(by_place) & largest.keys():
+        warnings.warn(f"{path}: {APART}", DynamicRange, stacklevel=5)
+        del largest[path]
     edges = {path: float(magnitude.max()) or 1.0 for path, magnitude in largest.items()}
 
     def counts(path: str, x: Array) -> Array:
         places = jnp.minimum(jnp.abs(x) * (BINS / edges.get(path, 1.0)), BINS - 1)
         return jnp.zeros(BINS, jnp.int32).at[places.astype(jnp.int32)].add(1)
 
-    histograms = _collected(apply, variables, inputs, counts, np.add)
+    histograms = _merged(_collected(apply, variables, inputs, counts, np.add), np.add)
     scales = {}
     for path, magnitude in largest.items():
         ranges = np.ones(magnitude.shape, np.float32)
@@ -135,18 +149,33 @@ def input_scales(
 
 def _collected(
     apply: Apply, variables: Any, inputs: Sequence[tuple[Any, ...]], statistic: Statistic, combine: np.ufunc
-) -> dict[str, np.ndarray]:
-    """A statistic of all batches, by path; without the weights that none reached."""
+) -> dict[tuple[str, int], np.ndarray]:
+    """A statistic of all batches, by path and place; without the places that none reached."""
     program = jax.jit(observe(apply, statistic))
-    collected: dict[str, np.ndarray] = {}
+    collected: dict[tuple[str, int], np.ndarray] = {}
     for batch in inputs:
         _, observed = program(variables, *batch)
         for path, observations in observed.items():
-            for observation in observations:
+            for place, observation in enumerate(observations):
                 if np.any(observation.reached):  # a place that was not reached holds zeros
-                    value = np.asarray(observation.value, np.float64)
-                    collected[path] = combine(collected[path], value) if path in collected else value
+                    value, key = np.asarray(observation.value, np.float64), (path, place)
+                    collected[key] = combine(collected[key], value) if key in collected else value
     return collected
+
+
+def _merged(collected: dict[tuple[str, int], np.ndarray], combine: np.ufunc) -> dict[str, np.ndarray]:
+    """Of all places of a weight together."""
+    merged: dict[str, np.ndarray] = {}
+    for (path, _), value in collected.items():
+        merged[path] = combine(merged[path], value) if path in merged else value
+    return merged
+
+
+def _apart(largest: dict[tuple[str, int], np.ndarray]) -> set[str]:
+    """Weights that meet inputs of different magnitudes at different places, which no range serves."""
+    least = _merged(largest, np.minimum)
+    most = _merged(largest, np.maximum)
+    return {path for path in most if ((most[path] > MOST_APART * least[path]) & (least[path] > 0)).any()}
 
 
 def _used(apply: Apply, variables: Any, inputs: tuple[Any, ...]) -> set[str]:

@@ -1,7 +1,7 @@
 """Pruning of single weights."""
 
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 import jax
@@ -10,7 +10,7 @@ import numpy as np
 
 from nncompress_jax.errors import InputError
 from nncompress_jax.methods.layout import input_axis
-from nncompress_jax.methods.selection import leave_alone, replaced
+from nncompress_jax.methods.selection import leave_alone, replaced, warn_larger
 from nncompress_jax.tree import Where
 from nncompress_jax.types import Array, Context, Method
 from nncompress_jax.weights.base import dense, is_compressed
@@ -49,6 +49,7 @@ def prune(
     """Takes the least important weights away; the others train on, these do not exist.
 
     `Sparse` weights of floats can be pruned further: pruning and training in turns loses less than all at once.
+    Positions take bytes, too: where a weight takes more of them than before, a warning says so.
 
     Args:
       sparsity: share of all weights that goes, from 0 to less than 1.
@@ -81,12 +82,12 @@ def prune(
     def method(variables: Any, context: Context) -> Any:
         variables = jax.tree.map(_further, variables, is_leaf=is_compressed)
         scores = _scores(variables, where, criterion, context)
-        threshold = _threshold(scores.values(), sparsity) if scope == "global" and sparsity else None
+        kept = {} if sparsity is None else _kept(scores, sparsity, scope)
 
         def make(path: str, leaf: Array) -> Any:
             if pattern:
                 return _grouped(path, leaf, scores[path], pattern, input_axis(path, leaf, context))
-            return _sparse(path, leaf, scores[path], threshold, float(sparsity or 0))
+            return _sparse(path, leaf, kept[path], float(sparsity or 0))
 
         return replaced(variables, where, make, makes=Sparse, context=context)
 
@@ -110,24 +111,36 @@ def _scores(variables: Any, where: Where, criterion: Criterion, context: Context
     return scores
 
 
-def _threshold(scores: Iterable[np.ndarray], sparsity: float) -> np.float32:
-    """Of all weights together, this share is below."""
-    together = np.concatenate([score.ravel() for score in scores])
-    place = round(sparsity * together.size)
-    return np.partition(together, place)[place]
+def _kept(scores: Mapping[str, np.ndarray], sparsity: float, scope: str) -> dict[str, np.ndarray]:
+    """Which entries stay, by path; of the share that goes, to one entry."""
+    if scope == "layer":
+        return {path: _all_but_least(score.ravel(), sparsity) for path, score in scores.items()}
+    together = _all_but_least(np.concatenate([score.ravel() for score in scores.values()]), sparsity)
+    ends = np.cumsum([score.size for score in scores.values()])
+    return dict(zip(scores, np.split(together, ends[:-1]), strict=True))
 
 
-def _sparse(path: str, leaf: Array, scores: np.ndarray, threshold: Any, sparsity: float) -> Sparse:
-    flat = scores.ravel()
-    if threshold is None:
-        kept = np.sort(np.argsort(flat, kind="stable")[round(sparsity * flat.size) :])
-    else:
-        kept = np.flatnonzero(flat >= threshold)
-    if not len(kept):
-        raise InputError(f"{path}: none of its {flat.size} weights would be left; lower sparsity={sparsity}")
-    positions = jnp.asarray(kept, jnp.int32)
-    values = jnp.asarray(np.asarray(leaf).ravel()[kept])
-    return Sparse(values, positions, leaf.shape, leaf.dtype.name)
+def _all_but_least(scores: np.ndarray, sparsity: float) -> np.ndarray:
+    """Of equal scores at the border those that go are spread evenly."""
+    count = round(sparsity * scores.size)
+    if not count:
+        return np.ones(scores.shape, bool)
+    border = np.partition(scores, count - 1)[count - 1]
+    kept, ties = scores > border, np.flatnonzero(scores == border)
+    going = count - int((scores < border).sum())
+    kept[ties] = True
+    kept[ties[np.arange(going) * len(ties) // going]] = False
+    return kept
+
+
+def _sparse(path: str, leaf: Array, kept: np.ndarray, sparsity: float) -> Sparse:
+    if not kept.any():
+        raise InputError(f"{path}: none of its {kept.size} weights would be left; lower sparsity={sparsity}")
+    positions = jnp.asarray(np.flatnonzero(kept), jnp.int32)
+    weight = Sparse(jnp.asarray(np.asarray(leaf).ravel()[kept]), positions, leaf.shape, leaf.dtype.name)
+    if weight.nbytes > leaf.nbytes:
+        warn_larger(path, weight.nbytes, leaf.nbytes)
+    return weight
 
 
 def _grouped(path: str, leaf: Array, scores: np.ndarray, pattern: tuple[int, int], axis: int | None) -> Any:

@@ -23,6 +23,10 @@ class LeftAlone(UserWarning):
     """A weight that a method left as it was, and why."""
 
 
+class Larger(UserWarning):
+    """A weight that takes more bytes than before, and how many."""
+
+
 def replaced(
     variables: Any, where: Where, make: Callable[[str, Array], Any], *, makes: type, context: Context = NOTHING
 ) -> Any:
@@ -74,6 +78,12 @@ def _unfit(leaves: Sequence[tuple[str, Any]]) -> set[str]:
 def leave_alone(path: str, reason: str) -> None:
     """Says that a leaf stays as it is."""
     warnings.warn(f"{path}: left as it is: {reason}", LeftAlone, stacklevel=3)
+
+
+def warn_larger(path: str, now: int, before: int) -> None:
+    """Says that a leaf has grown."""
+    message = f"{path}: takes {now:,} bytes, {now / before:.2f} times what it took; more sparsity would make it smaller"
+    warnings.warn(message, Larger, stacklevel=3)
 
 
 def check(leaves: Sequence[tuple[str, Any]], makes: type) -> None:

@@ -151,3 +151,21 @@ def test_batches_that_tell_nothing(batches, words):
 def test_histograms_are_immutable():
     with pytest.raises(dataclasses.FrozenInstanceError):
         histogram(VALUES).edge = 1.0
+
+
+def test_places_of_other_magnitudes_share_no_range():
+    """Of inputs around 1 at one place and around 100 at the other; those around 2 and 3 still do."""
+    x, weights = jnp.asarray(np.random.default_rng(1).standard_normal((4, 16)), jnp.float32), {"w": jnp.eye(16)}
+
+    def apply(factor):
+        return lambda w, x: (x @ w["w"], factor * x @ w["w"])
+
+    with pytest.warns(calibration.DynamicRange, match="w: its inputs are of different magnitudes at different places"):
+        apart = nnc.compress(weights, nnc.quantize(ranges=calibration.abs_max), apply=apply(100), batches=[x])
+    assert apart["w"].input_scale is None
+    small, large = nnc.inject(apply(100))(apart, x)
+    step = np.abs(x).max(1, keepdims=True) / 127
+    assert (np.abs(small - x) <= step / 2 + 0.01 * np.abs(x)).all()
+    assert (np.abs(large - 100 * x) <= 100 * (step / 2 + 0.01 * np.abs(x))).all()
+    near = nnc.compress(weights, nnc.quantize(ranges=calibration.abs_max), apply=apply(3), batches=[x])
+    assert near["w"].input_scale == pytest.approx(3 * np.abs(x).max() / 127, rel=0.01)

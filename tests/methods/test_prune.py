@@ -1,15 +1,17 @@
 """Pruning: what stays, and how much of it."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import nncompress_jax as nnc
 from nncompress_jax.methods.prune import random
-from nncompress_jax.methods.selection import LeftAlone
+from nncompress_jax.methods.selection import Larger, LeftAlone
 from tests.methods.drawn import compressed, draw
 
 
+@pytest.mark.filterwarnings("ignore::nncompress_jax.methods.selection.Larger")
 @pytest.mark.parametrize("sparsity", [0.0, 0.5, 0.9])
 def test_magnitude_pruning_keeps_the_largest(sparsity):
     kernel = draw(3, 3, 16, 16)
@@ -21,6 +23,7 @@ def test_magnitude_pruning_keeps_the_largest(sparsity):
         assert np.abs(kernel[kept]).min() >= np.abs(kernel[~kept]).max()
 
 
+@pytest.mark.filterwarnings("ignore::nncompress_jax.methods.selection.Larger")
 @pytest.mark.parametrize("scope", ["layer", "global"])
 def test_pruning_goes_on_where_it_stopped(scope):
     tree = {"a": {"kernel": draw(32, 32)}, "b": {"kernel": draw(32, 32, seed=1)}}
@@ -29,6 +32,7 @@ def test_pruning_goes_on_where_it_stopped(scope):
     jax.tree.map(np.testing.assert_array_equal, in_steps, at_once)
 
 
+@pytest.mark.filterwarnings("ignore::nncompress_jax.methods.selection.Larger")
 def test_global_pruning_takes_from_the_weakest_layer():
     tree = {"strong": {"kernel": 10 * draw(32, 32)}, "weak": {"kernel": draw(32, 32, seed=1)}}
     small = nnc.compress(tree, nnc.prune(sparsity=0.4, scope="global"))
@@ -55,3 +59,43 @@ def test_random_pruning_is_the_seeds():
     )
     np.testing.assert_array_equal(first.positions, again.positions)
     assert (first.positions != other.positions).any()
+
+
+RANDOM = np.random.default_rng(0)
+SHAPES = {"a": (30, 20), "b": (7, 11), "c": (50, 9)}
+TIES = {
+    "mostly zeros": lambda shape: np.where(RANDOM.random(shape) < 0.9, 0, RANDOM.standard_normal(shape)),
+    "signs": lambda shape: RANDOM.choice([-1.0, 1.0], shape),
+    "bfloat16": lambda shape: np.asarray(jnp.asarray(RANDOM.standard_normal(shape), jnp.bfloat16), np.float32),
+}
+
+
+@pytest.mark.filterwarnings("ignore::nncompress_jax.methods.selection.Larger")
+@pytest.mark.parametrize("scope", ["layer", "global"])
+@pytest.mark.parametrize("sparsity", [0.5, 0.8])
+@pytest.mark.parametrize("kind", TIES)
+def test_exactly_the_share_goes(kind, sparsity, scope):
+    """Equal scores are no way around the share; none goes that is above one that stays."""
+    weights = {name: {"kernel": jnp.asarray(TIES[kind](shape), jnp.float32)} for name, shape in SHAPES.items()}
+    small = nnc.compress(weights, nnc.prune(sparsity=sparsity, scope=scope))
+    counts = {name: layer["kernel"].positions.size for name, layer in small.items()}
+    sizes = {name: np.prod(shape) for name, shape in SHAPES.items()}
+    if scope == "global":
+        total = sum(sizes.values())
+        assert sum(counts.values()) == total - round(sparsity * total)
+    else:
+        assert counts == {name: size - round(sparsity * size) for name, size in sizes.items()}
+    kept, gone = [], []
+    for name, layer in small.items():
+        flat, there = np.abs(np.ravel(weights[name]["kernel"])), np.zeros(sizes[name], bool)
+        there[layer["kernel"].positions] = True
+        kept.append(flat[there])
+        gone.append(flat[~there])
+        assert scope == "global" or kept[-1].min() >= gone[-1].max()
+    assert scope == "layer" or np.concatenate(kept).min() >= np.concatenate(gone).max()
+
+
+def test_a_weight_that_grows_is_named():
+    """Of 8 floats 6 stay, with a position each: 48 bytes for 32."""
+    with pytest.warns(Larger, match="kernel: takes 48 bytes, 1.50 times what it took"):
+        nnc.compress({"kernel": jnp.arange(8.0).reshape(2, 4)}, nnc.prune(sparsity=0.25))
