@@ -109,7 +109,7 @@ def axes_of(x: Any) -> list[int]:
 
 def simplest(x: np.ndarray) -> np.ndarray:
     """The same, of size 1 along the axes on which it does not depend."""
-    for axis in axes_of(x):
+    for axis in (axis for axis in axes_of(x) if x.shape[axis]):
         first = x.take([0], axis)
         if (x == first).all():
             x = first
@@ -140,6 +140,15 @@ def runs(old: Sequence[int], new: Sequence[int]) -> Iterator[tuple[list[int], li
       >>> list(runs((2, 3, 4), (6, 2, 2)))
       [([0, 1], [0]), ([2], [1, 2])]
     """
+    if 0 in (*old, *new):  # of no entries: what stands alike in front and behind is the same, the rest one run
+        same = [one == other for one, other in zip(old, new, strict=False)]
+        first = (*same, False).index(False)
+        behind = (*(one == other for one, other in zip(old[:first:-1], new[:first:-1], strict=False)), False)
+        last = behind.index(False)
+        yield from (([axis], [axis]) for axis in range(first))
+        yield [*range(first, len(old) - last)], [*range(first, len(new) - last)]
+        yield from (([len(old) - n], [len(new) - n]) for n in range(last, 0, -1))
+        return
     i = j = 0
     while i < len(old) or j < len(new):
         first_i, first_j = i, j
