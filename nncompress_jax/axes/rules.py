@@ -196,6 +196,19 @@ def _dynamic_update(params: Any, shapes: Shapes) -> AxisRule:
     return AxisRule([[Places.same(rank), update, *indices]], [part, part], "where it writes is not known")
 
 
+def _scatter(params: Any, shapes: Shapes) -> AxisRule:
+    """Windows of updates [2], written or added to places of an operand [0] that indices [1] say."""
+    numbers, rank = params["dimension_numbers"], len(shapes[0])
+    gone = {*numbers.inserted_window_dims, *numbers.operand_batching_dims}
+    there = dict(zip((axis for axis in range(rank) if axis not in gone), numbers.update_window_dims, strict=True))
+    whole = {axis: own for axis, own in there.items() if shapes[2][own] == shapes[0][axis]}
+    axes = tuple(map(whole.get, range(rank)))
+    dropped = dict.fromkeys(set(range(len(shapes[2]))).difference(whole.values()), 0)
+    needed = [frozenset(set(range(rank)) - whole.keys()), frozenset(), frozenset(dropped)]
+    update = Places(axes, (None,) * rank, dropped)
+    return AxisRule([[Places.same(rank), None, update]], needed, "where it writes is not known")
+
+
 def _apart(params: Any, shapes: Shapes) -> AxisRule:
     results: list[list[Places | None]] = [[None] * len(shapes) for _ in shapes]
     for i, shape in enumerate(shapes):
@@ -234,6 +247,7 @@ RULES: Mapping[str, Callable[[Any, Shapes], AxisRule]] = {
     "gather": _gather,
     "dynamic_slice": _dynamic_slice,
     "dynamic_update_slice": _dynamic_update,
+    **dict.fromkeys(("scatter", "scatter-add"), _scatter),
     **dict.fromkeys(("sharding_constraint", "optimization_barrier"), _apart),
     **dict.fromkeys(REDUCTIONS, _reduce),
     **ALONG,

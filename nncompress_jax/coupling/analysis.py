@@ -26,11 +26,12 @@ def coupling(apply: Apply, variables: Any, example: Any, *inputs: Any) -> Coupli
     """Finds, by tracing, which axes of which weights have to be cut together.
 
     Channels that a convolution or dot product sums over are those that another computed; what adds or multiplies
-    channels, entry by entry, joins theirs. A group is frozen where its channels are an input or output of the network,
-    where an operation needs all of them (a mean over channels), and where an operation is not known.
+    channels, entry by entry, joins theirs. An output that bears the path of a variable, as new batch statistics do, is
+    cut as the variable is. A group is frozen where its channels are an input or another output of the network, where an
+    operation needs all of them (a mean over channels), and where an operation is not known.
 
     Args:
-      apply: of (variables, example, ...), in the mode in which it is used, so without batch statistics as outputs.
+      apply: of (variables, example, ...), in the mode in which it is used.
       variables: dense arrays, `jax.ShapeDtypeStruct`, or what `prune_channels` made of them: the groups are those of
         the uncut network.
       example: [B, ...], or its `jax.ShapeDtypeStruct`.
@@ -56,7 +57,8 @@ def coupling(apply: Apply, variables: Any, example: Any, *inputs: Any) -> Coupli
     uncut = [jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) if is_compressed(leaf) else leaf for _, leaf in leaves]
     try:
         structure = jax.tree.structure(variables, is_leaf=is_compressed)
-        program = jax.make_jaxpr(apply)(jax.tree.unflatten(structure, uncut), example, *inputs).jaxpr
+        trace = jax.make_jaxpr(apply, return_shape=True)
+        program, shapes = trace(jax.tree.unflatten(structure, uncut), example, *inputs)
     except InputError:
         raise
     except Exception as error:
@@ -68,9 +70,15 @@ def coupling(apply: Apply, variables: Any, example: Any, *inputs: Any) -> Coupli
     flow = Flow()
     floats = [jnp.issubdtype(leaf.dtype, jnp.floating) for _, leaf in leaves]
     labelled = [flow.leaf(path, leaf.shape if cut else ()) for (path, leaf), cut in zip(leaves, floats, strict=True)]
-    results = flow.run(program, [*labelled, *[Labelled()] * (len(program.invars) - len(leaves))])
-    for labels in (labels for value in results for labels in value.labels):
-        flow.freeze(labels, "an output of the network")
+    results = flow.run(program.jaxpr, [*labelled, *[Labelled()] * (len(program.jaxpr.invars) - len(leaves))])
+    own = dict(zip((path for path, _ in leaves), labelled, strict=True))
+    for (path, output), value in zip(named_leaves(shapes), results, strict=True):
+        of = next((name for name in own if f"/{path}".endswith(f"/{name}")), None)
+        if of is not None and own[of].labels and output.shape == dict(leaves)[of].shape:
+            flow.joined([value, own[of]], None)  # a new value of that variable
+            continue
+        for labels in value.labels:
+            flow.freeze(labels, f"an output of the network{f', {path}' if path else ''}")
     found = _coupling(flow, [(path, value) for (path, _), value in zip(leaves, labelled, strict=True)], shape[0])
     return dataclasses.replace(found, _shapes={path: tuple(leaf.shape) for path, leaf in leaves})
 
@@ -156,7 +164,9 @@ def _group(axes: Sequence[_Axis], channels: Sequence[int], reason: str, taken: C
         for axis in axes
     )
     computing = min((axis for axis in axes if axis.role == "output"), key=lambda axis: axis.turn, default=None)
-    reason = reason or ("" if computing else "no weight computes them") or ("a single channel" * (len(channels) == 1))
+    unused = all(axis.role == "vector" for axis in axes)
+    nothing = "no product uses them" if unused else "no weight computes them"
+    reason = reason or ("" if computing else nothing) or ("a single channel" * (len(channels) == 1))
     name = (computing or axes[0]).name
     names = itertools.chain((name,), (f"{name}#{n}" for n in itertools.count(2)))
     return Group(next(each for each in names if each not in taken), len(channels), members, reason)

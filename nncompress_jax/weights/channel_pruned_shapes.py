@@ -110,7 +110,7 @@ def read(primitive: Any, values: Sequence[Any], params: dict[str, Any]) -> Any:
 def joined(primitive: Any, values: Sequence[Any], params: dict[str, Any]) -> Any:
     """Of several arrays: along axes that they share what any has, along those on which they lie behind one another."""
     rule = axis_rule(primitive.name, params, [jnp.shape(value) for value in values])
-    places = [each for each in rule.results[0] if each is not None]  # those of indices come last
+    places = {i: each for i, each in enumerate(rule.results[0]) if each is not None}
     if not all(map(has_zeros, filter(lambda value: isinstance(value, ChannelPruned), values))):
         return "of missing channels that are not zero"
     uniform = [isinstance(value, ChannelPruned) and value.is_uniform for value in values]
@@ -119,7 +119,7 @@ def joined(primitive: Any, values: Sequence[Any], params: dict[str, Any]) -> Any
     cuts: list[Channels | None] = []
     wanted = [[*cuts_of(value)] for value in values]
     for axis in range(len(places[0].axes)):
-        pairs = [(i, each.axes[axis], each.picked[axis]) for i, each in enumerate(places)]
+        pairs = [(i, each.axes[axis], each.picked[axis]) for i, each in places.items()]
         own = [None if place is None else cuts_of(values[i])[place] for i, place, _ in pairs]
         if any(picked is not None for *_, picked in pairs):
             shown = [_shown(cut, picked) for cut, (*_, picked) in zip(own, pairs, strict=True) if picked is not None]
@@ -195,7 +195,7 @@ SPECIAL = {
     **dict.fromkeys(ALONG, along_others),
     "sort": sort,
     **dict.fromkeys(("gather", "dynamic_slice"), read),
-    **dict.fromkeys(("concatenate", "stack", "dynamic_update_slice"), joined),
+    **dict.fromkeys(("concatenate", "stack", "dynamic_update_slice", "scatter", "scatter-add"), joined),
     **dict.fromkeys(("sharding_constraint", "optimization_barrier"), hinted),
     **dict.fromkeys(REDUCTIONS, reduced),
 }
@@ -205,6 +205,6 @@ SPECIAL = {
 def register() -> None:
     """Makes these rules those of what lacks channels."""
     for name in {"reshape", *RULES}:
-        primitive = getattr(lax, f"{name}_p", None)  # not all are of the oldest jax
+        primitive = getattr(lax, f"{name.replace('-', '_')}_p", None)  # not all are of the oldest jax
         if primitive is not None:
             registered(primitive, ChannelPruned, SPECIAL.get(name, placed))

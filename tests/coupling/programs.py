@@ -84,6 +84,7 @@ def constrained(y, _):
 
 
 # (function between two layers, further weights, channels of each group that can be cut, words of what freezes "a")
+NODES = jnp.array([0, 1, 1, 2, 3])
 BETWEEN = {
     "elementwise": (lambda y, _: jax.nn.gelu(y) * jax.nn.sigmoid(y) + 1, {}, [8], ""),
     "a constant of all channels": (lambda y, _: y * jnp.arange(8.0) + jnp.arange(8.0), {}, [8], ""),
@@ -146,6 +147,16 @@ BETWEEN = {
         [8],
         "",
     ),
+    "added to nodes": (lambda y, w: jnp.zeros((5, 8)).at[NODES].add(y) @ w["c"] + y, {"c": draw(8, 8)}, [8], ""),
+    "summed by segment": (lambda y, _: jax.ops.segment_sum(jnp.tanh(y), NODES, 4), {}, [8], ""),
+    "written to rows": (lambda y, _: jnp.tanh(y).at[jnp.array([3, 1])].set(y[:2]), {}, [8], ""),
+    "rows picked along": (
+        lambda y, _: jnp.take_along_axis(y, jnp.argsort(jnp.arange(5) % 3)[:, None], axis=0),
+        {},
+        [8],
+        "",
+    ),
+    "edges repeated": (lambda y, _: jnp.pad(y[None], ((0, 0), (2, 3), (0, 0)), mode="reflect")[0], {}, [8], ""),
     "resized": (lambda y, _: jax.image.resize(y, (10, 8), "nearest")[::2], {}, [8], ""),
     "blurred": (blurred, {}, [8], ""),
     "constrained": (constrained, {}, [8], ""),

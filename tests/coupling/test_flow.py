@@ -33,3 +33,28 @@ def test_between_two_layers(case):
     else:
         assert not found.groups
         assert {group.frozen for group in found.frozen if group.name == "a"} == {words}
+
+
+def test_outputs_are_named_and_new_statistics_are_cut():
+    """What a network returns is named; what it returns of a variable is cut with the variable."""
+    weights = {"params": {"a": draw(3, 8), "b": draw(8, 4), "spare": draw(8, 4)}, "batch_stats": {"mean": draw(8)}}
+
+    def apply(weights, x):
+        y = x @ weights["params"]["a"]
+        mean = 0.9 * weights["batch_stats"]["mean"] + 0.1 * y.mean(0)
+        return {"logits": (y - mean) @ weights["params"]["b"]}, {"batch_stats": {"mean": mean}}
+
+    x = draw(5, 3)
+    found = nnc.coupling(apply, weights, x)
+    (group,) = found.groups
+    assert [member.path for member in group.members] == ["batch_stats/mean", "params/a", "params/b"]
+    reasons = {group.name: group.frozen for group in found.frozen}
+    assert reasons["params/b"] == "an output of the network, 0/logits"
+    assert reasons["params/spare"] == "no product uses them"
+    keep = {group.name: np.arange(8) % 2 == 0}
+    outputs, changed = nnc.inject(apply)(found.cut(weights, keep), x)
+    zeroed = {**weights, "params": {**weights["params"], "a": weights["params"]["a"] * keep[group.name]}}
+    zeroed["batch_stats"] = {"mean": weights["batch_stats"]["mean"] * keep[group.name]}
+    wanted, new = apply(zeroed, x)
+    np.testing.assert_allclose(outputs["logits"], wanted["logits"], atol=1e-5)
+    np.testing.assert_allclose(changed["batch_stats"]["mean"].values, new["batch_stats"]["mean"][::2], atol=1e-6)
