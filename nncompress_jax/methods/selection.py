@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from nncompress_jax.errors import InputError
+from nncompress_jax.leaves import described, native
 from nncompress_jax.tree import Where, named_leaves, selected
 from nncompress_jax.types import Array
 from nncompress_jax.weights.base import TYPES, CompressedWeight, is_compressed
@@ -37,7 +38,7 @@ def replaced(variables: Any, where: Where, make: Callable[[str, Array], Any], *,
 
     def new(path: str, leaf: Any) -> Any:
         if not is_compressed(leaf):
-            return make(path, jnp.asarray(leaf))
+            return make(path, jnp.asarray(native(leaf)))
         (field,) = leaf.HELD
         parts = getattr(leaf, field)
         if isinstance(parts, tuple):
@@ -46,7 +47,7 @@ def replaced(variables: Any, where: Where, make: Callable[[str, Array], Any], *,
             inner = new(f"{path}/{field}", parts)
         return dataclasses.replace(leaf, **{field: inner})
 
-    results = [new(path, leaf) if path in chosen else leaf for path, leaf in leaves]
+    results = [new(path, leaf) if path in chosen else native(leaf) for path, leaf in leaves]
     return jax.tree.unflatten(jax.tree.structure(variables, is_leaf=is_compressed), results)
 
 
@@ -83,7 +84,8 @@ def _innermost(leaf: Any, makes: type) -> list[Any]:
 
 
 def _is_float(leaf: Any) -> bool:
-    return bool(jnp.issubdtype(jnp.result_type(leaf), jnp.floating))
+    shape = described(leaf)
+    return shape is not None and bool(jnp.issubdtype(shape.dtype, jnp.floating))
 
 
 def _is_finite(leaf: Any) -> bool:

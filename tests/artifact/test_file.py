@@ -171,7 +171,6 @@ def test_the_file_is_what_its_parts_are(tmp_path):
 @pytest.mark.parametrize(
     ("variables", "named", "message"),
     [
-        ({"a": jax.random.key(0)}, {}, "a: a random key, which no file can hold"),
         ({"a": np.array(["text"])}, {}, "a: .U4, expected one of bool, int8"),
         ({"a": jnp.ones(3)}, {"accuracy": "good"}, "could not convert|accuracy"),
         ({"a": jnp.ones(3)}, {"class_names": (1, 2)}, "not to be written: class_names"),
