@@ -22,8 +22,8 @@ DTYPES = {
 """Of arrays that files hold."""
 
 ARRAYS_ALONE = (
-    "save equinox.filter(variables, equinox.is_array_like), which leaves it out; nnc.load(path, like=variables) puts "
-    "the arrays back into the whole tree"
+    "save equinox.filter(variables, equinox.is_array_like), which leaves it out; loading with like=variables puts the "
+    "arrays back into the whole tree"
 )
 
 
@@ -93,13 +93,12 @@ def on_device(leaf: Any) -> Any:
     return jnp.asarray(leaf)
 
 
-def check_held(leaves: Iterable[tuple[str, Any]], dtypes: Collection[str], advice: str = ARRAYS_ALONE) -> None:
+def check_held(leaves: Iterable[tuple[str, Any]], dtypes: Collection[str]) -> None:
     """Refuses leaves that a file cannot hold, all named.
 
     Args:
       leaves: paths with the arrays or other leaves.
       dtypes: names of those that the file can hold.
-      advice: what to do about functions, texts and other objects.
 
     Raises:
       InputError: with a way out for each kind of leaf.
@@ -108,7 +107,7 @@ def check_held(leaves: Iterable[tuple[str, Any]], dtypes: Collection[str], advic
     if absent := [f"{path}: {reason}" for path, leaf, _ in typed if (reason := _absent(leaf))]:
         raise InputError(", ".join(absent))
     if strange := [f"{path}: {_in_words(leaf)}" for path, leaf, name in typed if name is None]:
-        raise InputError(f"{', '.join(strange)}, which no file can hold; {advice}")
+        raise InputError(f"{', '.join(strange)}, which no file can hold; {ARRAYS_ALONE}")
     if wrong := [f"{path}: {name}" for path, _, name in typed if name not in dtypes]:
         raise InputError(f"{', '.join(wrong)}, expected one of {', '.join(dtypes)}; cast it, or leave it out")
 

@@ -59,7 +59,7 @@ def save_safetensors(path: str | Path, variables: Any) -> None:
         raise InputError(f"{', '.join(compressed)}; use nnc.save, or nnc.decompress it first")
     if keys := [name for name, leaf in leaves if is_key(leaf)]:
         raise InputError(f"{', '.join(keys)}: random keys; use nnc.save, or put jax.random.key_data in their places")
-    check_held(leaves, [*KINDS.values()], "save equinox.filter(variables, equinox.is_array_like), which leaves it out")
+    check_held(leaves, [*KINDS.values()])
     paths = [keys for keys, _ in keyed_leaves(variables)]
     if () in paths:
         raise InputError("an array without a name; save {'name': array}")

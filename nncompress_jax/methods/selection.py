@@ -48,6 +48,7 @@ def replaced(variables: Any, where: Where, make: Callable[[str, Array], Any], *,
         return dataclasses.replace(leaf, **{field: inner})
 
     results = [new(path, leaf) if path in chosen else native(leaf) for path, leaf in leaves]
+    results = _shared_again([leaf for _, leaf in leaves], results)
     return jax.tree.unflatten(jax.tree.structure(variables, is_leaf=is_compressed), results)
 
 
@@ -71,6 +72,25 @@ def check(leaves: Sequence[tuple[str, Any]], makes: type) -> None:
     refuse("not floating point", "choose other leaves with where=", lambda leaf: not _is_float(leaf))
     refuse("no entries", "choose other leaves with where=", lambda leaf: not np.size(leaf))
     refuse("NaN or infinite values", "restore an earlier checkpoint", lambda leaf: not _is_finite(leaf))
+
+
+def _shared_again(leaves: Sequence[Any], results: Sequence[Any]) -> list[Any]:
+    """What was one leaf at several places is one again, where the same became of it there."""
+    first: dict[int, Any] = {}
+    earlier = [first.setdefault(id(leaf), result) for leaf, result in zip(leaves, results, strict=True)]
+    return [one if _is_same(one, other) else other for one, other in zip(earlier, results, strict=True)]
+
+
+def _is_same(one: Any, other: Any) -> bool:
+    """Whether two results are equal to the last bit; of traced values nothing is known."""
+    parts, others = jax.tree.leaves(one), jax.tree.leaves(other)
+    structures: list[Any] = [jax.tree.structure(result) for result in (one, other)]
+    if one is other or structures[0] != structures[1]:
+        return one is other
+    if any(isinstance(part, jax.core.Tracer) for part in parts):
+        return False
+    pairs = [(np.asarray(part), np.asarray(another)) for part, another in zip(parts, others, strict=True)]
+    return all(a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes() for a, b in pairs)
 
 
 def _may_hold(kind: type[CompressedWeight], other: type) -> bool:
