@@ -37,6 +37,11 @@ def is_number(leaf: Any) -> bool:
     return type(leaf) in (bool, int, float, complex)
 
 
+def is_donated(leaf: Any) -> bool:
+    """Whether a program was given this array's memory, so that its numbers are gone."""
+    return isinstance(leaf, jax.Array) and not isinstance(leaf, jax.core.Tracer) and leaf.is_deleted()
+
+
 def described(leaf: Any) -> jax.ShapeDtypeStruct | None:
     """Shape and dtype of the numbers that a leaf stores.
 
@@ -118,7 +123,7 @@ def _absent(leaf: Any) -> str | None:
         return "a value inside of jit or vmap, which has no numbers yet; call this outside of them"
     if isinstance(leaf, jax.ShapeDtypeStruct):
         return "a shape without numbers, expected an array"
-    if isinstance(leaf, jax.Array) and leaf.is_deleted():
+    if is_donated(leaf):
         return "its array was donated to a program; copy what other trees share before a program takes it"
     if isinstance(leaf, jax.Array) and not (leaf.is_fully_addressable or leaf.is_fully_replicated):
         return "spread over several hosts; gather it by multihost_utils.process_allgather first"

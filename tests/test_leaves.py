@@ -84,6 +84,29 @@ def test_numbers_that_are_not_there():
         jax.eval_shape(lambda x: numbers("a", x), jnp.ones(3))
 
 
+def test_methods_name_what_was_donated():
+    """Biases and what else no method takes are the same arrays before and after compression."""
+    variables = {"kernel": jnp.ones((4, 4)), "bias": jnp.ones(4)}
+    small = nnc.compress(variables)
+    jax.jit(lambda v: jax.tree.map(lambda x: x + 1, v), donate_argnums=0)(small)
+    with pytest.raises(nnc.InputError, match="bias: donated to a program; copy what trees share before: jax.tree.map"):
+        nnc.compress(variables, nnc.quantize(where="bias"))
+
+
+def test_gradients_leave_functions_and_texts_alone():
+    variables = {"kernel": jnp.ones((3, 1)), "activation": jax.nn.relu, "name": "x", "key": jax.random.key(0), "n": 2}
+    small = nnc.compress(variables, nnc.prune(sparsity=0.5, where="kernel"))
+
+    def apply(v, x):
+        return (v["n"] * v["activation"](x @ v["kernel"])).sum()
+
+    value, gradients = nnc.value_and_grad(nnc.inject(apply))(small, jnp.array([[1.0, 2.0, 4.0]]))
+    kept = [[1.0, 2.0, 4.0][place] for place in np.flatnonzero(nnc.decompress(small)["kernel"][:, 0])]
+    assert value == 2 * sum(kept)
+    assert gradients["kernel"].values.tolist() == [2 * x for x in kept]
+    assert [gradients[name] for name in ("activation", "name", "key", "n")] == [None] * 4
+
+
 def test_methods_name_what_is_no_float_array():
     leaves = {"function": jax.nn.relu, "text": "same", "key": jax.random.key(0), "words": np.array(["a"])}
     with pytest.raises(nnc.InputError, match="function, key, text, words: not floating point; choose other leaves"):

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from nncompress_jax.errors import InputError
-from nncompress_jax.leaves import described, native
+from nncompress_jax.leaves import described, is_donated, native
 from nncompress_jax.tree import Where, named_leaves, selected
 from nncompress_jax.types import Array
 from nncompress_jax.weights.base import TYPES, CompressedWeight, is_compressed
@@ -70,6 +70,7 @@ def check(leaves: Sequence[tuple[str, Any]], makes: type) -> None:
     advice = f"start from nnc.decompress(variables), choose with where=, or chain: {order}"
     refuse(f"compressed already other than {others} of floats", advice, is_compressed)
     refuse("not floating point", "choose other leaves with where=", lambda leaf: not _is_float(leaf))
+    refuse("donated to a program", "copy what trees share before: jax.tree.map(jnp.copy, variables)", is_donated)
     refuse("no entries", "choose other leaves with where=", lambda leaf: not np.size(leaf))
     refuse("NaN or infinite values", "restore an earlier checkpoint", lambda leaf: not _is_finite(leaf))
 
