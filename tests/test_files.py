@@ -96,6 +96,7 @@ with replacing(sys.argv[1]) as file:
 """
 
 
+@pytest.mark.system
 def test_a_killed_process_leaves_nothing_for_long(tmp_path):
     path = tmp_path / "a"
     path.write_bytes(b"old")
