@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
-import numpy as np
+
+from nncompress_jax.leaves import numbers
+from nncompress_jax.tree import joined_keys
 
 
 class DamageError(Exception):
@@ -21,18 +23,14 @@ def of_leaves(tree: Any, root: str = "") -> dict[str, int]:
       root: stands before each path.
 
     Example:
+      >>> import numpy as np
       >>> of_leaves({"bias": np.zeros(3, np.float32)}, "params")
       {'params/bias': 2077607535}
     """
-
-    def bytes_of(leaf: Any) -> bytes:
-        is_key = jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
-        return np.asarray(jax.random.key_data(leaf) if is_key else leaf).tobytes()
-
     leaves = jax.tree_util.tree_leaves_with_path(tree)
-    paths = [jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in leaves]
-    names = [f"{root}/{path}" if root else path for path in paths]
-    return {name: zlib.crc32(bytes_of(leaf)) for name, (_, leaf) in zip(names, leaves, strict=True)}
+    keys = [tuple(jax.tree_util.keystr((key,), simple=True) for key in path) for path, _ in leaves]
+    names = [f"{root}/{path}" if root else path for path in joined_keys(keys)]
+    return {name: zlib.crc32(numbers(name, leaf).tobytes()) for name, (_, leaf) in zip(names, leaves, strict=True)}
 
 
 def of_description(described: Mapping[str, Any]) -> int:

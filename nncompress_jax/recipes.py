@@ -25,7 +25,8 @@ def compress(
     """Compresses the weights of a network.
 
     Args:
-      variables: any pytree of arrays; it stays as it is.
+      variables: any pytree of arrays; it stays as it is. Arrays that the method does not take stand in both trees: a
+        program that donates one tree takes them from the other, so copy it first: `jax.tree.map(jnp.copy, small)`.
       method: what is done, such as `quantize(...)` or `chain(...)`; by default 8-bit integers, one scale for each
         output channel, in every kernel and every larger matrix.
       apply: the network. With it and `batches` every method knows what the axes of each weight are for; some need it.
@@ -47,14 +48,18 @@ def compress(
 
 
 def decompress(variables: Any) -> Any:
-    """The same tree with dense arrays in the places of compressed weights.
+    """The same tree with dense arrays in the places of compressed weights; one at several places stays one.
+
+    Arrays that were dense stand in both trees, as with `compress`.
 
     Example:
       >>> import jax.numpy as jnp
       >>> decompress(compress({"kernel": jnp.ones((64, 64))}))["kernel"].shape
       (64, 64)
     """
-    return jax.tree.map(dense, variables, is_leaf=is_compressed)
+    leaves, structure = jax.tree.flatten(variables, is_leaf=is_compressed)
+    once = {id(leaf): dense(leaf) for leaf in leaves}
+    return jax.tree.unflatten(structure, [once[id(leaf)] for leaf in leaves])
 
 
 def chain(*methods: Method) -> Method:

@@ -7,9 +7,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from nncompress_jax.errors import InputError
+from nncompress_jax.leaves import described
 
 Where = str | Callable[[str], bool] | None
 """Which leaves: a pattern of their paths (`*` any text, `?` any character), a predicate on the path, or the default."""
@@ -23,27 +23,61 @@ def named_leaves(tree: Any, is_leaf: Callable[[Any], bool] | None = None) -> lis
       is_leaf: nodes that count as leaves.
 
     Returns:
-      (path, leaf) in the tree's own order; the path's keys are joined by `/`. The boxes that NNX and linen put
-      around an array are no part of it.
+      (path, leaf) in the tree's own order; the path's keys are joined by `/`, as `joined_keys` does. The boxes that NNX
+      and linen put around an array are no part of it.
 
     Example:
       >>> named_leaves({"params": {"Conv_0": {"bias": 1.0, "kernel": 2.0}}})
       [('params/Conv_0/bias', 1.0), ('params/Conv_0/kernel', 2.0)]
     """
+    leaves = keyed_leaves(tree, is_leaf)
+    return list(zip(joined_keys([keys for keys, _ in leaves]), (leaf for _, leaf in leaves), strict=True))
+
+
+def keyed_leaves(tree: Any, is_leaf: Callable[[Any], bool] | None = None) -> list[tuple[tuple[str, ...], Any]]:
+    """As `named_leaves`, with the keys of each path by themselves.
+
+    Example:
+      >>> keyed_leaves({"linear/~": [1.0]})
+      [(('linear/~', '0'), 1.0)]
+    """
     leaves, _ = jax.tree_util.tree_flatten_with_path(tree, is_leaf)
     boxed = jax.tree_util.GetAttrKey("value")
     unboxed = [(path[:-1] if path[-1:] == (boxed,) else path, leaf) for path, leaf in leaves]
-    return [(jax.tree_util.keystr(path, simple=True, separator="/"), leaf) for path, leaf in unboxed]
+    return [(tuple(jax.tree_util.keystr((key,), simple=True) for key in path), leaf) for path, leaf in unboxed]
+
+
+def joined_keys(paths: Sequence[tuple[str, ...]]) -> list[str]:
+    """Keys of all leaves of a tree as texts, no two the same.
+
+    Args:
+      paths: the keys of each leaf.
+
+    Returns:
+      Keys joined by `/`. Where two leaves would have the same text, a `/` inside of a key is `%2F`, and `%` is `%25`.
+
+    Example:
+      >>> joined_keys([("a/b",), ("a", "c")]), joined_keys([("a/b",), ("a", "b")])
+      (['a/b', 'a/c'], ['a%2Fb', 'a/b'])
+    """
+    plain = ["/".join(keys) for keys in paths]
+    return plain if len(set(plain)) == len(plain) else ["/".join(map(escaped, keys)) for keys in paths]
+
+
+def escaped(key: str) -> str:
+    """A key without `/`, of which `urllib.parse.unquote` makes the key again."""
+    return key.replace("%", "%25").replace("/", "%2F")
 
 
 def stored_bytes(tree: Any) -> int:
-    """Bytes of all arrays in a tree, of the parts where a weight is compressed.
+    """Bytes of all arrays in a tree, of the parts where a weight is compressed; functions and texts have none.
 
     Example:
       >>> stored_bytes({"kernel": jnp.ones((2, 3)), "codes": jnp.ones(4, jnp.int8)})
       28
     """
-    return sum(math.prod(leaf.shape) * np.dtype(leaf.dtype).itemsize for leaf in jax.tree.leaves(tree))
+    shapes = [described(leaf) for leaf in jax.tree.leaves(tree)]
+    return sum(math.prod(shape.shape) * shape.dtype.itemsize for shape in shapes if shape is not None)
 
 
 NAMES = ("kernel", "w", "weight")

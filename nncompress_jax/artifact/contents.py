@@ -1,5 +1,6 @@
 """What is in a file, weight by weight, and how near each comes to its entropy."""
 
+import dataclasses
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,6 +12,7 @@ from nncompress_jax.artifact import tree
 from nncompress_jax.artifact.info import Info
 from nncompress_jax.artifact.reader import opened
 from nncompress_jax.artifact.sections import Section, entropy_bytes
+from nncompress_jax.leaves import is_key
 from nncompress_jax.table import Table
 from nncompress_jax.weights.base import dense, is_compressed
 
@@ -20,6 +22,9 @@ FORMATS = {
 }
 """bits: of a stored entry before coding. density: stored entries of all. raw_bytes: of the parts before coding.
 entropy_bytes: what the parts' symbols would take if none told anything of another. ratio: bytes by that."""
+
+SHARED = "shared"
+"""The coding of an array that stands in the file already, for a leaf before; it takes no bytes."""
 
 
 def contents(path: str | Path) -> tuple[Info, Table]:
@@ -37,10 +42,14 @@ def contents(path: str | Path) -> tuple[Info, Table]:
     rows: list[dict[str, Any]] = []
     with opened(path) as file:
         arrays, sections = file.arrays(), iter(file.sections)
+        take = file.taking(arrays)
         parts: list[tuple[Section, np.ndarray]] = []
 
-        def array(_: Any) -> np.ndarray:
-            parts.append((next(sections)[1], next(arrays)))
+        def array(content: dict[str, Any]) -> np.ndarray:
+            again = content.get("same")
+            section = next(sections)[1] if again is None else file.sections[again][1]
+            shared: dict[str, Any] = {} if again is None else {"coding": SHARED, "size_bytes": 0}
+            parts.append((dataclasses.replace(section, **shared), take(content)))
             return parts[-1][1]
 
         def finish(path: str, leaf: Any) -> Any:
@@ -56,16 +65,18 @@ def contents(path: str | Path) -> tuple[Info, Table]:
 
 
 def _row(leaf: Any, parts: Sequence[tuple[Section, np.ndarray]]) -> dict[str, Any]:
-    size = math.prod(leaf.shape)
+    shape = np.shape(leaf)
+    size = math.prod(shape)
     main, values = max(parts, key=lambda part: part[1].size)
     stored = main.symbols.entries(values) if main.symbols else values.size
-    entropy = sum(entropy_bytes(section, array)[0] for section, array in parts)
-    size_bytes, raw = (sum(count) for count in zip(*((s.size_bytes, a.nbytes) for s, a in parts), strict=True))
+    new = [(section, array) for section, array in parts if section.coding != SHARED]
+    entropy = sum(entropy_bytes(section, array)[0] for section, array in new)
+    size_bytes, raw = sum(section.size_bytes for section, _ in new), sum(array.nbytes for _, array in new)
     return {
-        "type": leaf.nesting if is_compressed(leaf) else str(leaf.dtype),
-        "shape": str(list(leaf.shape)),
+        "type": leaf.nesting if is_compressed(leaf) else str(getattr(leaf, "dtype", type(leaf).__name__)),
+        "shape": str(list(shape)),
         "bits": 8 * main.decoded_bytes / stored if stored else None,
-        "density": np.count_nonzero(np.asarray(dense(leaf))) / size if size else None,
+        "density": _density(dense(leaf)) if size else None,
         "raw_bytes": raw,
         "bytes": size_bytes,
         "bits_per_parameter": 8 * size_bytes / size if size else None,
@@ -73,6 +84,10 @@ def _row(leaf: Any, parts: Sequence[tuple[Section, np.ndarray]]) -> dict[str, An
         "ratio": size_bytes / entropy if entropy else None,
         "coding": "+".join(dict.fromkeys(section.coding for section, _ in parts)),
     }
+
+
+def _density(leaf: Any) -> float | None:
+    return None if is_key(leaf) else np.count_nonzero(np.asarray(leaf)) / np.size(leaf)
 
 
 def _total(rows: Sequence[dict[str, Any]], file_bytes: int) -> dict[str, Any]:

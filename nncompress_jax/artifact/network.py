@@ -4,6 +4,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from nncompress_jax import models
 from nncompress_jax.artifact.info import Info
@@ -47,7 +48,7 @@ def network_apply(info: Info, variables: Any) -> Apply:
 
 
 def _shapes(variables: Any) -> dict[str, tuple[int, ...]]:
-    return {path: tuple(leaf.shape) for path, leaf in named_leaves(variables, is_compressed)}
+    return {path: np.shape(leaf) for path, leaf in named_leaves(variables, is_compressed)}
 
 
 def _check(found: Any, expected: Any, model: str) -> None:

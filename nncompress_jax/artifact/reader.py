@@ -4,12 +4,11 @@ import contextlib
 import dataclasses
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple, cast
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from nncompress_jax.artifact import container, sections, tree
@@ -17,10 +16,12 @@ from nncompress_jax.artifact.info import Info
 from nncompress_jax.artifact.network import network_apply
 from nncompress_jax.artifact.sections import Section
 from nncompress_jax.errors import ArtifactError, InputError
+from nncompress_jax.leaves import on_device
 from nncompress_jax.tracing.injection import inject
 from nncompress_jax.tree import named_leaves
 from nncompress_jax.types import Apply
 from nncompress_jax.weights.base import is_compressed
+from nncompress_jax.weights.structures import in_structure
 
 
 class Loaded(NamedTuple):
@@ -44,7 +45,8 @@ class Opened:
     Attributes:
       info: what it says of the network; the digest is there once all arrays are read.
       node: what it says of the variables.
-      sections: for each array, the path of its leaf and part, and where it is.
+      sections: for each array, the path of its first leaf and part, and where it is.
+      repeated: those arrays, by their places in `sections`, that stand at several places; None until they are read.
       file: behind the header.
       digest: of what is read so far.
     """
@@ -52,6 +54,7 @@ class Opened:
     info: Info
     node: Any
     sections: list[tuple[str, Section]]
+    repeated: dict[int, np.ndarray | None]
     file: BinaryIO
     digest: Any
 
@@ -73,6 +76,20 @@ class Opened:
             del array  # before the next is made
         if not self.sections:
             self._check_end()
+
+    def taking(self, arrays: Iterator[np.ndarray]) -> Callable[[dict[str, Any]], np.ndarray]:
+        """What stands for an array -> the array, of `arrays` or one that was there before."""
+        numbered = enumerate(arrays)
+
+        def take(content: dict[str, Any]) -> np.ndarray:
+            if "same" in content:
+                return cast(np.ndarray, self.repeated[content["same"]])
+            place, array = next(numbered)
+            if place in self.repeated:
+                self.repeated[place] = array
+            return array
+
+        return take
 
     def _check_end(self) -> None:
         if self.file.read() != self.digest.digest():
@@ -109,11 +126,12 @@ def load(path: str | Path, *, apply: Apply | None = None, like: Any = None, max_
       path: that `nnc.save` wrote.
       apply: the network's, a function of (variables, inputs), where the file names none of the library's.
       like: variables in whose structure the leaves come back: for trees that are not of dicts, lists and tuples. Its
-        leaves, compressed or not, are not used.
+        arrays and numbers, compressed or not, are not used; other leaves, such as functions, come back as they are.
       max_bytes: that the arrays may have in memory; by default as much as this machine has.
 
     Returns:
-      (apply, variables, info). Leaves are the same bits as those that were saved.
+      (apply, variables, info). Leaves are the same bits as those that were saved; what was one array at several places
+      is one again.
 
     Raises:
       ArtifactError: for a file that is damaged, of a newer format, or larger than `max_bytes`.
@@ -123,7 +141,8 @@ def load(path: str | Path, *, apply: Apply | None = None, like: Any = None, max_
     """
     with opened(path, max_bytes=max_bytes) as file:
         arrays = file.arrays()
-        variables = tree.from_dict(file.node, lambda _: next(arrays), lambda _, leaf: jax.tree.map(_on_device, leaf))
+        place = _placing(file)
+        variables = tree.from_dict(file.node, file.taking(arrays), lambda _, leaf: jax.tree.map(place, leaf))
         for _ in arrays:
             raise ArtifactError("arrays that no leaf has")
         info, node = file.info, file.node
@@ -148,7 +167,15 @@ def _head(file: BinaryIO, max_bytes: int) -> Opened:
         raise ArtifactError("a header without variables")
     node = header.pop("variables")
     info = Info.from_dict(header)
-    described = [(path, Section.from_dict(each)) for path, each in tree.arrays(node)]
+    described: list[tuple[str, Section]] = []
+    repeated: dict[int, np.ndarray | None] = {}
+    for path, each in tree.arrays(node):
+        if "same" not in each:
+            described.append((path, Section.from_dict(each)))
+        elif type(each["same"]) is int and 0 <= each["same"] < len(described) and len(each) == 1:
+            repeated[each["same"]] = None
+        else:
+            raise ArtifactError(f"{path} is described as {str(each)[:60]}, expected the place of an array before it")
     needed = sum(section.decoded_bytes for _, section in described)
     if needed > max_bytes:
         raise ArtifactError(
@@ -158,25 +185,25 @@ def _head(file: BinaryIO, max_bytes: int) -> Opened:
     end = len(start) + sum(count + len(container.padding(count)) for count in stored) + container.DIGEST_BYTES
     if end != size:
         raise ArtifactError(f"sections up to byte {end} of {size}")
-    return Opened(info, node, described, file, hashlib.sha256(start))
+    return Opened(info, node, described, repeated, file, hashlib.sha256(start))
 
 
-def _on_device(array: np.ndarray) -> Any:
-    """As it is, where jax would make it narrower."""
-    return jnp.asarray(array) if jax.dtypes.canonicalize_dtype(array.dtype) == array.dtype else array
+def _placing(file: Opened) -> Callable[[Any], Any]:
+    """Puts arrays of a file on the device, each once."""
+    placed: dict[int, Any] = {}
+
+    def place(leaf: Any) -> Any:
+        if not any(leaf is array for array in file.repeated.values()):
+            return on_device(leaf)
+        if id(leaf) not in placed:
+            placed[id(leaf)] = on_device(leaf)
+        return placed[id(leaf)]
+
+    return place
 
 
 def _like(variables: Any, node: Any, like: Any) -> Any:
-    leaves = dict(named_leaves(variables, is_compressed)) if tree.is_plain(node) else variables
-    expected = dict(named_leaves(like, is_compressed))
-    if strange := sorted(leaves.keys() ^ expected.keys()):
-        where = "the file" if strange[0] in leaves else "like="
-        raise InputError(f"{strange[0]}: only in {where}, expected in both")
-    for path, leaf in expected.items():
-        if leaves[path].shape != np.shape(leaf):
-            raise InputError(f"{path}: {list(leaves[path].shape)} in the file, {list(np.shape(leaf))} in like=")
-    structure = jax.tree.structure(like, is_leaf=is_compressed)
-    return jax.tree.unflatten(structure, [leaves[path] for path in expected])
+    return in_structure(dict(named_leaves(variables, is_compressed)) if tree.is_plain(node) else variables, like)
 
 
 def _missing(path: str | Path, info: Info) -> Apply:

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from nncompress_jax.artifact import entropy, frequencies, huffman
-from nncompress_jax.artifact.symbols import DTYPES, Layout, layout_from_dict, layout_of
+from nncompress_jax.artifact.symbols import Layout, layout_from_dict, layout_of
 from nncompress_jax.errors import ArtifactError, InputError
+from nncompress_jax.leaves import DTYPES
 
 NARROW, WIDE = ("bfloat16", "float16"), ("float32", "float64")
 """Floats, by what they may be stored as."""

@@ -5,21 +5,10 @@ import dataclasses
 import math
 from typing import Any, ClassVar, Self
 
-import ml_dtypes
 import numpy as np
 
 from nncompress_jax.errors import ArtifactError
 from nncompress_jax.ops.packing import pack, unpack
-
-DTYPES = {
-    name: np.dtype(getattr(ml_dtypes, name, None) or name)
-    for name in (
-        *("bool", "int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64"),
-        *("float16", "bfloat16", "float32", "float64", "complex64", "complex128"),
-        *("float8_e4m3fn", "float8_e5m2", "int4", "uint4"),
-    )
-}
-"""Of the arrays in a file."""
 
 ESCAPE = 255
 """In gaps: 255 places more, and the gap goes on."""

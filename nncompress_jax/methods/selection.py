@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from nncompress_jax.errors import InputError
+from nncompress_jax.leaves import described, is_donated, native
 from nncompress_jax.tree import Where, named_leaves, selected
 from nncompress_jax.types import Array, Context
 from nncompress_jax.weights.base import TYPES, CompressedWeight, is_compressed
@@ -51,7 +52,7 @@ def replaced(
 
     def new(path: str, leaf: Any) -> Any:
         if not is_compressed(leaf):
-            return make(path, jnp.asarray(leaf))
+            return make(path, jnp.asarray(native(leaf)))
         (field,) = leaf.HELD
         parts = getattr(leaf, field)
         if isinstance(parts, tuple):
@@ -60,7 +61,8 @@ def replaced(
             inner = new(f"{path}/{field}", parts)
         return dataclasses.replace(leaf, **{field: inner})
 
-    results = [new(path, leaf) if path in chosen else leaf for path, leaf in leaves]
+    results = [new(path, leaf) if path in chosen else native(leaf) for path, leaf in leaves]
+    results = _shared_again([leaf for _, leaf in leaves], results)
     return jax.tree.unflatten(jax.tree.structure(variables, is_leaf=is_compressed), results)
 
 
@@ -99,8 +101,28 @@ def check(leaves: Sequence[tuple[str, Any]], makes: type) -> None:
     advice = f"start from nnc.decompress(variables), choose with where=, or chain: {order}"
     refuse(f"compressed already other than {others} of floats", advice, is_compressed)
     refuse("not floating point", "choose other leaves with where=", lambda leaf: not _is_float(leaf))
+    refuse("donated to a program", "copy what trees share before: jax.tree.map(jnp.copy, variables)", is_donated)
     refuse("no entries", "choose other leaves with where=", lambda leaf: not np.size(leaf))
     refuse("NaN or infinite values", "restore an earlier checkpoint", lambda leaf: not _is_finite(leaf))
+
+
+def _shared_again(leaves: Sequence[Any], results: Sequence[Any]) -> list[Any]:
+    """What was one leaf at several places is one again, where the same became of it there."""
+    first: dict[int, Any] = {}
+    earlier = [first.setdefault(id(leaf), result) for leaf, result in zip(leaves, results, strict=True)]
+    return [one if _is_same(one, other) else other for one, other in zip(earlier, results, strict=True)]
+
+
+def _is_same(one: Any, other: Any) -> bool:
+    """Whether two results are equal to the last bit; of traced values nothing is known."""
+    parts, others = jax.tree.leaves(one), jax.tree.leaves(other)
+    structures: list[Any] = [jax.tree.structure(result) for result in (one, other)]
+    if one is other or structures[0] != structures[1]:
+        return one is other
+    if any(isinstance(part, jax.core.Tracer) for part in parts):
+        return False
+    pairs = [(np.asarray(part), np.asarray(another)) for part, another in zip(parts, others, strict=True)]
+    return all(a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes() for a, b in pairs)
 
 
 def _may_hold(kind: type[CompressedWeight], other: type) -> bool:
@@ -114,7 +136,8 @@ def _innermost(leaf: Any, makes: type) -> list[Any]:
 
 
 def _is_float(leaf: Any) -> bool:
-    return bool(jnp.issubdtype(jnp.result_type(leaf), jnp.floating))
+    shape = described(leaf)
+    return shape is not None and bool(jnp.issubdtype(shape.dtype, jnp.floating))
 
 
 def _is_finite(leaf: Any) -> bool:

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from nncompress_jax.errors import InputError
+from nncompress_jax.leaves import described
 from nncompress_jax.tree import named_leaves
 from nncompress_jax.weights.base import is_compressed
 
@@ -132,7 +133,8 @@ def value_and_grad(function: Callable[..., Any], *, has_aux: bool = False) -> Ca
 def _marked(leaf: Any, kind: str) -> Any:
     """The leaf with True for the float arrays in the fields that its type lists, at any depth; and for a dense one."""
     if not is_compressed(leaf):
-        return bool(jnp.issubdtype(jnp.result_type(leaf), jnp.inexact))
+        shape = described(leaf)
+        return shape is not None and bool(jnp.issubdtype(shape.dtype, jnp.inexact))
     parts, structure = jax.tree_util.tree_flatten_with_path(leaf, lambda x: x is not leaf and is_compressed(x))
     listed = getattr(type(leaf), kind)
     filled = [

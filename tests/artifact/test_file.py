@@ -171,7 +171,6 @@ def test_the_file_is_what_its_parts_are(tmp_path):
 @pytest.mark.parametrize(
     ("variables", "named", "message"),
     [
-        ({"a": jax.random.key(0)}, {}, "a: a random key, which no file can hold"),
         ({"a": np.array(["text"])}, {}, "a: .U4, expected one of bool, int8"),
         ({"a": jnp.ones(3)}, {"accuracy": "good"}, "could not convert|accuracy"),
         ({"a": jnp.ones(3)}, {"class_names": (1, 2)}, "not to be written: class_names"),
@@ -192,25 +191,3 @@ def test_nowhere_to_write(tmp_path):
         nnc.load(tmp_path / "none.nnc")
     with pytest.raises(nnc.InputError, match="Is a directory"):
         nnc.load(tmp_path)
-
-
-def test_safetensors(tmp_path):
-    variables = jax.jit(nnc.models.create("narrow_stride").init)(jax.random.key(0), jnp.ones((1, 32, 32, 3)))
-    nnc.save_safetensors(tmp_path / "a.safetensors", variables)
-    assert_same(variables, nnc.load_safetensors(tmp_path / "a.safetensors"))
-    with pytest.raises(nnc.InputError, match="Conv_0/kernel: is Quantized; use nnc.save"):
-        nnc.save_safetensors(tmp_path / "b.safetensors", nnc.compress(variables))
-    (tmp_path / "c.safetensors").write_bytes(b"nothing")
-    with pytest.raises(nnc.InputError, match="no whole safetensors file"):
-        nnc.load_safetensors(tmp_path / "c.safetensors")
-
-
-def test_torchs_names_in_safetensors(tmp_path, golden_state_dict):
-    import safetensors.numpy
-
-    from nncompress_jax.importers import torch
-
-    state_dict = golden_state_dict("D-DS")
-    safetensors.numpy.save_file(state_dict, tmp_path / "a.safetensors")
-    loaded = nnc.load_safetensors(tmp_path / "a.safetensors", model="vgg16ds_stride")
-    assert_same(torch.convert(state_dict), loaded)

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from nncompress_jax.artifact import sections
-from nncompress_jax.artifact.symbols import DTYPES, Gaps
+from nncompress_jax.artifact.symbols import Gaps
+from nncompress_jax.leaves import DTYPES
 from nncompress_jax.ops.packing import pack
 
 SHAPES = arrays.array_shapes(min_dims=0, max_dims=4, min_side=0, max_side=30)

@@ -6,6 +6,7 @@ import tempfile
 import zlib
 from pathlib import Path
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -29,12 +30,14 @@ def originals() -> dict[str, bytes]:
     def by(recipe, *shape):
         return nnc.compress({"kernel": draw(*shape)}, nnc.recipe(recipe))["kernel"]
 
+    tied = by("quantize:8", 6, 4)
     sets = {
         "integers": {"a": {"kernel": by("quantize:8", 16, 24), "bias": draw(3)}, "b": by("quantize:4", 8, 5)},
         "others": {"c": by("cluster:3", 12, 9), "s": by("binarize", 9, 9), "p": by("prune:0.8+cluster:2", 30, 20)},
         "trained": [by("fake_quantize:4", 6, 5), (by("fake_binarize", 6, 5), None)],
         "groups": {"g": nnc.compress({"kernel": draw(8, 4)}, nnc.prune(pattern=(2, 4)))["kernel"]},
         "kept": {"k": ChannelPruned(by("quantize:8", 4, 6), None, (Channels.of(9, [0, 2, 3, 8]), None))},
+        "leaves": {"n": 3, "k": jax.random.key(0), "t": [tied, {"again": tied, "x": -0.5}]},
         "factors": {"l": LowRank((draw(6, 2), draw(2, 8))), "n": np.zeros((40, 30), np.int8)},
     }
     files = {}
