@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from nncompress_jax.errors import InputError
 from nncompress_jax.types import Array
 
 
@@ -16,10 +17,13 @@ def normalize(images: Array, mean: Sequence[float], deviation: Sequence[float]) 
     Args:
       images: [B, H, W, I] uint8.
       mean: I values.
-      deviation: I values.
+      deviation: I values above 0.
 
     Returns:
       [B, H, W, I] float32.
+
+    Raises:
+      InputError: for a deviation that is not above 0.
 
     Example:
       >>> normalize(jnp.full((1, 1, 1, 1), 255, jnp.uint8), [0.5], [0.25]).item()
@@ -27,6 +31,8 @@ def normalize(images: Array, mean: Sequence[float], deviation: Sequence[float]) 
     """
     chex.assert_rank(images, 4)
     chex.assert_type(images, jnp.uint8)
+    if not all(value > 0 for value in deviation):
+        raise InputError(f"deviation={tuple(deviation)}: expected more than 0 for each channel; 1 leaves it as it is")
     scaled = images.astype(jnp.float32) / 255
     return (scaled - jnp.asarray(mean, jnp.float32)) / jnp.asarray(deviation, jnp.float32)
 

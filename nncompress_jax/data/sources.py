@@ -17,6 +17,8 @@ LARGEST_IN_MEMORY = 2 * 2**30
 """Bytes of decoded images."""
 MOST_FOR_STATISTICS = 5_000
 """Images."""
+LEAST_DEVIATION = 1 / 255
+"""One grey level: a channel that varies by less is not scaled up, which would blow up the first image that differs."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,7 +61,7 @@ def load(
 
     Returns:
       Images with 3 channels. Mean and deviation are CIFAR-10's published ones for it, else those of the training
-      images, of 5,000 evenly spaced ones where there are more.
+      images, of 5,000 evenly spaced ones where there are more; a channel that hardly varies has a deviation of 1.
 
     Raises:
       InputError: if there is no such data set, it cannot be had, or it is not one of labelled images.
@@ -116,4 +118,4 @@ def _statistics(split: Split) -> tuple[tuple[float, ...], tuple[float, ...]]:
     values, shares = np.arange(256) / 255, counts / counts.sum(-1, keepdims=True)
     means = [float(share @ values) for share in shares]
     deviations = [float(np.sqrt(share @ (values - m) ** 2)) for share, m in zip(shares, means, strict=True)]
-    return tuple(means), tuple(deviations)
+    return tuple(means), tuple(deviation if deviation >= LEAST_DEVIATION else 1.0 for deviation in deviations)

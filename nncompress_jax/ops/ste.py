@@ -49,6 +49,10 @@ def learned_scale(x: Array, codes: Array, scale: Array, quant_bound: float) -> A
     Source: Esser et al. 2020, "Learned Step Size Quantization", sections 2.1 and 2.2 (how large its gradient is).
     """
     gradient_factor = 1 / math.sqrt(int(quant_bound) * x.size / scale.size)
-    scale = straight_through(scale, scale * gradient_factor)
-    inside = jnp.clip(x / scale, -quant_bound, quant_bound)
-    return straight_through(codes.astype(x.dtype), inside) * scale
+    ratio = lax.stop_gradient(x / scale)
+    inside = jnp.abs(ratio) <= quant_bound
+    codes = codes.astype(x.dtype)
+    # The gradient of codes * scale through x / scale, written out: its square of the scale would be 0 below 1e-19.
+    by_scale = codes - jnp.where(inside, ratio, 0)
+    gradients = jnp.where(inside, x, lax.stop_gradient(x)) + by_scale * (scale * gradient_factor)
+    return straight_through(codes * scale, gradients)

@@ -5,6 +5,7 @@ import dataclasses
 import functools
 import time
 from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -78,7 +79,7 @@ def evaluate(
       between: called after each batch; what it raises ends the test.
 
     Raises:
-      InputError: for an empty split or a batch size below 1.
+      InputError: for an empty split, a batch size below 1, and labels that are not among the network's classes.
     """
     mesh = mesh or data_mesh()
     if batch_size < 1 or not len(split):
@@ -97,7 +98,8 @@ def evaluate(
     def counted(number: int) -> np.ndarray:
         return np.arange(filled_size)[own] < min(batch_size, len(split) - number * batch_size)
 
-    results: list[tuple[Array, Array]] = []
+    results: list[Predictions] = []
+    confusion, loss = np.zeros((0, 0), np.int64), 0.0
     begin = time.perf_counter()
     count = -(-len(split) // batch_size)
     with contextlib.closing(batches(split, rows_of, count)) as read:
@@ -107,30 +109,58 @@ def evaluate(
                 jax.block_until_ready(results)
                 begin = time.perf_counter()
             results.append(program(variables, *place((images, labels, counted(number)), share)))
-            jax.block_until_ready(results[-2:-1])  # one batch runs while the next is made ready
+            if number:  # one batch runs while the next is made ready
+                confusion, loss = _added(confusion, loss, results.pop(0))
             between()
-    confusion = np.stack([each for each, _ in results]).sum(0, dtype=np.int64)
-    loss = sum(float(each) for _, each in results)
+    confusion, loss = _added(confusion, loss, results.pop())
     timed = max(len(split) - batch_size, min(len(split), batch_size))
     rate = timed / (time.perf_counter() - begin)
     return Evaluation(confusion, loss / len(split), rate)
 
 
+class Predictions(NamedTuple):
+    """Of a batch.
+
+    Attributes:
+      labels: [B] int32, true classes.
+      predicted: [B] int32.
+      losses: [B] float32, in nats.
+      counted: [B] bool; the others fill up the batch.
+      num_classes: [] int32, C.
+    """
+
+    labels: Array
+    predicted: Array
+    losses: Array
+    counted: Array
+    num_classes: Array
+
+
+def _added(confusion: np.ndarray, loss: float, batch: Predictions) -> tuple[np.ndarray, float]:
+    """Confusion and the sum of losses with a batch more."""
+    labels, predicted, losses, counted, num_classes = (np.asarray(part) for part in batch)
+    if labels.min() < 0 or labels.max() >= num_classes:
+        found = f"labels from {labels.min()} to {labels.max()}"
+        raise InputError(f"{found}, {num_classes} logits: expected labels from 0 to {num_classes - 1}")
+    confusion = confusion if confusion.size else np.zeros((num_classes, num_classes), np.int64)
+    np.add.at(confusion, (labels[counted], predicted[counted]), 1)
+    return confusion, loss + float(losses[counted].sum(dtype=np.float64))
+
+
 @functools.lru_cache(maxsize=4)
-def _program(apply: Apply, preprocess: Callable[[Array], Array], mesh: Mesh) -> Callable[..., tuple[Array, Array]]:
-    """The jitted count of a batch; the tests after each epoch share one."""
+def _program(apply: Apply, preprocess: Callable[[Array], Array], mesh: Mesh) -> Callable[..., Predictions]:
+    """The jitted prediction of a batch; the tests after each epoch share one."""
     apply = inject(apply, fast=True)
 
-    def count(variables: Variables, images: Array, labels: Array, counted: Array) -> tuple[Array, Array]:
+    def predict(variables: Variables, images: Array, labels: Array, counted: Array) -> Predictions:
         logits = apply(variables, preprocess(images)).astype(jnp.float32)
         losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
-        confusion = jnp.zeros((logits.shape[-1],) * 2, jnp.int32)
-        confusion = confusion.at[labels, logits.argmax(-1)].add(counted.astype(jnp.int32))
-        return confusion, jnp.sum(losses * counted)
+        predicted = logits.argmax(-1).astype(jnp.int32)
+        return Predictions(labels, predicted, losses, counted, jnp.int32(logits.shape[-1]))
 
     whole, share = replicated(mesh), by_example(mesh)
     return jax.jit(
-        count,
+        predict,
         in_shardings=(whole, share, share, share),
         out_shardings=whole,
     )

@@ -3,7 +3,9 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
+import nncompress_jax as nnc
 from nncompress_jax.data.augment import normalize, random_crop, random_flip
 from nncompress_jax.data.batches import Batches
 
@@ -33,6 +35,12 @@ def test_normalize():
     mean, deviation = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)
     expected = (np.asarray(IMAGES) / 255 - mean) / deviation
     np.testing.assert_allclose(normalize(IMAGES, mean, deviation), expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("deviation", [0.0, -1.0, float("nan")])
+def test_a_deviation_that_cannot_be(deviation):
+    with pytest.raises(nnc.InputError, match="deviation=.*: expected more than 0 for each channel"):
+        normalize(IMAGES, [0.5] * 3, [0.2, 0.2, deviation])
 
 
 def test_an_epoch_goes_through_every_row_once_and_each_in_another_order():

@@ -54,6 +54,18 @@ def test_grey_images_of_other_sizes_and_a_validation_split(tmp_path):
         assert len(loaded.test) == 3
 
 
+def test_a_channel_that_hardly_varies_is_not_scaled(tmp_path):
+    features = {"image": tfds.features.Image(shape=(32, 32, 3)), "label": LABEL}
+    examples = labelled_images(8)
+    for example in examples:
+        example["image"][..., 1:] = (7, 0)
+    examples[0]["image"][0, 0, 2] = 40  # the only pixel
+    write_prepared(tmp_path, "flat", features, {"train": examples, "test": examples})
+    flat = sources.load("flat", data_dir=str(tmp_path))
+    np.testing.assert_allclose(flat.deviation, [flat.train.images[..., 0].std() / 255, 1, 1], rtol=1e-6)
+    np.testing.assert_allclose(flat.mean[1:], [7 / 255, 40 / 255 / 8 / 1024], rtol=1e-6)
+
+
 @pytest.mark.parametrize("size", [20, 0, -32])
 def test_image_sizes_that_cannot_be(size):
     with pytest.raises(nnc.InputError, match=f"image_size={size}: expected a multiple of 32"):

@@ -65,3 +65,27 @@ def test_learned_steps_have_the_papers_gradient():
     by_weight = np.where(np.abs(ratio) <= 7.5, np.round(ratio) - ratio, 7 * np.sign(ratio))
     np.testing.assert_allclose(gradients.scale.item(), by_weight.sum() / np.sqrt(4 * 7), rtol=1e-5)
     np.testing.assert_array_equal(gradients.weight.ravel(), [1, 1, 1, 0])
+
+
+@pytest.mark.parametrize("bits", [8, 4, 2])
+@pytest.mark.parametrize("unit", [2.0**-63, 2.0**-83, 2.0**-119])
+def test_learned_steps_of_dead_channels_have_gradients(bits, unit):
+    """The gradient of a step does not depend on the unit of its channel: that of 1e-36 is that of 1."""
+    kernel, cotangent = draw(16, 8), draw(16, 8, seed=1)
+    kernel += 0.1 * jnp.sign(kernel)  # a hundredth of 1e-36 would be no normal float
+    ours, expected = (
+        jax.grad(lambda fake: (fake.materialise() * cotangent).sum())(
+            nnc.compress({"kernel": kernel * scaled}, nnc.fake_quantize(bits=bits, learned_scales=True))["kernel"]
+        )
+        for scaled in (unit, 1)
+    )
+    assert np.abs(expected.scale).min() > 0
+    np.testing.assert_array_equal(ours.scale, expected.scale)
+    np.testing.assert_array_equal(ours.weight, expected.weight)
+
+
+def test_learned_steps_of_channels_of_zeros_have_gradients():
+    fake = nnc.compress({"kernel": jnp.zeros((16, 8))}, nnc.fake_quantize(bits=4, learned_scales=True))["kernel"]
+    gradients = jax.grad(lambda fake: fake.materialise().sum())(fake)
+    np.testing.assert_array_equal(gradients.scale, np.zeros((1, 8)))
+    np.testing.assert_array_equal(gradients.weight, np.ones((16, 8)))

@@ -7,6 +7,7 @@ import pytest
 
 import nncompress_jax as nnc
 from nncompress_jax.data.split import InMemory
+from nncompress_jax.training import evaluation
 from nncompress_jax.training.evaluation import evaluate
 from nncompress_jax.training.mesh import data_mesh
 
@@ -70,3 +71,25 @@ def test_nothing_to_test():
         evaluate(apply, VARIABLES, SPLIT, scaled, batch_size=0)
     with pytest.raises(nnc.InputError, match="batch_size=5, 0 images"):
         evaluate(apply, VARIABLES, InMemory(SPLIT.images[:0], SPLIT.labels[:0]), scaled, batch_size=5)
+
+
+def test_labels_of_classes_that_the_network_does_not_have():
+    for label, found in ((5, "labels from 0 to 5"), (-1, "labels from -1 to")):
+        labels = np.where(np.arange(37) == 20, label, SPLIT.labels).astype(np.int32)
+        with pytest.raises(nnc.InputError, match=f"^{found}.*, 5 logits: expected labels from 0 to 4$"):
+            evaluate(apply, VARIABLES, InMemory(SPLIT.images, labels), scaled, batch_size=40)
+
+
+def test_what_is_kept_of_a_batch_does_not_grow_with_the_classes(monkeypatch):
+    """Of 1,000 classes a matrix for each batch would be 4 MB."""
+    sizes, added = [], evaluation._added
+
+    def seen(confusion, loss, batch):
+        sizes.append(sum(part.nbytes for part in batch))
+        return added(confusion, loss, batch)
+
+    monkeypatch.setattr(evaluation, "_added", seen)
+    result = evaluate(lambda variables, images: jnp.eye(1000)[images[:, 0, 0, 0].astype(int)], {}, SPLIT, lambda x: x)
+    assert result.confusion.shape == (1000, 1000)
+    assert result.count == 37
+    assert max(sizes) <= 100 * (4 + 4 + 4 + 1) + 4
