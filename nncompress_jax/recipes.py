@@ -28,8 +28,8 @@ def compress(
       method: what is done, such as `quantize(...)` or `chain(...)`; by default 8-bit integers, one scale for each
         output channel, in every kernel and every larger matrix.
       apply: the network, for methods that need it.
-      batches: representative inputs, for methods that need them; each an array, or a tuple of apply's further
-        arguments.
+      batches: representative inputs, for methods that need them; each a tuple of apply's further arguments, or the
+        only one: an array, a dict. Labels are no part of them.
 
     Returns:
       The same tree with compressed weights in the leaves' places; for `inject(apply)`.
@@ -43,7 +43,7 @@ def compress(
       >>> type(small["kernel"]).__name__, small["kernel"].shape, small["kernel"].nbytes
       ('Quantized', (64, 64), 4352)
     """
-    return (method or quantize())(variables, Context(apply, tuple(batches)))
+    return (method or quantize())(variables, Context(apply, batches))
 
 
 def decompress(variables: Any) -> Any:

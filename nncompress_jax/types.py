@@ -13,6 +13,8 @@ from typing import Any
 
 import jax
 
+from nncompress_jax.inputs import listed
+
 Array = jax.Array
 Variables = Mapping[str, Any]
 """Flax collections by name, each a tree of arrays: {"params": ..., "batch_stats": ...}."""
@@ -30,11 +32,14 @@ class Context:
 
     Attributes:
       apply: the network, a function of (variables, *inputs).
-      batches: representative inputs; each an array, or a tuple of apply's further arguments.
+      batches: representative inputs; each a tuple of apply's further arguments, or the only one: an array, a dict.
     """
 
     apply: Apply | None = None
     batches: Sequence[Any] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "batches", listed(self.batches))
 
 
 Method = Callable[[Any, Context], Any]
