@@ -30,7 +30,8 @@ def compress(
       method: what is done, such as `quantize(...)` or `chain(...)`; by default 8-bit integers, one scale for each
         output channel, in every kernel and every larger matrix.
       apply: the network. With it and `batches` every method knows what the axes of each weight are for; some need it.
-      batches: representative inputs; each an array, or a tuple of apply's further arguments.
+      batches: representative inputs; each a tuple of apply's further arguments, or the only one: an array, a dict.
+        Labels are no part of them.
 
     Returns:
       The same tree with compressed weights in the leaves' places; for `inject(apply)`.

@@ -13,6 +13,8 @@ from typing import Any
 
 import jax
 
+from nncompress_jax.inputs import listed
+
 Array = jax.Array
 Variables = Mapping[str, Any]
 """Flax collections by name, each a tree of arrays: {"params": ..., "batch_stats": ...}."""
@@ -30,7 +32,7 @@ class Context:
 
     Attributes:
       apply: the network, a function of (variables, *inputs).
-      batches: representative inputs; each an array, or a tuple of apply's further arguments.
+      batches: representative inputs; each a tuple of apply's further arguments, or the only one: an array, a dict.
       uses: gives, by path, where each weight multiplies in apply and what its axes do there (`tracing.roles.uses`), or
         None, where this is not known; methods then go by names and shapes.
     """
@@ -38,6 +40,9 @@ class Context:
     apply: Apply | None = None
     batches: Sequence[Any] = ()
     uses: Callable[[], Mapping[str, Sequence[Any]] | None] = lambda: None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "batches", listed(self.batches))
 
 
 Method = Callable[[Any, Context], Any]

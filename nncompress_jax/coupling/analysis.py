@@ -5,6 +5,7 @@ import itertools
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -16,13 +17,15 @@ from nncompress_jax.coupling.flow import Flow
 from nncompress_jax.coupling.groups import Coupling, Group, Member, Role
 from nncompress_jax.coupling.labelled import Labelled
 from nncompress_jax.errors import InputError
+from nncompress_jax.inputs import examples_in, is_array
+from nncompress_jax.tracing.trace import traced
 from nncompress_jax.tree import named_leaves
 from nncompress_jax.types import Apply
 from nncompress_jax.weights.base import is_compressed
 from nncompress_jax.weights.channel_pruned import is_plain
 
 
-def coupling(apply: Apply, variables: Any, example: Any, *inputs: Any) -> Coupling:
+def coupling(apply: Apply, variables: Any, *inputs: Any, batch_size: int | None = None, **keywords: Any) -> Coupling:
     """Finds, by tracing, which axes of which weights have to be cut together.
 
     Channels that a convolution or dot product sums over are those that another computed; what adds or multiplies
@@ -31,11 +34,12 @@ def coupling(apply: Apply, variables: Any, example: Any, *inputs: Any) -> Coupli
     operation needs all of them (a mean over channels), and where an operation is not known.
 
     Args:
-      apply: of (variables, example, ...), in the mode in which it is used.
+      apply: of (variables, *inputs), in the mode in which it is used.
       variables: dense arrays, `jax.ShapeDtypeStruct`, or what `prune_channels` made of them: the groups are those of
         the uncut network.
-      example: [B, ...], or its `jax.ShapeDtypeStruct`.
-      *inputs: apply's further arguments.
+      *inputs: apply's further arguments: trees of arrays or of `jax.ShapeDtypeStruct`, random keys, numbers, None.
+      batch_size: of the examples in them; by default the length of the first array that has a leading axis.
+      **keywords: apply's keyword arguments.
 
     Raises:
       InputError: for weights that are compressed otherwise, and where apply cannot be traced with these arguments.
@@ -51,35 +55,25 @@ def coupling(apply: Apply, variables: Any, example: Any, *inputs: Any) -> Coupli
     leaves = named_leaves(variables, is_compressed)
     if taken := [path for path, leaf in leaves if is_compressed(leaf) and not is_plain(leaf)]:
         raise InputError(f"{', '.join(taken)}: compressed already; cut channels first, then compress what is left")
-    shape = next((jnp.shape(leaf) for leaf in jax.tree.leaves(example)), ())
-    if not shape:
-        raise InputError(f"example of shape {jax.tree.map(jnp.shape, example)}: expected [B, ...], a batch of inputs")
+    examples = examples_in((inputs, keywords), batch_size)
     uncut = [jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) if is_compressed(leaf) else leaf for _, leaf in leaves]
-    try:
-        structure = jax.tree.structure(variables, is_leaf=is_compressed)
-        trace = jax.make_jaxpr(apply, return_shape=True)
-        program, shapes = trace(jax.tree.unflatten(structure, uncut), example, *inputs)
-    except InputError:
-        raise
-    except Exception as error:
-        shapes = jax.tree.map(jnp.shape, (example, *inputs))
-        reason = str(error).strip().splitlines()[0]
-        raise InputError(
-            f"apply cannot be traced with inputs of shape {shapes}: {type(error).__name__}: {reason}"
-        ) from error
+    uncut_variables = jax.tree.unflatten(jax.tree.structure(variables, is_leaf=is_compressed), uncut)
+    program = traced(apply, uncut_variables, *inputs, **keywords).jaxpr
+    leaves = [(path, leaf) for path, leaf in leaves if is_compressed(leaf) or is_array(leaf)]
     flow = Flow()
     floats = [jnp.issubdtype(leaf.dtype, jnp.floating) for _, leaf in leaves]
     labelled = [flow.leaf(path, leaf.shape if cut else ()) for (path, leaf), cut in zip(leaves, floats, strict=True)]
-    results = flow.run(program.jaxpr, [*labelled, *[Labelled()] * (len(program.jaxpr.invars) - len(leaves))])
+    results = flow.run(program, [*labelled, *[Labelled()] * (len(program.invars) - len(leaves))])
     own = dict(zip((path for path, _ in leaves), labelled, strict=True))
-    for (path, output), value in zip(named_leaves(shapes), results, strict=True):
+    outputs = eqx.filter_eval_shape(apply, uncut_variables, *inputs, **keywords)
+    for (path, output), value in zip(named_leaves(eqx.filter(outputs, is_array)), results, strict=True):
         of = next((name for name in own if f"/{path}".endswith(f"/{name}")), None)
         if of is not None and own[of].labels and output.shape == dict(leaves)[of].shape:
             flow.joined([value, own[of]], None)  # a new value of that variable
             continue
         for labels in value.labels:
             flow.freeze(labels, f"an output of the network{f', {path}' if path else ''}")
-    found = _coupling(flow, [(path, value) for (path, _), value in zip(leaves, labelled, strict=True)], shape[0])
+    found = _coupling(flow, [(path, value) for (path, _), value in zip(leaves, labelled, strict=True)], examples)
     return dataclasses.replace(found, _shapes={path: tuple(leaf.shape) for path, leaf in leaves})
 
 

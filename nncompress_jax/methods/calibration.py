@@ -5,11 +5,12 @@ import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import jax
+import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 
 from nncompress_jax.errors import InputError
+from nncompress_jax.inputs import arguments, listed
 from nncompress_jax.ops.quantizer import scale_of_range
 from nncompress_jax.tracing.injection import observe, visits
 from nncompress_jax.tracing.interpreter import Statistic
@@ -99,7 +100,7 @@ def input_scales(
     Args:
       apply: of (variables, *inputs).
       variables: dense.
-      batches: of inputs, at least one; each an array, or a tuple of apply's further arguments.
+      batches: of inputs, at least one; each a tuple of apply's further arguments, or the only one.
       paths: of the weights.
       rule: from the magnitudes of a weight's inputs to their range.
 
@@ -109,15 +110,17 @@ def input_scales(
       `MOST_APART` from place to place: a warning names them.
 
     Raises:
-      InputError: naming every weight that no batch reached, or whose inputs are not finite.
+      InputError: naming every weight that no batch reached, or whose inputs are not finite; where apply takes other
+        arguments.
     """
     if not batches:
         raise InputError("static ranges need batches=: a list of representative inputs for calibration")
-    inputs = [batch if isinstance(batch, tuple) else (batch,) for batch in batches]
+    inputs = [arguments(batch) for batch in listed(batches)]
+    used = _used(apply, variables, inputs[0])
 
     by_place = _collected(apply, variables, inputs, lambda _, x: jnp.abs(x).max(), np.maximum)
     largest = _merged(by_place, np.maximum)
-    unreached = sorted(set(paths) - largest.keys() - _used(apply, variables, inputs[0]))
+    unreached = sorted(set(paths) - largest.keys() - used)
     if unreached:
         raise InputError(
             f"no calibration batch reached {', '.join(unreached)}; leave out what does not run with where="
@@ -151,7 +154,7 @@ def _collected(
     apply: Apply, variables: Any, inputs: Sequence[tuple[Any, ...]], statistic: Statistic, combine: np.ufunc
 ) -> dict[tuple[str, int], np.ndarray]:
     """A statistic of all batches, by path and place; without the places that none reached."""
-    program = jax.jit(observe(apply, statistic))
+    program = eqx.filter_jit(observe(apply, statistic))
     collected: dict[tuple[str, int], np.ndarray] = {}
     for batch in inputs:
         _, observed = program(variables, *batch)

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from nncompress_jax.errors import InputError
+from nncompress_jax.inputs import arguments
 from nncompress_jax.methods.layout import use_of
 from nncompress_jax.methods.selection import leave_alone, replaced
 from nncompress_jax.tracing.injection import visits
@@ -142,9 +143,8 @@ def _cheaper(variables: Any, factorized: Any, context: Context) -> Any:
 def _macs(context: Context, variables: Any) -> dict[str, int]:
     """Of each weight, over a whole batch, by path."""
     assert context.apply is not None
-    first = context.batches[0]
     macs: dict[str, int] = {}
-    for visit in visits(context.apply, variables, *(first if isinstance(first, tuple) else (first,))):
+    for visit in visits(context.apply, variables, *arguments(context.batches[0])):
         for path in dict.fromkeys(filter(None, visit.sources[:2])) if visit.product else ():
             assert visit.product is not None
             macs[path] = macs.get(path, 0) + visit.product.macs * visit.repeats

@@ -1,10 +1,11 @@
 """What the axes of a weight are for: as the traced program has it, or else by names and shapes."""
 
+import dataclasses
 import functools
 import re
-from collections.abc import Sequence
 from typing import Any
 
+from nncompress_jax.inputs import arguments
 from nncompress_jax.tracing.roles import Role, Use, uses
 from nncompress_jax.tree import EMBEDDINGS
 from nncompress_jax.types import Apply, Context
@@ -16,13 +17,13 @@ _ATTENTION = {
 """Kernels of flax's attention, with heads along an axis of their own, by the name of their layer."""
 
 
-def context_of(variables: Any, apply: Apply | None, batches: Sequence[Any]) -> Context:
+def context_of(variables: Any, apply: Apply | None, batches: Any) -> Context:
     """What methods may know of a network: `uses` where there are a function and a batch to trace it with."""
-    batches = tuple(batches)
-    if apply is None or not batches:
-        return Context(apply, batches)
-    first = batches[0] if isinstance(batches[0], tuple) else (batches[0],)
-    return Context(apply, batches, functools.cache(lambda: uses(apply, variables, *first)))
+    context = Context(apply, batches)
+    if apply is None or not context.batches:
+        return context
+    first = arguments(context.batches[0])
+    return dataclasses.replace(context, uses=functools.cache(lambda: uses(apply, variables, *first)))
 
 
 def use_of(path: str, leaf: Any, context: Context) -> Use:

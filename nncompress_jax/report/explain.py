@@ -6,11 +6,12 @@ from typing import Any
 
 import jax
 
+from nncompress_jax.inputs import examples_in
 from nncompress_jax.table import Table
 from nncompress_jax.tracing.injection import visits
 from nncompress_jax.tracing.program import Visit
 from nncompress_jax.tree import named_leaves, stored_bytes
-from nncompress_jax.types import Apply, Array
+from nncompress_jax.types import Apply
 from nncompress_jax.weights.base import is_compressed
 from nncompress_jax.weights.materialised import materialised_p
 
@@ -116,14 +117,15 @@ class Explanation:
         Table(f"{len(self.weights)} weights, {size:,} bytes, on {self.platform}", FORMATS, self.rows()).print()
 
 
-def explain(apply: Apply, variables: Any, images: Array | jax.ShapeDtypeStruct, *inputs: Any) -> Explanation:
+def explain(apply: Apply, variables: Any, *inputs: Any, batch_size: int | None = None, **keywords: Any) -> Explanation:
     """Reads in the program that is lowered for this platform how each weight is stored and where it runs.
 
     Args:
-      apply: of (variables, images, *inputs), as `inject` takes it.
+      apply: of (variables, *inputs), as `inject` takes it.
       variables: compressed or not.
-      images: [B, ...], or its `jax.ShapeDtypeStruct`; multiply-accumulates are divided by B.
-      *inputs: apply's further arguments.
+      *inputs: apply's further arguments, as of `cost`.
+      batch_size: of the examples in them; by default the length of the first array that has a leading axis.
+      **keywords: apply's keyword arguments.
 
     Returns:
       Weights, and the places where they multiply data. Products of data with data, as in attention, are in neither.
@@ -136,8 +138,9 @@ def explain(apply: Apply, variables: Any, images: Array | jax.ShapeDtypeStruct, 
       >>> row.type, row.density, row.runs
       ('Sparse', 0.25, 'materialised: no rule for dot_general')
     """
+    examples = examples_in((inputs, keywords), batch_size)
     leaves = dict(named_leaves(variables, is_compressed))
-    ran = visits(apply, variables, images, *inputs)
+    ran = visits(apply, variables, *inputs, **keywords)
     reasons: dict[str, list[str]] = {}
     for visit in ran:
         path = visit.sources[0] if visit.equation.primitive is materialised_p else None
@@ -145,7 +148,7 @@ def explain(apply: Apply, variables: Any, images: Array | jax.ShapeDtypeStruct, 
             reasons.setdefault(path, []).append(visit.equation.params["reason"])
     why = {path: "; ".join(dict.fromkeys(each)) for path, each in reasons.items()}
     places = [
-        _place(visit, path, leaves[path], why.get(path, ""), images.shape[0])
+        _place(visit, path, leaves[path], why.get(path, ""), examples)
         for visit in ran
         if visit.product and None in visit.sources
         for path in filter(None, visit.sources)

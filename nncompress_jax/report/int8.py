@@ -3,11 +3,9 @@
 import dataclasses
 from typing import Any
 
-import jax
-
 from nncompress_jax.report.explain import Place, explain
 from nncompress_jax.table import Table
-from nncompress_jax.types import Apply, Array
+from nncompress_jax.types import Apply
 
 FORMATS = {"path": "", "operation": "", "types": "", "algorithm": "", "why_float": ""}
 
@@ -30,14 +28,17 @@ class Int8Report:
         Table(f"{counted}, on {self.platform}", FORMATS, [dataclasses.asdict(row) for row in self.rows]).print()
 
 
-def int8_report(apply: Apply, variables: Any, images: Array | jax.ShapeDtypeStruct, *inputs: Any) -> Int8Report:
+def int8_report(
+    apply: Apply, variables: Any, *inputs: Any, batch_size: int | None = None, **keywords: Any
+) -> Int8Report:
     """On which types each layer runs, in the program that is lowered for this platform: a view of `explain`.
 
     Args:
-      apply: of (variables, images, *inputs), as `inject` takes it.
+      apply: of (variables, *inputs), as `inject` takes it.
       variables: compressed; dense ones are reported as such.
-      images: [B, ...], or its `jax.ShapeDtypeStruct`.
-      *inputs: apply's further arguments.
+      *inputs: apply's further arguments, as of `cost`.
+      batch_size: of the examples in them; by default the length of the first array that has a leading axis.
+      **keywords: apply's keyword arguments.
 
     Returns:
       One row for each convolution or dot product of a weight with data. Products of data with data, as in attention,
@@ -50,5 +51,5 @@ def int8_report(apply: Apply, variables: Any, images: Array | jax.ShapeDtypeStru
       >>> int8_report(lambda weights, x: x @ weights["kernel"], weights, jnp.ones((2, 3))).rows[0].types
       'int8 x int8 -> int32'
     """
-    explained = explain(apply, variables, images, *inputs)
+    explained = explain(apply, variables, *inputs, batch_size=batch_size, **keywords)
     return Int8Report(explained.places, explained.platform)

@@ -11,6 +11,7 @@ from rich.progress import track
 from nncompress_jax import checksums
 from nncompress_jax.coupling.groups import Group
 from nncompress_jax.errors import InputError
+from nncompress_jax.inputs import listed
 from nncompress_jax.measurements import Measurements
 from nncompress_jax.methods.channels.criteria import Criterion, by_path, l1
 from nncompress_jax.methods.channels.pruning import chosen
@@ -41,7 +42,7 @@ def sensitivity(
       variables: dense.
       measure: accuracy, or whatever counts, of variables in which the channels are zero: dense, so that one compiled
         program serves all.
-      batches: inputs, of which the first is traced; each an array, or a tuple of apply's further arguments.
+      batches: inputs, of which the first is traced; each a tuple of apply's further arguments, or the only one.
       criterion: whose smallest scores go first; of `nnc.criteria`.
       rates: shares of the channels that go; one channel stays.
       where: groups, by a pattern or predicate on their names; by default all that can be cut.
@@ -66,6 +67,7 @@ def sensitivity(
     """
     if bad := [rate for rate in rates if not 0 < rate < 1]:
         raise InputError(f"rates {bad}: expected more than 0 and less than 1, the share of the channels that goes")
+    batches = listed(batches)
     coupled, groups = chosen(apply, variables, batches, where)
     scores = criterion(groups, *by_path(variables, Context(apply, batches)))
     measurements = Measurements(file)

@@ -4,11 +4,10 @@ import dataclasses
 import math
 from typing import Any
 
-import jax
-
+from nncompress_jax.inputs import examples_in
 from nncompress_jax.tracing.injection import visits
 from nncompress_jax.tree import named_leaves, stored_bytes
-from nncompress_jax.types import Apply, Array
+from nncompress_jax.types import Apply
 from nncompress_jax.weights.base import is_compressed
 
 
@@ -55,8 +54,8 @@ class Cost:
         return sum(layer.resident_bytes for layer in self.layers)
 
 
-def cost(apply: Apply, variables: Any, images: Array | jax.ShapeDtypeStruct, *inputs: Any) -> Cost:
-    """Parameters, multiply-accumulates and bytes of any function of (variables, images, ...).
+def cost(apply: Apply, variables: Any, *inputs: Any, batch_size: int | None = None, **keywords: Any) -> Cost:
+    """Parameters, multiply-accumulates and bytes of any function of (variables, ...).
 
     Nothing is computed: the function is traced, and the traced program read. Taps of a convolution that fall
     on padding count; the zeros that a transposed convolution puts between its inputs do not. The body of a
@@ -66,11 +65,16 @@ def cost(apply: Apply, variables: Any, images: Array | jax.ShapeDtypeStruct, *in
     Args:
       apply: for instance a linen module's `apply`, unedited.
       variables: any tree of arrays, of `jax.ShapeDtypeStruct`, or of compressed weights.
-      images: [B, ...], or its `jax.ShapeDtypeStruct`; the multiply-accumulates are divided by B.
-      *inputs: apply's further arguments.
+      *inputs: apply's further arguments: trees of arrays or of `jax.ShapeDtypeStruct`, random keys, numbers, None.
+      batch_size: of the examples in them, by which the multiply-accumulates are divided; by default the length of the
+        first array that has a leading axis.
+      **keywords: apply's keyword arguments.
 
     Returns:
       The cost, with a row for each layer.
+
+    Raises:
+      InputError: where apply cannot be traced with these arguments.
 
     Example:
       >>> import jax.numpy as jnp
@@ -79,12 +83,13 @@ def cost(apply: Apply, variables: Any, images: Array | jax.ShapeDtypeStruct, *in
       >>> total.parameters, total.macs, total.resident_bytes
       (15, 12, 60)
     """
-    leaves = named_leaves(variables, is_compressed)
+    examples = examples_in((inputs, keywords), batch_size)
+    leaves = [(path, leaf) for path, leaf in named_leaves(variables, is_compressed) if hasattr(leaf, "shape")]
     has_collections = any(path.startswith("params/") for path, _ in leaves)
     sources = [_layer(path, has_collections) for path, _ in leaves]
 
     layers: dict[str, LayerCost] = {}
-    ran = visits(apply, variables, images, *inputs, name=lambda path: _layer(path, has_collections))
+    ran = visits(apply, variables, *inputs, name=lambda path: _layer(path, has_collections), **keywords)
     for visit in ran:
         entering = list(dict.fromkeys(source for source in visit.sources if source))
         if visit.product:
@@ -96,7 +101,7 @@ def cost(apply: Apply, variables: Any, images: Array | jax.ShapeDtypeStruct, *in
             for source in entering:
                 layers.setdefault(*_row(source)).output_shape = visit.equation.outvars[0].aval.shape
     for layer in layers.values():
-        layer.macs //= images.shape[0]
+        layer.macs //= examples
     for source, (path, leaf) in zip(sources, leaves, strict=True):
         layer = layers.setdefault(*_row(source))
         parameters = leaf.parameters if is_compressed(leaf) else math.prod(leaf.shape)

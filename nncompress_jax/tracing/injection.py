@@ -13,8 +13,10 @@ import jax
 import numpy as np
 
 from nncompress_jax.errors import InputError
+from nncompress_jax.inputs import is_array
 from nncompress_jax.tracing.interpreter import Interpreter, Observations, Statistic
 from nncompress_jax.tracing.program import Source, Visit, walk
+from nncompress_jax.tracing.trace import traced
 from nncompress_jax.tree import named_leaves
 from nncompress_jax.types import Apply, Array
 from nncompress_jax.weights import channel_pruned_elementwise, channel_pruned_products, channel_pruned_shapes, moves
@@ -88,18 +90,27 @@ def observe(apply: Apply, statistic: Statistic | None = None) -> Apply:
     return observed
 
 
-def visits(apply: Apply, variables: Any, *inputs: Any, name: Callable[[str], str] = lambda path: path) -> list[Visit]:
+def visits(
+    apply: Apply, variables: Any, *inputs: Any, name: Callable[[str], str] = lambda path: path, **keywords: Any
+) -> list[Visit]:
     """Equations that run when a function meets its variables, compressed or not; each part of a leaf bears its name.
 
     Args:
       apply: of (variables, *inputs).
-      variables: any tree of arrays, `jax.ShapeDtypeStruct` or compressed weights.
-      *inputs: likewise.
+      variables: any tree of arrays, `jax.ShapeDtypeStruct` or compressed weights; other leaves stay as they are.
+      *inputs: of all kinds, as of `traced`.
       name: of the leaf at a path, as the sources are to show it.
+      **keywords: likewise.
+
+    Raises:
+      InputError: where apply cannot be traced with these arguments.
     """
-    program = jax.make_jaxpr(inject(apply))(variables, *inputs).jaxpr
+    program = traced(inject(apply), variables, *inputs, **keywords).jaxpr
     sources: list[Source] = [
-        name(path) for path, leaf in named_leaves(variables, is_compressed) for _ in jax.tree.leaves(leaf)
+        name(path)
+        for path, leaf in named_leaves(variables, is_compressed)
+        for part in jax.tree.leaves(leaf)
+        if is_array(part)
     ]
     return walk(program, [*sources, *[None] * (len(program.invars) - len(sources))])[0]
 

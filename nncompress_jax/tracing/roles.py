@@ -12,8 +12,10 @@ from nncompress_jax.axes.contraction import Axes, axes_of_product
 from nncompress_jax.axes.places import runs
 from nncompress_jax.axes.primitives import RAGGED_DOT
 from nncompress_jax.axes.rules import REDUCTIONS, RULES, axis_rule
+from nncompress_jax.inputs import is_array
 from nncompress_jax.tracing.primitives import scan_operands
 from nncompress_jax.tracing.program import Source, inner_programs, meet, product_of, stable
+from nncompress_jax.tracing.trace import traced
 from nncompress_jax.tree import named_leaves
 from nncompress_jax.types import Apply
 from nncompress_jax.weights.base import is_compressed
@@ -74,8 +76,9 @@ def uses(apply: Apply, variables: Any, *inputs: Any) -> Uses:
     leaves = named_leaves(variables, is_compressed)
     structure = jax.tree.structure(variables, is_leaf=is_compressed)
     plain = [jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) if is_compressed(leaf) else leaf for _, leaf in leaves]
-    program = jax.make_jaxpr(apply)(jax.tree.unflatten(structure, plain), *inputs).jaxpr
-    own = zip((path for path, _ in leaves), program.invars, strict=False)
+    program = traced(apply, jax.tree.unflatten(structure, plain), *inputs).jaxpr
+    paths = [path for path, leaf in leaves if is_compressed(leaf) or is_array(leaf)]
+    own = zip(paths, program.invars, strict=False)
     weights = [_Value(path, {path: _whole(variable.aval.shape)}) for path, variable in own]
     follower = _Follower()
     follower.run(program, [*weights, *[_Value()] * (len(program.invars) - len(weights))])

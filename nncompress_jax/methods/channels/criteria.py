@@ -8,6 +8,7 @@ import zlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -15,6 +16,7 @@ from jax import lax
 
 from nncompress_jax.coupling.groups import Group, Member, Role
 from nncompress_jax.errors import InputError
+from nncompress_jax.inputs import arguments, listed
 from nncompress_jax.ops.algorithms import channels_last
 from nncompress_jax.tracing.injection import observe
 from nncompress_jax.tree import named_leaves
@@ -183,10 +185,10 @@ def contributions(
 
     apply = context.apply
     assert apply is not None
-    seen = jax.jit(lambda *inputs: observe(apply, statistic)(dict(weights), *inputs)[1])
+    seen = eqx.filter_jit(lambda *inputs: observe(apply, statistic)(dict(weights), *inputs)[1])
     addends: dict[str, list[np.ndarray]] = {}
-    for batch in batches:
-        for path, observations in seen(*(batch if isinstance(batch, tuple) else (batch,))).items():
+    for batch in listed(batches):
+        for path, observations in seen(*arguments(batch)).items():
             if observations[0].value.size:
                 addends.setdefault(path, []).append(np.asarray(observations[0].value, np.float64))
     found: dict[str, dict[str, np.ndarray]] = {group.name: {} for group in groups}

@@ -12,6 +12,7 @@ from nncompress_jax.axes.places import along
 from nncompress_jax.coupling.analysis import coupling
 from nncompress_jax.coupling.groups import Coupling, Group
 from nncompress_jax.errors import InputError
+from nncompress_jax.inputs import arguments
 from nncompress_jax.methods.channels.budget import Budget, Ranking, within
 from nncompress_jax.methods.channels.criteria import Criterion, by_path, contributions, l1
 from nncompress_jax.tree import Where, named_leaves, selected
@@ -96,7 +97,7 @@ def prune_channels(
 
 def chosen(apply: Apply, variables: Any, batches: Sequence[Any], where: Where) -> tuple[Coupling, list[Group]]:
     """The coupling of a network, and those of its groups that are asked for."""
-    coupled = coupling(apply, variables, *(batches[0] if isinstance(batches[0], tuple) else (batches[0],)))
+    coupled = coupling(apply, variables, *arguments(batches[0]))
     if not coupled.groups:
         raise InputError("no group of channels can be cut; nnc.coupling(apply, variables, example).print() says why")
     names = selected([(group.name, group) for group in coupled.groups], where or (lambda _: True))

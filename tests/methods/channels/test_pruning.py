@@ -203,7 +203,7 @@ REFUSED = {
     "another shape": ({"keep": 0.5, "batches": [draw(2, 7)]}, "cannot be traced with inputs of shape ((2, 7),)"),
     "no batch": (
         {"keep": 0.5, "batches": [jnp.float32(1)]},
-        "example of shape (): expected [B, ...], a batch of inputs",
+        "cannot be traced with inputs of shape ((),)",
     ),
     "not traceable": ({"keep": 0.5, "apply": lambda w, x: float(x.sum())}, "cannot be traced"),
     "no scale": ({"keep": 0.5, "criterion": criteria.batch_norm_scale}, "a/kernel: no normalization scales"),

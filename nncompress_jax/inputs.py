@@ -1,0 +1,91 @@
+"""What a network is called with: batches, the arguments that each stands for, and how many examples these hold."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.export import is_symbolic_dim
+
+from nncompress_jax.errors import InputError
+
+
+def listed(batches: Any) -> tuple[Any, ...]:
+    """Batches, one after the other.
+
+    Args:
+      batches: any iterable of them.
+
+    Raises:
+      InputError: for one array or dict, whose rows or keys would be taken for batches.
+
+    Example:
+      >>> listed(jnp.ones((8, 3)))
+      Traceback (most recent call last):
+      nncompress_jax.errors.InputError: batches= is one array of shape [8, 3]; expected a list: batches=[array]
+    """
+    if hasattr(batches, "shape"):
+        raise InputError(f"batches= is one array of shape {list(batches.shape)}; expected a list: batches=[array]")
+    if isinstance(batches, Mapping | str) or not isinstance(batches, Iterable):
+        kind = type(batches).__name__
+        raise InputError(f"batches= is one {kind}; expected a list of batches: batches=[{kind}]")
+    return tuple(batches)
+
+
+def arguments(batch: Any) -> tuple[Any, ...]:
+    """Arguments of a network, behind the variables, that a batch stands for: a tuple of them, or the only one.
+
+    Example:
+      >>> arguments((1, 2)), arguments({"tokens": 1}), arguments([1, 2])
+      ((1, 2), ({'tokens': 1},), ([1, 2],))
+    """
+    return batch if type(batch) is tuple else (batch,)
+
+
+def examples_in(inputs: Any, batch_size: int | None = None) -> int:
+    """How many examples a network is called with.
+
+    Args:
+      inputs: arguments of all kinds.
+      batch_size: the number, where it is known.
+
+    Returns:
+      The length of the first array that has a leading axis and is no random key; 1, where there is none.
+
+    Raises:
+      InputError: for a number below one.
+
+    Example:
+      >>> examples_in((None, jax.random.key(0), {"tokens": jnp.ones((8, 3))})), examples_in((2.0,))
+      (8, 1)
+    """
+    if batch_size is None:
+        arrays = [leaf for leaf in jax.tree.leaves(inputs) if is_array(leaf) and leaf.ndim]
+        data = [leaf for leaf in arrays if not _is_key(leaf)] or [leaf for leaf in arrays if _is_words(leaf)]
+        batch_size = data[0].shape[0] if data else 1
+    if isinstance(batch_size, int | np.integer):
+        if batch_size < 1:
+            raise InputError(f"a batch of {batch_size} examples: expected one at least; give batch_size=")
+    elif not is_symbolic_dim(batch_size):
+        raise InputError(f"batch_size={batch_size!r}: expected a whole number of examples")
+    return batch_size  # type: ignore[return-value]
+
+
+def is_array(leaf: Any) -> bool:
+    """Whether it is an array, or stands for one: what else a function takes it takes as it is."""
+    return isinstance(leaf, jax.Array | np.ndarray | jax.ShapeDtypeStruct)
+
+
+def described(tree: Any) -> Any:
+    """Arguments with shapes in the places of arrays, for messages."""
+    return jax.tree.map(lambda leaf: tuple(leaf.shape) if is_array(leaf) else leaf, tree)
+
+
+def _is_key(leaf: Any) -> bool:
+    """Of either style: the old one has nothing but its shape to be known by."""
+    return jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key) or (_is_words(leaf) and leaf.shape in ((2,), (4,)))
+
+
+def _is_words(leaf: Any) -> bool:
+    return bool(leaf.dtype == jnp.uint32)
