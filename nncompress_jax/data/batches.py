@@ -17,14 +17,12 @@ class Batches:
       size: B.
       seed: of the run.
       keeps_last: what is left over makes a last, smaller batch; else those images are left out of this epoch.
-      multiple_of: the last batch is cut to a multiple of this number of devices.
     """
 
     count: int
     size: int
     seed: int = 0
     keeps_last: bool = False
-    multiple_of: int = 1
 
     @property
     def full(self) -> int:
@@ -34,8 +32,7 @@ class Batches:
     @property
     def last(self) -> int:
         """Images of the last, smaller batch; 0 if there is none."""
-        rest = self.count % self.size // self.multiple_of * self.multiple_of
-        return rest if self.keeps_last else 0
+        return self.count % self.size if self.keeps_last else 0
 
     def __len__(self) -> int:
         """Batches of an epoch.

@@ -18,7 +18,7 @@ from jax.experimental import multihost_utils
 
 from nncompress_jax.data.split import Batch, InMemory
 from nncompress_jax.data.stream import batches
-from nncompress_jax.training.mesh import batches_by_example, by_example, own_share, place, replicated
+from nncompress_jax.training.mesh import own_share, place, replicated, shared
 from nncompress_jax.training.setup import Setup
 from nncompress_jax.training.state import TrainState
 from nncompress_jax.training.step import Metrics, compile_train_step, compile_train_steps
@@ -84,10 +84,10 @@ class Resident:
         for rows in self._rows(step):
             own = rows[:, own_share(rows.shape[1], self._mesh)]
             program = self._compile(rows.shape)
-            yield Chunk(rows.shape[0], rows.shape[1], functools.partial(self._run, program, own))
+            yield Chunk(rows.shape[0], rows.shape[1], functools.partial(self._run, program, rows.shape[1], own))
 
-    def _run(self, program: Any, own: np.ndarray, state: TrainState) -> tuple[TrainState, Metrics]:
-        return program(state, *self._data, place(own, batches_by_example(self._mesh)))
+    def _run(self, program: Any, count: int, own: np.ndarray, state: TrainState) -> tuple[TrainState, Metrics]:
+        return program(state, *self._data, place(own, shared(self._mesh, count, axis=1)))
 
     def _rows(self, step: int) -> Generator[np.ndarray]:
         """[K, B], to the end of the epoch."""
@@ -102,7 +102,7 @@ class Resident:
 
     def _compile(self, shape: tuple[int, ...]) -> Any:
         if shape not in self._compiled:
-            rows = jax.ShapeDtypeStruct(shape, jnp.int32)
+            rows = jax.ShapeDtypeStruct(shape, jnp.int32, sharding=shared(self._mesh, shape[1], axis=1))
             self._compiled[shape] = self._program.lower(self._state, *self._data, rows).compile()
         return self._compiled[shape]
 
@@ -115,7 +115,7 @@ class Resident:
         for _ in range(2):  # the first call may wait for what is done once
             copy = jax.block_until_ready(jax.tree.map(jnp.copy, state))
             begin = time.perf_counter()
-            jax.block_until_ready(self._run(program, own, copy))
+            jax.block_until_ready(self._run(program, rows.shape[1], own, copy))
             seconds = time.perf_counter() - begin
         steps = max(1, min(self._batches.full, int(LONGEST_CHUNK_S / seconds)))
         return int(multihost_utils.broadcast_one_to_all(np.int32(steps)))
@@ -127,9 +127,10 @@ class Streamed:
     def __init__(self, setup: Setup, state: TrainState):
         self._setup = setup
         program = compile_train_step(setup.model.apply, setup.optimizer, setup.augment, setup.mesh)
-        share, rows = by_example(setup.mesh), np.arange(setup.batches.count)
+        rows = np.arange(setup.batches.count)
         self._compiled = {}
         for size in {len(setup.batches.rows(rows, number)) for number in (0, len(setup.batches) - 1)}:
+            share = shared(setup.mesh, size)
             images = jax.ShapeDtypeStruct((size, *setup.image_shape), jnp.uint8, sharding=share)
             labels = jax.ShapeDtypeStruct((size,), jnp.int32, sharding=share)
             self._compiled[size] = program.lower(state, images, labels).compile()
@@ -150,5 +151,5 @@ class Streamed:
                 yield Chunk(1, count, functools.partial(self._run, count, own))
 
     def _run(self, count: int, own: Batch, state: TrainState) -> tuple[TrainState, Metrics]:
-        state, metrics = self._compiled[count](state, *place(own, by_example(self._setup.mesh)))
+        state, metrics = self._compiled[count](state, *place(own, shared(self._setup.mesh, count)))
         return state, jax.tree.map(lambda x: x[None], metrics)

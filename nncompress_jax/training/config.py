@@ -97,6 +97,16 @@ def what(config: Config) -> dict[str, Any]:
     return {name: value for name, value in dataclasses.asdict(config).items() if name not in HOW_NOT_WHAT}
 
 
+def as_begun(config: Config) -> Config:
+    """With the number format that its run began with, or now begins with, where the platform would choose it: a run
+    does not change it when it goes on elsewhere. Raises InputError as `read` does."""
+    if config.bfloat16 is not None:
+        return config
+    folder = config.folder()
+    begun = read(folder).bfloat16 if (folder / FILE_NAME).exists() else config.computes_in_bfloat16()
+    return dataclasses.replace(config, bfloat16=begun, workdir=str(folder))
+
+
 def claim(config: Config, *, writes: bool = True) -> epath.Path:
     """Makes the workdir this run's, and returns it; of several processes one writes.
 

@@ -20,6 +20,10 @@ class InterruptionError(Exception):
     """The run is asked to save and end."""
 
 
+def alone() -> None:
+    """Nobody else can come to the workdir."""
+
+
 class Interruption:
     """Within it SIGTERM asks the run to save and end, at the end of its step.
 
@@ -30,16 +34,18 @@ class Interruption:
     Args:
       reached: whether all processes have come to the step at which they end, by number of the call; of orbax'
         `CheckpointManager.reached_preemption`.
+      check_lock: raises where the workdir was lost to another command.
     """
 
-    def __init__(self, reached: Callable[[int], bool]):
-        self._reached, self._calls = reached, 0
+    def __init__(self, reached: Callable[[int], bool], check_lock: Callable[[], None] = alone):
+        self._reached, self._check_lock, self._calls = reached, check_lock, 0
         self._asked, self._noticed = threading.Event(), threading.Event()
         self._alone = jax.process_count() == 1 and threading.current_thread() is threading.main_thread()
 
     def is_asked(self) -> bool:
         """Whether the run is to end now; called after each step, as often on every process."""
         self._calls += 1
+        self._check_lock()
         if self._asked.is_set() or (jax.process_count() > 1 and self._reached(self._calls)):
             self._noticed.set()
             return True

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+from collections.abc import Callable
 
 import jax
 import orbax.checkpoint as ocp
@@ -9,12 +10,12 @@ from etils import epath
 from rich.progress import Progress as ProgressBar
 
 from nncompress_jax.data.sources import Dataset
-from nncompress_jax.errors import UnfinishedError
-from nncompress_jax.training import checkpoint, metrics, processes
+from nncompress_jax.errors import InputError, UnfinishedError
+from nncompress_jax.training import checkpoint, lock, metrics, processes
 from nncompress_jax.training.chunks import Chunks, compile_chunks
-from nncompress_jax.training.config import FILE_NAME, Config, claim
+from nncompress_jax.training.config import FILE_NAME, Config, as_begun, claim
 from nncompress_jax.training.evaluation import Evaluation, evaluate
-from nncompress_jax.training.interruption import Interruption, InterruptionError
+from nncompress_jax.training.interruption import Interruption, InterruptionError, alone
 from nncompress_jax.training.progress import Progress
 from nncompress_jax.training.setup import Setup, prepare
 from nncompress_jax.training.state import TrainState
@@ -47,26 +48,50 @@ def train(config: Config, variables: Variables | None = None) -> Run:
         their parts train that their types say. The same must be given to go on with the run.
 
     Raises:
-      InputError: for settings that cannot be, a workdir of another run, a loss that is not finite, processes that
-        differ, and where there are checkpoints and none is whole.
+      InputError: for settings that cannot be, a workdir of another run or where another command trains, a data set of
+        another size than the run began with, a loss that is not finite, processes that differ, and where there are
+        checkpoints and none is whole.
       UnfinishedError: after SIGTERM; the run is saved, and goes on when it is called again.
       StorageError: where a checkpoint cannot be written.
     """
+    config = as_begun(config)
     setup = prepare(config)
     processes.agree(_facts(config, setup.dataset))
+    with contextlib.ExitStack() as stack:
+        check_lock = _hold(config.folder(), stack)
+        return _train(config, setup, variables, check_lock)
+
+
+def _hold(workdir: epath.Path, stack: contextlib.ExitStack) -> Callable[[], None]:
+    """Keeps other commands out of the workdir; what it returns raises UnfinishedError if one took it all the same."""
+    refusal, check = "", alone
+    if processes.is_first():
+        try:
+            check = stack.enter_context(lock.held(workdir)).check
+        except InputError as error:
+            refusal = str(error)
+    if refusal := processes.said_by_first(refusal):
+        raise InputError(refusal)
+    return check
+
+
+def _train(config: Config, setup: Setup, variables: Variables | None, check_lock: Callable[[], None]) -> Run:
+    """In a workdir that is this run's alone."""
     workdir = claim(config, writes=processes.is_first())
     processes.agree_on_file(workdir / FILE_NAME)
     state = setup.initial_state(config.seed, variables)
     total = setup.steps_per_epoch * setup.preset.epochs
-    progress = Progress(0, total, 0.0, setup.model.num_classes, setup.image_shape)
+    first = Progress(0, total, 0.0, setup.model.num_classes, setup.image_shape, train_images=len(setup.dataset.train))
 
     with checkpoint.manager(workdir, writes=True, keep_last=config.keep_last) as checkpoints:
+        progress = first
         if checkpoints.latest_step() is not None:
             state, progress = checkpoint.load_state(checkpoints, state)
+            _check_length(workdir, progress, first)
             if processes.is_first():
                 print(f"{workdir}: goes on from step {progress.steps} of {total}", flush=True)
         processes.agree({"checkpoint": f"step {progress.steps}"})
-        with Interruption(checkpoints.reached_preemption) as interruption:
+        with Interruption(checkpoints.reached_preemption, check_lock) as interruption:
             training = _Training(setup, checkpoints, interruption, state, progress)
             try:
                 evaluation = training.test() if progress.is_finished else training.run(workdir, config.checkpoint_steps)
@@ -78,6 +103,19 @@ def train(config: Config, variables: Variables | None = None) -> Run:
                     "the same command goes on from there"
                 ) from None
     return Run(workdir, training.progress, evaluation)
+
+
+def _check_length(workdir: epath.Path, found: Progress, ours: Progress) -> None:
+    """Raises InputError where an epoch is not what it was when the run began."""
+    for what, theirs, now in (
+        ("training images", found.train_images or ours.train_images, ours.train_images),
+        ("steps", found.total_steps, ours.total_steps),
+    ):
+        if theirs != now:
+            raise InputError(
+                f"{workdir}: the run began with {theirs} {what}, now there are {now}; "
+                "give it the data set that it began with, or train into another --workdir"
+            )
 
 
 def _facts(config: Config, dataset: Dataset) -> dict[str, object]:

@@ -30,18 +30,28 @@ def by_example(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec("data"))
 
 
-def batches_by_example(mesh: Mesh) -> NamedSharding:
-    """Every device holds its share of each batch: of the second axis."""
-    return NamedSharding(mesh, PartitionSpec(None, "data"))
+def shared(mesh: Mesh, count: int, *, axis: int = 0) -> NamedSharding:
+    """Every device holds its share of a batch; the whole batch, where the devices do not divide it evenly.
+
+    Args:
+      mesh: of `data_mesh`.
+      count: B, examples of the batch.
+      axis: along which they lie.
+    """
+    if count % mesh.size:
+        return replicated(mesh)
+    return NamedSharding(mesh, PartitionSpec(*[None] * axis, "data"))
 
 
 def own_share(count: int, mesh: Mesh) -> slice:
     """Which of a batch's examples this process reads: those that its devices take.
 
     Args:
-      count: of examples, a multiple of the mesh's size.
+      count: of examples; as in `shared`.
       mesh: of `data_mesh`.
     """
+    if count % mesh.size:
+        return slice(count)
     own = [place for place, device in enumerate(mesh.devices.flat) if device.process_index == jax.process_index()]
     each = count // mesh.size
     return slice(own[0] * each, (own[-1] + 1) * each)

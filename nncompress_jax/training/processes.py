@@ -108,6 +108,11 @@ def agree(facts: Mapping[str, object]) -> None:
         compare(name, _gather(str(fact)), hosts)
 
 
+def said_by_first(text: str) -> str:
+    """What the first process says, on every process; of a long text its beginning."""
+    return text if jax.process_count() == 1 else _gather(text)[0]
+
+
 def agree_on_file(file: epath.Path) -> None:
     """Checks that all processes see a file that one of them may just have written: that its folder is shared.
 

@@ -46,6 +46,7 @@ class Progress:
       num_classes: of the network.
       image_shape: [H, W, I] of its inputs.
       epoch: what the steps measured of the epoch that is not tested yet.
+      train_images: that an epoch goes through; 0 where an older version did not say.
     """
 
     steps: int
@@ -54,6 +55,7 @@ class Progress:
     num_classes: int
     image_shape: tuple[int, ...]
     epoch: Sums = dataclasses.field(default_factory=Sums)
+    train_images: int = 0
 
     @property
     def is_finished(self) -> bool:

@@ -88,7 +88,7 @@ PRESETS = {
     ),
 }
 """`seed` is the original project's preset. What remains different: batch norm keeps the running variance of the batch
-as it is (torch: times n / (n - 1)), and the last batch of an epoch is cut to a multiple of the devices. `fast` is ours.
+as it is (torch: times n / (n - 1)). `fast` is ours.
 """
 
 

@@ -86,7 +86,7 @@ def prepare(config: Config) -> Setup:
     dataset = load_dataset(config)
 
     count, last = len(dataset.train), preset.keeps_last_batch
-    plan = Batches(count, preset.batch_size, config.seed, keeps_last=last, multiple_of=mesh.size)
+    plan = Batches(count, preset.batch_size, config.seed, keeps_last=last)
     if not len(plan):
         raise InputError(f"batch_size={preset.batch_size}: expected at most {count}, the training images")
     schedule = preset.schedule(preset.learning_rate, len(plan), preset.epochs)

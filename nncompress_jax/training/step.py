@@ -13,7 +13,7 @@ from jax import lax
 from jax.sharding import Mesh
 
 from nncompress_jax.tracing.injection import observe
-from nncompress_jax.training.mesh import batches_by_example, by_example, replicated
+from nncompress_jax.training.mesh import replicated, shared
 from nncompress_jax.training.state import TrainState
 from nncompress_jax.types import Apply, Array
 from nncompress_jax.weights.fake_quantized import largest_magnitude
@@ -89,7 +89,8 @@ def compile_train_steps(
 ) -> jax.stages.Wrapped:
     """`train_step` jitted over a mesh, on the rows of a data set that lives on the devices: `TrainSteps`.
 
-    The state stands whole on every device and is donated, so does the data set; each batch is divided. Loss and batch
+    The state stands whole on every device and is donated, so does the data set; each batch is divided as `mesh.shared`
+    says. Loss and batch
     statistics are those of the whole batch on any number of devices. Several steps are one loop in the program: an
     accelerator then waits for the host once, while XLA on the CPU runs convolutions in loops on slow paths.
     """
@@ -99,6 +100,7 @@ def compile_train_steps(
         def step(state: TrainState, rows: Array) -> tuple[TrainState, Metrics]:
             return train_step(apply, optimizer, augment, state, images[rows], labels[rows])
 
+        rows = lax.with_sharding_constraint(rows, shared(mesh, rows.shape[1], axis=1))
         if len(rows) > 1:
             return lax.scan(step, state, rows)
         state, metrics = step(state, rows[0])
@@ -107,7 +109,7 @@ def compile_train_steps(
     whole = replicated(mesh)
     return jax.jit(
         steps,
-        in_shardings=(whole, whole, whole, batches_by_example(mesh)),
+        in_shardings=(whole, whole, whole, None),
         out_shardings=whole,
         donate_argnums=0,
     )
@@ -116,9 +118,9 @@ def compile_train_steps(
 def compile_train_step(
     apply: Apply, optimizer: optax.GradientTransformation, augment: Augment, mesh: Mesh
 ) -> jax.stages.Wrapped:
-    """`train_step` jitted over a mesh, on a batch of which every device has its share: (state, images [B, H, W, I]
+    """`train_step` jitted over a mesh, on a batch that is divided as `mesh.shared` says: (state, images [B, H, W, I]
     uint8, labels [B] int32) -> the state after it, `Metrics`. The state that comes in is donated.
     """
     step = functools.partial(train_step, observe(apply, largest_magnitude), optimizer, augment)
-    whole, share = replicated(mesh), by_example(mesh)
-    return jax.jit(step, in_shardings=(whole, share, share), out_shardings=whole, donate_argnums=0)
+    whole = replicated(mesh)
+    return jax.jit(step, in_shardings=(whole, None, None), out_shardings=whole, donate_argnums=0)

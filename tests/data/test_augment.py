@@ -55,5 +55,5 @@ def test_an_epoch_goes_through_every_row_once_and_each_in_another_order():
 def test_the_last_batch():
     assert (len(Batches(103, 10)), Batches(103, 10).last) == (10, 0)
     assert (len(Batches(103, 10, keeps_last=True)), Batches(103, 10, keeps_last=True).last) == (11, 3)
-    assert Batches(300, 128, keeps_last=True, multiple_of=8).last == 40
+    assert Batches(300, 128, keeps_last=True).last == 44
     assert len(Batches(5, 10)) == 0

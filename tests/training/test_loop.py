@@ -128,6 +128,38 @@ def test_a_workdir_of_another_run(finished):
             loop.train(dataclasses.replace(settings, **{name: value}))
 
 
+def test_a_run_goes_on_in_the_numbers_that_it_began_with(configured, monkeypatch):
+    settings = configured("begun")
+    begun = config.as_begun(settings)
+    assert begun.bfloat16 is False  # on the CPU
+    config.claim(begun)
+    monkeypatch.setattr(jax, "default_backend", lambda: "tpu")
+    assert config.as_begun(settings) == begun
+    assert config.as_begun(configured("elsewhere")).bfloat16 is True
+    for asked in (True, False):
+        settings = dataclasses.replace(settings, bfloat16=asked)
+        assert config.as_begun(settings) == settings
+    asked = Config(model="vgg16")
+    assert config.as_begun(asked).folder() == asked.folder()
+
+
+def test_an_epoch_that_is_not_what_it_was(finished, spoilt, monkeypatch):
+    settings = dataclasses.replace(config.read(finished.workdir), workdir=str(spoilt))
+    setup = prepare(settings)
+    labels = np.resize(setup.dataset.train.labels, 65)
+    grown = dataclasses.replace(setup.dataset, train=dataclasses.replace(setup.dataset.train, labels=labels))
+    for changed, message in (
+        (dataclasses.replace(setup, dataset=grown), "began with 64 training images, now there are 65; give it"),
+        (
+            dataclasses.replace(setup, batches=dataclasses.replace(setup.batches, size=8)),
+            "began with 12 steps, now there are 24; give it the data set that it began with, or train into another",
+        ),
+    ):
+        monkeypatch.setattr(loop, "prepare", lambda config, changed=changed: changed)
+        with pytest.raises(nnc.InputError, match=message):
+            loop.train(settings)
+
+
 def test_a_damaged_configuration(spoilt):
     (spoilt / "config.json").write_text('{"model": "vgg16"')
     with pytest.raises(nnc.InputError, match="config.json: not a configuration of this version"):
