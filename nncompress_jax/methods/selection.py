@@ -12,7 +12,8 @@ import numpy as np
 from nncompress_jax.errors import InputError
 from nncompress_jax.tree import Where, named_leaves, selected
 from nncompress_jax.types import Array
-from nncompress_jax.weights.base import TYPES, CompressedWeight, is_compressed
+from nncompress_jax.weights.base import CompressedWeight, is_compressed
+from nncompress_jax.weights.dicts import TYPES
 
 
 class LeftAlone(UserWarning):
