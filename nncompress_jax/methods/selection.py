@@ -14,7 +14,8 @@ from nncompress_jax.errors import InputError
 from nncompress_jax.leaves import described, is_donated, native
 from nncompress_jax.tree import Where, named_leaves, selected
 from nncompress_jax.types import Array, Context
-from nncompress_jax.weights.base import TYPES, CompressedWeight, is_compressed
+from nncompress_jax.weights.base import CompressedWeight, is_compressed
+from nncompress_jax.weights.dicts import TYPES
 
 NOTHING = Context()
 """What is known of a network without its function."""

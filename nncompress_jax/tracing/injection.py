@@ -20,11 +20,16 @@ from nncompress_jax.tracing.trace import traced
 from nncompress_jax.tree import named_leaves
 from nncompress_jax.types import Apply, Array
 from nncompress_jax.weights import channel_pruned_elementwise, channel_pruned_products, channel_pruned_shapes, moves
-from nncompress_jax.weights.base import OUTSIDE, CompressedWeight, dense, is_compressed
+from nncompress_jax.weights.base import CompressedWeight, dense, is_compressed
 from nncompress_jax.weights.channel_pruned import ChannelPruned
+from nncompress_jax.weights.outside import OUTSIDE
 
 for _rules in (moves, channel_pruned_elementwise, channel_pruned_products, channel_pruned_shapes):
     _rules.register()
+
+
+MEETING_OUTSIDE = (CompressedWeight.__module__.rpartition(".")[0], "__jax_array__")
+"""What JAX says of compressed weights: the name of their type, or how jax.numpy would have made an array of it."""
 
 
 def inject(apply: Apply, *, fast: bool = False) -> Apply:
@@ -122,11 +127,22 @@ def _outside_named(apply: Apply) -> Apply:
         try:
             return apply(*args, **kwargs)
         except (TypeError, ValueError) as error:
-            if CompressedWeight.__module__.rpartition(".")[0] in str(error):
+            if any(words in str(error) for words in MEETING_OUTSIDE):
                 raise InputError(OUTSIDE) from error
             raise
 
     return called
+
+
+def _check(args: Any, kwargs: Any) -> None:
+    """Raises InputError for weights whose parts something made of other types or shapes."""
+    leaves = named_leaves((*args, kwargs), is_compressed)
+    checked = [(path.partition("/")[2] or path, leaf.check_structure()) for path, leaf in leaves if is_compressed(leaf)]
+    if wrong := [f"{path}: {reason}" for path, reason in checked if reason]:
+        raise InputError(
+            f"{'; '.join(wrong[:3])}: something changed all parts of compressed weights, outside of nnc.inject, as a "
+            "moving average, a cast or vmap do; change floats alone (equinox.is_inexact_array), or nnc.decompress first"
+        )
 
 
 def _run(apply: Apply, args: Any, kwargs: Any, interpreter: Interpreter) -> tuple[Any, Observations]:
@@ -141,6 +157,7 @@ def _run(apply: Apply, args: Any, kwargs: Any, interpreter: Interpreter) -> tupl
         return _outside_named(apply)(*args, **kwargs)
 
     values = [leaves[place] for place in places]
+    _check(args, kwargs)
     stand_ins = [jax.ShapeDtypeStruct(x.shape, x.dtype) if is_compressed(x) else x for x in values]
     program, shapes = jax.make_jaxpr(flat, return_shape=True)(*stand_ins)
     sources: list[Source] = [None] * len(leaves)

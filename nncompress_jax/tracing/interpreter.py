@@ -27,7 +27,7 @@ from nncompress_jax.tracing.primitives import (
     scan_operands,
     while_operands,
 )
-from nncompress_jax.tracing.program import Source, holds, meet, stable_sources
+from nncompress_jax.tracing.program import Source, holds, meet, result_sources, stable_sources
 from nncompress_jax.types import Array
 from nncompress_jax.weights.base import bind, dense, is_compressed, on_dense
 from nncompress_jax.weights.channel_pruned import (
@@ -113,7 +113,7 @@ class Interpreter:
         else:
             results = _bound(equation, values)
         seen = self.observed(equation, values, sources) if watched else {}
-        return results, [meet(sources)] * len(results), seen
+        return results, result_sources(equation, sources), seen
 
     def observed(self, equation: Any, values: list[Any], sources: list[Source]) -> Observations:
         if self.statistic is None or equation.primitive not in PRODUCTS or None not in sources[:2]:

@@ -11,7 +11,7 @@ from jax.extend import core
 from nncompress_jax.axes.contraction import PRODUCTS
 from nncompress_jax.axes.primitives import RAGGED_DOT
 from nncompress_jax.tracing.primitives import branches_of, called_program, scan_operands, while_operands
-from nncompress_jax.weights.delayed import HELD
+from nncompress_jax.weights.delayed import OF_FIRST_OPERAND
 
 Source = str | None
 """The weight alone that a value was computed from, by name; None for data, "" for constants."""
@@ -65,6 +65,13 @@ def meet(sources: Iterable[Source]) -> Source:
     return None if None in sources else next((source for source in sources if source), "")
 
 
+def result_sources(equation: Any, sources: Sequence[Source]) -> list[Source]:
+    """Sources of an equation's results: a barrier hands each operand on, others compute each result from all."""
+    if equation.primitive.name == "optimization_barrier":
+        return list(sources)
+    return [meet(sources)] * len(equation.outvars)
+
+
 def walk(jaxpr: Any, sources: Sequence[Source], repeats: int = 1) -> tuple[list[Visit], list[Source]]:
     """Equations of a program and of those inside it, in the order in which they run.
 
@@ -88,7 +95,7 @@ def walk(jaxpr: Any, sources: Sequence[Source], repeats: int = 1) -> tuple[list[
     for equation in jaxpr.eqns:
         operands = [source_of(atom) for atom in equation.invars]
         inner = inner_programs(equation)
-        if equation.params.get("name") == HELD:  # its first operand, once inputs are there
+        if equation.params.get("name") in OF_FIRST_OPERAND:
             results = operands[:1]
         elif inner:
             branches = [
@@ -99,7 +106,7 @@ def walk(jaxpr: Any, sources: Sequence[Source], repeats: int = 1) -> tuple[list[
             visits += branch
         else:
             visits.append(Visit(equation, tuple(operands), repeats, product_of(equation)))
-            results = [meet(operands)] * len(equation.outvars)
+            results = result_sources(equation, operands)
         known.update(zip(equation.outvars, results, strict=True))
     return visits, [source_of(atom) for atom in jaxpr.outvars]
 

@@ -1,9 +1,10 @@
 """What every compressed weight is: an array that knows how to multiply, stored in compressed parts."""
 
+import contextlib
 import dataclasses
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar, NoReturn, TypeGuard
+from typing import Any, ClassVar, TypeGuard
 
 import jax
 import jax.numpy as jnp
@@ -13,25 +14,18 @@ from jax.typing import ArrayLike
 
 from nncompress_jax.axes.movements import Movement
 from nncompress_jax.axes.places import repeated
-from nncompress_jax.errors import InputError
 from nncompress_jax.ops.fast import FAST, has_fast_form
 from nncompress_jax.tree import stored_bytes
+from nncompress_jax.weights import serialization
 from nncompress_jax.weights.delayed import after_inputs
+from nncompress_jax.weights.dicts import TYPES
 from nncompress_jax.weights.materialised import materialised_p
-
-OUTSIDE = (
-    "a compressed weight met an operation outside of nnc.inject: "
-    "call nnc.inject(apply)(variables, ...), where apply takes the variables as an argument and closes over none"
-)
-
+from nncompress_jax.weights.outside import Refusing, by_rules
 
 FLOATS = ("float32", "float16", "bfloat16", "float64")
 
-TYPES: dict[str, Any] = {}
-"""Every type by its name in files, once its module is imported: what can be read from a file; nothing else is."""
 
-
-class CompressedWeight(quax.ArrayValue):
+class CompressedWeight(Refusing, quax.ArrayValue):
     """A pytree that stands for a dense array: same logical shape and dtype, only compressed parts stored.
 
     A type has fields for its parts, `aval` (the logical shape and dtype, read off the parts' shapes so that `scan`
@@ -71,6 +65,7 @@ class CompressedWeight(quax.ArrayValue):
         super().__init_subclass__(**options)
         if not cls.__name__.startswith("_"):
             TYPES[cls.FILE_NAME or cls.__name__] = cls
+            serialization.register(cls)
 
     @staticmethod
     def default(primitive: Any, values: Sequence[Any], params: dict[str, Any], reason: str = "") -> Any:
@@ -163,8 +158,24 @@ class CompressedWeight(quax.ArrayValue):
         return self.check_parts()
 
     def check_parts(self) -> str | None:
-        """As `check`, of the parts of this type; they may be arrays of numpy."""
+        """As `check`, of the parts of this type: first types and shapes, then entries, of arrays of numpy."""
         return None
+
+    def check_structure(self) -> str | None:
+        """As `check`, before each use: of types and shapes alone, and of any floats."""
+        found = []
+
+        def checked(weight: Any) -> None:
+            with contextlib.suppress(jax.errors.JAXTypeError):  # here begins what entries are asked for
+                found.append(weight.check())
+
+        def float32(part: Any) -> Any:
+            return jax.ShapeDtypeStruct(
+                part.shape, jnp.float32 if jnp.issubdtype(part.dtype, jnp.floating) else part.dtype
+            )
+
+        jax.eval_shape(checked, jax.tree.map(float32, self))
+        return found[0] if found else None
 
     def check_held(self, part: Any) -> str | None:
         """As `check`, of a float array, or what may stand for one inside of this type."""
@@ -222,14 +233,6 @@ class CompressedWeight(quax.ArrayValue):
         """Bytes of the stored parts."""
         return stored_bytes(self)
 
-    def _refuse(self, *_: Any, **__: Any) -> NoReturn:
-        raise InputError(OUTSIDE)
-
-    __array__ = _refuse  # what jnp.asarray asks for
-    __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = __truediv__ = __rtruediv__ = __matmul__ = (
-        __rmatmul__
-    ) = _refuse
-
 
 def is_compressed(x: Any) -> TypeGuard[CompressedWeight]:
     """For `is_leaf=`: compressed weights are leaves, whatever they hold."""
@@ -250,7 +253,8 @@ def moved(x: Any, movement: Movement) -> Any:
 def bind(primitive: Any, values: Sequence[Any], params: dict[str, Any]) -> Any:
     """Runs a primitive, by the rules of the compressed weights among its operands."""
     if any(map(is_compressed, values)):
-        return quax.quaxify(lambda *values: primitive.bind(*values, **params))(*values)
+        with by_rules():
+            return quax.quaxify(lambda *values: primitive.bind(*values, **params))(*values)
     return primitive.bind(*values, **params)
 
 

@@ -5,6 +5,7 @@ import math
 from typing import Any, ClassVar, Literal
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 import quax
@@ -17,6 +18,7 @@ from nncompress_jax.ops import ste
 from nncompress_jax.types import Array
 from nncompress_jax.weights.base import CompressedWeight, bind, dense, on_dense, run
 from nncompress_jax.weights.checks import are_axes, is_array, is_broadcast, unexpected
+from nncompress_jax.weights.delayed import filled_for
 from nncompress_jax.weights.packed import Packed, check_codes, packed
 from nncompress_jax.weights.quantized import Quantized, shared_axes
 
@@ -143,7 +145,8 @@ def _product(primitive: Any, inputs: Any, kernel: Any, params: dict[str, Any]) -
     axes = axes_of_product(primitive, params, [inputs.shape, kernel.shape])
     summed, batch = axes.partners(1), set(axes.places[0])
     sizes = [*enumerate(zip(axes.places[1], kernel.shape, strict=True))]
-    shape = [size if axis in summed or place in batch else 1 for axis, (place, size) in sizes]
-    box = jnp.full(shape, 1 / math.prod(kernel.shape[axis] for axis in summed), inputs.dtype)
+    shape = tuple(size if axis in summed or place in batch else 1 for axis, (place, size) in sizes)
+    share = 1 / math.prod(kernel.shape[axis] for axis in summed)
+    box = filled_for(jax.tree.leaves(kernel)[0], share, shape, inputs.dtype)
     magnitude = run(primitive, (jnp.abs(inputs), box), params)
     return bind(primitive, (ste.sign(inputs), kernel.lowered()), params) * magnitude

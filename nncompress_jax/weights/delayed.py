@@ -5,6 +5,7 @@ XLA would do it for all layers at once, and hold them all: what depends on no in
 and that only the inputs tell. Where several devices share the inputs it would have to be sent around, and is left out.
 """
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -27,14 +28,20 @@ def after_inputs(values: Sequence[Any]) -> list[Any]:
     return [jax.tree.map(held, value) if _is_compressed(value) else value for value in values]
 
 
-HELD = "held_for_inputs"
-"""The name in a program by which its readers know that the first operand goes on as it is."""
+OF_FIRST_OPERAND = ("held_for_inputs", "filled_for")
+"""Names in a program by which its readers know that the result belongs to the weight of the first operand."""
 
 
 @jax.jit
 def held_for_inputs(part: Any, never: Any) -> Any:
     """The integers as they are."""
     return part ^ never.astype(part.dtype)
+
+
+@functools.partial(jax.jit, static_argnames=("shape", "dtype"))
+def filled_for(part: Any, value: Any, shape: tuple[int, ...], dtype: Any) -> Any:
+    """One value everywhere, in a product that is part of a weight's."""
+    return jnp.full(shape, value, dtype)
 
 
 def zeros(size: int, dtype: Any, *, after: Any) -> Any:

@@ -4,8 +4,12 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
+import quax
+
 from nncompress_jax.errors import InputError
-from nncompress_jax.weights.base import TYPES, CompressedWeight, is_compressed
+
+TYPES: dict[str, type[Any]] = {}
+"""Every type by its name in files, once its module is imported: what can be read from a file; nothing else is."""
 
 
 def part_to_dict(part: Any, of_array: Callable[[Any, Any], Any], holder: Any = None) -> Any:
@@ -20,9 +24,9 @@ def part_to_dict(part: Any, of_array: Callable[[Any, Any], Any], holder: Any = N
         return None
     if isinstance(part, tuple):
         return [part_to_dict(each, of_array, holder) for each in part]
-    if not is_compressed(part):
+    kind: Any = type(part)
+    if not issubclass(kind, quax.ArrayValue):
         return of_array(part, holder)
-    kind = type(part)
     fields = dataclasses.fields(part)
     names = [field.name for field in fields if not field.metadata.get("static")]
     parts = {kind.FILE_FIELDS.get(name, name): part_to_dict(getattr(part, name), of_array, part) for name in names}
@@ -44,12 +48,12 @@ def part_from_dict(path: str, described: Any, array: Callable[[Any], Any]) -> An
         return None
     if isinstance(described, list):
         return tuple(part_from_dict(path, each, array) for each in described)
-    if "type" not in described:
+    if not isinstance(described, dict) or "type" not in described:
         return array(described)
     if described["type"] not in list(TYPES):
         known = ", ".join(sorted(TYPES))
         raise InputError(f"{path}: {str(described['type'])[:40]!r} is no compressed weight; expected one of {known}")
-    kind: type[CompressedWeight] = TYPES[described["type"]]
+    kind = TYPES[described["type"]]
     static, parts = described.get("static"), described.get("parts")
     if not isinstance(static, dict) or not isinstance(parts, dict):
         raise InputError(f"{path}: {described['type']} without parts")
