@@ -143,7 +143,7 @@ ROWS_OF = {
     "Clustered": nnc.cluster(bits=4),
     "Clustered by channel": nnc.cluster(bits=4, by_channel=True),
     "Binary": nnc.binarize(),
-    "LowRank": nnc.factorize(rank=4),
+    "LowRank": nnc.factorize(rank=4, where="*"),
 }
 
 
