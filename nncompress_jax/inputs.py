@@ -9,6 +9,7 @@ import numpy as np
 from jax.export import is_symbolic_dim
 
 from nncompress_jax.errors import InputError
+from nncompress_jax.leaves import is_key
 
 
 def listed(batches: Any) -> tuple[Any, ...]:
@@ -62,7 +63,7 @@ def examples_in(inputs: Any, batch_size: int | None = None) -> int:
     """
     if batch_size is None:
         arrays = [leaf for leaf in jax.tree.leaves(inputs) if is_array(leaf) and leaf.ndim]
-        data = [leaf for leaf in arrays if not _is_key(leaf)] or [leaf for leaf in arrays if _is_words(leaf)]
+        data = [leaf for leaf in arrays if not _is_either_key(leaf)] or [leaf for leaf in arrays if _is_words(leaf)]
         batch_size = data[0].shape[0] if data else 1
     if isinstance(batch_size, int | np.integer):
         if batch_size < 1:
@@ -77,14 +78,14 @@ def is_array(leaf: Any) -> bool:
     return isinstance(leaf, jax.Array | np.ndarray | jax.ShapeDtypeStruct)
 
 
-def described(tree: Any) -> Any:
+def shapes_of(tree: Any) -> Any:
     """Arguments with shapes in the places of arrays, for messages."""
     return jax.tree.map(lambda leaf: tuple(leaf.shape) if is_array(leaf) else leaf, tree)
 
 
-def _is_key(leaf: Any) -> bool:
+def _is_either_key(leaf: Any) -> bool:
     """Of either style: the old one has nothing but its shape to be known by."""
-    return jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key) or (_is_words(leaf) and leaf.shape in ((2,), (4,)))
+    return is_key(leaf) or (_is_words(leaf) and leaf.shape in ((2,), (4,)))
 
 
 def _is_words(leaf: Any) -> bool:

@@ -2,10 +2,9 @@
 
 import dataclasses
 import itertools
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -29,9 +28,9 @@ def coupling(apply: Apply, variables: Any, *inputs: Any, batch_size: int | None 
     """Finds, by tracing, which axes of which weights have to be cut together.
 
     Channels that a convolution or dot product sums over are those that another computed; what adds or multiplies
-    channels, entry by entry, joins theirs. An output that bears the path of a variable, as new batch statistics do, is
-    cut as the variable is. A group is frozen where its channels are an input or another output of the network, where an
-    operation needs all of them (a mean over channels), and where an operation is not known.
+    channels, entry by entry, joins theirs. An output that bears the path of a variable outside of `params`, such as new
+    batch statistics, is cut as the variable is. A group is frozen where its channels are an input or another output of
+    the network, where an operation needs all of them (a mean over channels), and where an operation is not known.
 
     Args:
       apply: of (variables, *inputs), in the mode in which it is used.
@@ -58,23 +57,33 @@ def coupling(apply: Apply, variables: Any, *inputs: Any, batch_size: int | None 
     examples = examples_in((inputs, keywords), batch_size)
     uncut = [jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) if is_compressed(leaf) else leaf for _, leaf in leaves]
     uncut_variables = jax.tree.unflatten(jax.tree.structure(variables, is_leaf=is_compressed), uncut)
-    program = traced(apply, uncut_variables, *inputs, **keywords).jaxpr
+    program, outputs = traced(apply, uncut_variables, *inputs, **keywords)
     leaves = [(path, leaf) for path, leaf in leaves if is_compressed(leaf) or is_array(leaf)]
     flow = Flow()
     floats = [jnp.issubdtype(leaf.dtype, jnp.floating) for _, leaf in leaves]
     labelled = [flow.leaf(path, leaf.shape if cut else ()) for (path, leaf), cut in zip(leaves, floats, strict=True)]
     results = flow.run(program, [*labelled, *[Labelled()] * (len(program.invars) - len(leaves))])
-    own = dict(zip((path for path, _ in leaves), labelled, strict=True))
-    outputs = eqx.filter_eval_shape(apply, uncut_variables, *inputs, **keywords)
-    for (path, output), value in zip(named_leaves(eqx.filter(outputs, is_array)), results, strict=True):
-        of = next((name for name in own if f"/{path}".endswith(f"/{name}")), None)
-        if of is not None and own[of].labels and output.shape == dict(leaves)[of].shape:
-            flow.joined([value, own[of]], None)  # a new value of that variable
+    named = {path: (leaf.shape, value) for (path, leaf), value in zip(leaves, labelled, strict=True)}
+    _returned(flow, named, zip(named_leaves(outputs), results, strict=True))
+    found = _coupling(flow, [(path, value) for (path, _), value in zip(leaves, labelled, strict=True)], examples)
+    return dataclasses.replace(found, _shapes={path: tuple(leaf.shape) for path, leaf in leaves})
+
+
+def _returned(
+    flow: Flow, variables: Mapping[str, tuple[Any, Labelled]], outputs: Iterable[tuple[tuple[str, Any], Labelled]]
+) -> None:
+    """New values of what stands beside `params`, as batch statistics do, are cut as that is; other outputs stay."""
+    in_params = {path for path in variables if path.startswith("params/")}
+    beside = {path: variables[path] for path in variables.keys() - in_params} if in_params else {}
+    for (path, output), value in outputs:
+        names = path.split("/")
+        ends = ("/".join(names[n:]) for n in range(len(names)))
+        shape, old = next((beside[end] for end in ends if end in beside), (None, value))
+        if shape == output.shape:
+            flow.joined([value, old], None)
             continue
         for labels in value.labels:
             flow.freeze(labels, f"an output of the network{f', {path}' if path else ''}")
-    found = _coupling(flow, [(path, value) for (path, _), value in zip(leaves, labelled, strict=True)], examples)
-    return dataclasses.replace(found, _shapes={path: tuple(leaf.shape) for path, leaf in leaves})
 
 
 class _Axis(NamedTuple):

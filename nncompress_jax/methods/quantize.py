@@ -13,9 +13,8 @@ from nncompress_jax.methods.calibration import Rule, input_scales
 from nncompress_jax.methods.layout import input_axis, scaled_axes
 from nncompress_jax.methods.selection import replaced
 from nncompress_jax.ops import quantizer
-from nncompress_jax.tree import Where, named_leaves, selected
+from nncompress_jax.tree import Where
 from nncompress_jax.types import Array, Context, Method
-from nncompress_jax.weights.base import is_compressed
 from nncompress_jax.weights.packed import packed
 from nncompress_jax.weights.quantized import Quantized, shared_axes
 
@@ -45,7 +44,8 @@ def quantize(
       axes: along which the scale varies; () for one scale. By default those of outputs and of weights that lie side by
         side, as layers stacked for `scan` do; for tables that of the rows. With `apply` and `batches` the program says
         which they are; without, all weights are taken for [..., I, O] but for those that flax has otherwise.
-      group: so many neighbours along the axis of input channels share a scale; a weight with fewer has one group.
+      group: so many neighbours along the axis of input channels share a scale; a weight with fewer, or with none, as a
+        table, has one group.
         Products then run on floats.
       symmetric: else the codes span the weights from the least to the largest (zero stays exact), and products run on
         floats: a convolution pads with zeros, which codes with a zero point have no cheap product for.
@@ -98,11 +98,16 @@ def static_scales(variables: Any, context: Context, where: Where, ranges: Rule, 
     Raises:
       InputError: as `replaced` does, before anything is computed; where the network or its inputs are missing.
     """
-    replaced(variables, where, lambda path, leaf: leaf, makes=makes, context=context)
+    paths: dict[str, None] = {}
+
+    def take(path: str, leaf: Array) -> Array:
+        paths[re.sub(r"(/values|/factors/\d+)+$", "", path)] = None
+        return leaf
+
+    replaced(variables, where, take, makes=makes, context=context)
     if context.apply is None:
         raise InputError("static ranges need apply= and batches=: compress(variables, method, apply=, batches=)")
-    paths = selected(named_leaves(variables, is_compressed), where, context.uses())
-    return input_scales(context.apply, variables, context.batches, paths, ranges)
+    return input_scales(context.apply, variables, context.batches, [*paths], ranges)
 
 
 def weight_of(path: str) -> str:

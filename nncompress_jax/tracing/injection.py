@@ -110,7 +110,7 @@ def visits(
     Raises:
       InputError: where apply cannot be traced with these arguments.
     """
-    program = traced(inject(apply), variables, *inputs, **keywords).jaxpr
+    program, _ = traced(inject(apply), variables, *inputs, **keywords)
     sources: list[Source] = [
         name(path)
         for path, leaf in named_leaves(variables, is_compressed)

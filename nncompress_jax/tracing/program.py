@@ -99,7 +99,7 @@ def walk(jaxpr: Any, sources: Sequence[Source], repeats: int = 1) -> tuple[list[
             results = operands[:1]
         elif inner:
             branches = [
-                walk(body, stable(equation, body, operands[len(operands) - len(body.invars) :]), repeats * times)
+                walk(body, inner_sources(equation, body, operands[len(operands) - len(body.invars) :]), repeats * times)
                 for body, times in inner
             ]
             branch, results = max(branches, key=lambda branch: sum(map(_total_macs, branch[0])))
@@ -138,7 +138,7 @@ def stable_sources(body: Any, sources: Sequence[Source], first: int, count: int)
             return stable
 
 
-def stable(equation: Any, body: Any, sources: Sequence[Source]) -> Sequence[Source]:
+def inner_sources(equation: Any, body: Any, sources: Sequence[Source]) -> Sequence[Source]:
     """Sources of what enters a program inside an equation, in every turn if it is a loop."""
     params = equation.params
     if equation.primitive.name == "scan":

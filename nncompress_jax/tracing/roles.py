@@ -14,7 +14,7 @@ from nncompress_jax.axes.primitives import RAGGED_DOT
 from nncompress_jax.axes.rules import REDUCTIONS, RULES, axis_rule
 from nncompress_jax.inputs import is_array
 from nncompress_jax.tracing.primitives import scan_operands
-from nncompress_jax.tracing.program import Source, inner_programs, meet, product_of, stable
+from nncompress_jax.tracing.program import Source, inner_programs, inner_sources, meet, product_of
 from nncompress_jax.tracing.trace import traced
 from nncompress_jax.tree import named_leaves
 from nncompress_jax.types import Apply
@@ -76,7 +76,7 @@ def uses(apply: Apply, variables: Any, *inputs: Any) -> Uses:
     leaves = named_leaves(variables, is_compressed)
     structure = jax.tree.structure(variables, is_leaf=is_compressed)
     plain = [jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) if is_compressed(leaf) else leaf for _, leaf in leaves]
-    program = traced(apply, jax.tree.unflatten(structure, plain), *inputs).jaxpr
+    program, _ = traced(apply, jax.tree.unflatten(structure, plain), *inputs)
     paths = [path for path, leaf in leaves if is_compressed(leaf) or is_array(leaf)]
     own = zip(paths, program.invars, strict=False)
     weights = [_Value(path, {path: _whole(variable.aval.shape)}) for path, variable in own]
@@ -116,7 +116,7 @@ class _Follower:
     def inside(self, equation: Any, bodies: Sequence[Any], values: list[_Value]) -> list[_Value]:
         """Of several programs one runs, and the results are those of the first, from the sources of all."""
         values = values[len(values) - len(bodies[0].invars) :]
-        sources = stable(equation, bodies[0], [value.source for value in values])
+        sources = inner_sources(equation, bodies[0], [value.source for value in values])
         values = [_Value(source, value.weights) for source, value in zip(sources, values, strict=True)]
         rows = columns = len(values)
         if equation.primitive.name == "scan":

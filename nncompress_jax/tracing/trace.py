@@ -6,11 +6,11 @@ import equinox as eqx
 import jax
 
 from nncompress_jax.errors import InputError
-from nncompress_jax.inputs import described, is_array
+from nncompress_jax.inputs import is_array, shapes_of
 from nncompress_jax.types import Apply
 
 
-def traced(apply: Apply, variables: Any, *inputs: Any, **keywords: Any) -> Any:
+def traced(apply: Apply, variables: Any, *inputs: Any, **keywords: Any) -> tuple[Any, Any]:
     """The program of a function.
 
     Args:
@@ -20,15 +20,17 @@ def traced(apply: Apply, variables: Any, *inputs: Any, **keywords: Any) -> Any:
       **keywords: likewise.
 
     Returns:
-      The closed program, of the arrays among the arguments in the order of `jax.tree.leaves`.
+      The program, of the arrays among the arguments in the order of `jax.tree.leaves`; and what the function returns,
+      with shapes in the places of arrays.
 
     Raises:
       InputError: where apply cannot be traced with these arguments.
 
     Example:
       >>> import jax.numpy as jnp
-      >>> traced(lambda w, x, twice: x @ w if twice else x, jnp.ones((3, 2)), jnp.ones((4, 3)), twice=True).out_avals
-      [ShapedArray(float32[4,2])]
+      >>> _, outputs = traced(lambda w, x, twice: x @ w if twice else x, jnp.ones((3, 2)), jnp.ones((4, 3)), twice=True)
+      >>> outputs.shape
+      (4, 2)
     """
     arrays, others = eqx.partition(((variables, *inputs), keywords), is_array)
     leaves, structure = jax.tree.flatten(arrays)
@@ -38,13 +40,14 @@ def traced(apply: Apply, variables: Any, *inputs: Any, **keywords: Any) -> Any:
         return eqx.filter(apply(*arguments, **keywords), is_array)
 
     try:
-        return jax.make_jaxpr(function)(*leaves)
+        program, outputs = jax.make_jaxpr(function, return_shape=True)(*leaves)
     except InputError:
         raise
     except Exception as error:
         lines = str(error).strip().splitlines() or [""]
-        given = described((*inputs, keywords) if keywords else inputs)
+        given = shapes_of((*inputs, keywords) if keywords else inputs)
         hint = " (a tuple in batches= holds apply's further arguments, no labels)" if len(inputs) > 1 else ""
         raise InputError(
             f"apply cannot be traced with inputs of shape {given}{hint}: {type(error).__name__}: {lines[0]}"
         ) from error
+    return program.jaxpr, outputs

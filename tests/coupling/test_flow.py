@@ -35,6 +35,19 @@ def test_between_two_layers(case):
         assert {group.frozen for group in found.frozen if group.name == "a"} == {words}
 
 
+def test_an_output_with_the_name_of_a_parameter_stays():
+    weights = {"params": {"a": draw(3, 8)}, "batch_stats": {"mean": draw(4)}}
+    for apply in (
+        lambda w, x: {"params": {"a": x @ w["params"]["a"]}},
+        lambda w, x: {"batch_stats": {"mean": x @ w["params"]["a"]}},
+    ):
+        found = nnc.coupling(apply, weights, draw(3, 3))
+        assert not found.groups
+        assert {group.frozen.partition(",")[0] for group in found.frozen if group.name == "params/a"} == {
+            "an output of the network"
+        }
+
+
 def test_outputs_are_named_and_new_statistics_are_cut():
     """What a network returns is named; what it returns of a variable is cut with the variable."""
     weights = {"params": {"a": draw(3, 8), "b": draw(8, 4), "spare": draw(8, 4)}, "batch_stats": {"mean": draw(8)}}

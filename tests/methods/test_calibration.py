@@ -11,6 +11,7 @@ import pytest
 import nncompress_jax as nnc
 from nncompress_jax.methods import calibration
 from nncompress_jax.methods.calibration import BINS, Histogram
+from nncompress_jax.methods.selection import LeftAlone
 
 
 def histogram(values):
@@ -169,3 +170,11 @@ def test_places_of_other_magnitudes_share_no_range():
     assert (np.abs(large - 100 * x) <= 100 * (step / 2 + 0.01 * np.abs(x))).all()
     near = nnc.compress(weights, nnc.quantize(ranges=calibration.abs_max), apply=apply(3), batches=[x])
     assert near["w"].input_scale == pytest.approx(3 * np.abs(x).max() / 127, rel=0.01)
+
+
+def test_what_no_method_can_take_needs_no_range():
+    weights = {"good": {"kernel": jnp.eye(4)}, "empty": {"kernel": jnp.zeros((0, 4))}}
+    method = nnc.quantize(ranges=calibration.abs_max)
+    with pytest.warns(LeftAlone, match="empty/kernel: left as it is: no entries"):
+        small = nnc.compress(weights, method, apply=lambda w, x: x @ w["good"]["kernel"], batches=[jnp.ones((2, 4))])
+    assert small["good"]["kernel"].input_scale == pytest.approx(1 / 127, rel=0.01)
