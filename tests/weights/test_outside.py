@@ -121,7 +121,6 @@ def test_what_is_static_is_told_to_export(name):
 
 @pytest.mark.parametrize("name", ["Quantized, 4 bits", "Sparse of Quantized", "LowRank of Quantized", "ChannelPruned"])
 def test_exported_programs(name):
-    pytest.importorskip("flatbuffers")  # jax.export's own need
     tree, rows = made(name), jax.ShapeDtypeStruct(symbolic_shape("b, 8"), jnp.float32)
     program = export.export(jax.jit(lambda weights, x: nnc.decompress(apply(weights, x))))(tree, rows)
     expected = nnc.decompress(apply(tree, X))
