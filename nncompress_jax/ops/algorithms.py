@@ -13,6 +13,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.export import is_symbolic_dim
 
 from nncompress_jax.ops.kernels import convolution_class, fastest
 from nncompress_jax.ops.windows import Window, fits, taps
@@ -113,9 +114,9 @@ def patches(
     outputs = jax.eval_shape(forward, images)
     size = examples_at_a_time(images, kernel, outputs)
     window_bytes = math.prod(kernel.shape[:-2]) * images.shape[-1] * images.dtype.itemsize
-    if not blocks or size == len(images) or window_bytes <= kernel.shape[-1] * outputs.dtype.itemsize:
+    if not blocks or size == images.shape[0] or window_bytes <= kernel.shape[-1] * outputs.dtype.itemsize:
         return forward(images)
-    return lax.map(forward, images.reshape(len(images) // size, size, *images.shape[1:])).reshape(outputs.shape)
+    return lax.map(forward, images.reshape(images.shape[0] // size, size, *images.shape[1:])).reshape(outputs.shape)
 
 
 def _patches(
@@ -141,12 +142,12 @@ def _patches(
 def examples_at_a_time(images: Array, kernel: Array, outputs: Array) -> int:
     """So many divide all examples evenly, and their windows side by side stay in a processor's cache."""
     count = math.prod(kernel.shape[:-2])
-    if count == 1:  # nothing is repeated
-        return len(images)
+    if count == 1 or is_symbolic_dim(images.shape[0]):  # nothing is repeated, or no block divides them for sure
+        return images.shape[0]
     bytes_each = count * math.prod(outputs.shape[1:-1]) * images.shape[-1] * images.dtype.itemsize
     block_bytes = max(BLOCK_BYTES, kernel.size * kernel.dtype.itemsize)  # each block reads the whole kernel
-    most = min(max(block_bytes // max(bytes_each, 1), 1), len(images))
-    return next((size for size in range(most, 0, -1) if len(images) % size == 0), 1)
+    most = min(max(block_bytes // max(bytes_each, 1), 1), images.shape[0])
+    return next((size for size in range(most, 0, -1) if images.shape[0] % size == 0), 1)
 
 
 @functools.partial(jax.jit, static_argnames=(*STATIC, "blocks", "once"))
@@ -168,9 +169,9 @@ def shifts(
     forward = functools.partial(_shifts, kernel=kernel, window=window, element_type=kind, once=once)
     outputs = jax.eval_shape(forward, images)
     size = examples_at_a_time(images, kernel, outputs)
-    if not blocks or size == len(images):
+    if not blocks or size == images.shape[0]:
         return forward(images)
-    return lax.map(forward, images.reshape(len(images) // size, size, *images.shape[1:])).reshape(outputs.shape)
+    return lax.map(forward, images.reshape(images.shape[0] // size, size, *images.shape[1:])).reshape(outputs.shape)
 
 
 def _shifts(images: Array, *, kernel: Array, window: Window, element_type: Any, once: bool) -> Array:

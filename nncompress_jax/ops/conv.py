@@ -186,10 +186,10 @@ def own_kernel_gradient(
         (gradient,) = jax.linear_transpose(forward, kernel)(cotangent.astype(sums))
         return gradient.astype(sums)
 
-    size = examples_at_a_time(images, kernel, cotangent) if blocks and blocks_pay() else len(images)
-    if size == len(images):
+    size = examples_at_a_time(images, kernel, cotangent) if blocks and blocks_pay() else images.shape[0]
+    if size == images.shape[0]:
         return of(images, cotangent).astype(kernel.dtype)
-    pairs = tuple(x.reshape(len(x) // size, size, *x.shape[1:]) for x in (images, cotangent))
+    pairs = tuple(x.reshape(x.shape[0] // size, size, *x.shape[1:]) for x in (images, cotangent))
     total, _ = lax.scan(lambda total, pair: (total + of(*pair), None), jnp.zeros(kernel.shape, sums), pairs)
     return total.astype(kernel.dtype)
 

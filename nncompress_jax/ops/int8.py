@@ -63,6 +63,7 @@ class Dot:
     """`lax.dot_general` of inputs and a kernel, in this order: a scale for each row, and for each column."""
 
     dimension_numbers: DimensionNumbers
+    out_sharding: Any = None
 
     def input_axes(self, inputs: Array) -> tuple[int, ...]:
         """Axes of the inputs that share a scale."""
@@ -74,11 +75,11 @@ class Dot:
 
     def of_codes(self, inputs: Array, kernel: Array) -> Array:
         """int8 x int8 -> int32."""
-        return integer_dot(inputs, kernel, self.dimension_numbers)
+        return integer_dot(inputs, kernel, self.dimension_numbers, self.out_sharding)
 
     def of_floats(self, inputs: Array, kernel: Array) -> Array:
         """The operation that this stands for."""
-        return lax.dot_general(inputs, kernel, self.dimension_numbers)
+        return lax.dot_general(inputs, kernel, self.dimension_numbers, out_sharding=self.out_sharding)
 
     def output_scale(self, inputs_scale: Array, kernel_scale: Array) -> Array:
         """What one unit of the integer result is worth; broadcastable to it."""
@@ -96,6 +97,8 @@ class Dot:
 @dataclasses.dataclass(frozen=True)
 class RaggedDot:
     """`lax.ragged_dot` of rows [M, I] and kernels [G, I, O]: each takes the next rows, as many as `counts` [G] says."""
+
+    rows: int
 
     def input_axes(self, inputs: Array) -> tuple[int, ...]:
         """Axes of the inputs that share a scale."""
@@ -117,8 +120,8 @@ class RaggedDot:
         """What one unit of the integer result is worth; broadcastable to it."""
         scale = kernel_scale[:, 0]
         if len(scale) > 1:
-            rows = jnp.arange(max(len(inputs_scale), 1))
-            scale = scale[jnp.minimum(jnp.searchsorted(jnp.cumsum(counts), rows, side="right"), len(scale) - 1)]
+            groups = jnp.searchsorted(jnp.cumsum(counts), jnp.arange(self.rows), side="right")
+            scale = scale[jnp.minimum(groups, len(scale) - 1)]
         return inputs_scale * scale
 
 
@@ -213,14 +216,14 @@ def contract(inputs: Array, kernel: Kernel, scale: Array | None = None, **params
     Returns:
       In the primitive's layout and element type.
     """
-    operation = Dot(params["dimension_numbers"])
+    operation = Dot(params["dimension_numbers"], params["out_sharding"])
     outputs = product(operation, _float32(inputs), _float32(kernel), scale)
     return outputs.astype(params["preferred_element_type"] or inputs.dtype)
 
 
 def contract_ragged(inputs: Array, kernel: Kernel, counts: Array, scale: Array | None = None, **params: Any) -> Array:
     """`lax.ragged_dot_general_p` of rows [M, I] and kernels [G, I, O] on 8-bit integers; further as `contract`."""
-    outputs = product(RaggedDot(), _float32(inputs), _float32(kernel), scale, (counts,))
+    outputs = product(RaggedDot(inputs.shape[0]), _float32(inputs), _float32(kernel), scale, (counts,))
     return outputs.astype(params["preferred_element_type"] or inputs.dtype)
 
 

@@ -1,6 +1,7 @@
 """Exact products of 8-bit integers, int8 x int8 -> int32, in the form that each platform runs well."""
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -43,14 +44,15 @@ def integer_convolution(images: Array, kernel: Array, window: Window) -> Array:
     return lax.platform_dependent(images, kernel, cpu=cpu, cuda=gpu, rocm=gpu, default=default)
 
 
-@functools.partial(jax.jit, static_argnames="dimension_numbers")
-def integer_dot(lhs: Array, rhs: Array, dimension_numbers: DimensionNumbers) -> Array:
+@functools.partial(jax.jit, static_argnames=("dimension_numbers", "out_sharding"))
+def integer_dot(lhs: Array, rhs: Array, dimension_numbers: DimensionNumbers, out_sharding: Any = None) -> Array:
     """`jax.lax.dot_general` of integer codes.
 
     Args:
       lhs: int8.
       rhs: int8.
       dimension_numbers: (contracted axes of lhs and rhs), (batch axes of lhs and rhs).
+      out_sharding: as `lax.dot_general`'s.
 
     Returns:
       int32, exact while at most `LONGEST_SUM` entries are contracted; the axes are those of batch, the rest of
@@ -61,24 +63,24 @@ def integer_dot(lhs: Array, rhs: Array, dimension_numbers: DimensionNumbers) -> 
       >>> integer_dot(*codes, (((1,), (0,)), ((), ()))).item()
       11
     """
-    operation = functools.partial(native_dot, dimension_numbers=dimension_numbers)
-    aligned = functools.partial(aligned_dot, dimension_numbers=dimension_numbers)
+    options = {"dimension_numbers": dimension_numbers, "out_sharding": out_sharding}
+    operation, aligned = functools.partial(native_dot, **options), functools.partial(aligned_dot, **options)
     return lax.platform_dependent(lhs, rhs, cuda=aligned, rocm=aligned, default=operation)
 
 
-@functools.partial(jax.jit, static_argnames="dimension_numbers")
-def native_dot(lhs: Array, rhs: Array, dimension_numbers: DimensionNumbers) -> Array:
+@functools.partial(jax.jit, static_argnames=("dimension_numbers", "out_sharding"))
+def native_dot(lhs: Array, rhs: Array, dimension_numbers: DimensionNumbers, out_sharding: Any = None) -> Array:
     """The backend's own dot product."""
-    return lax.dot_general(lhs, rhs, dimension_numbers, preferred_element_type=jnp.int32)
+    return lax.dot_general(lhs, rhs, dimension_numbers, preferred_element_type=jnp.int32, out_sharding=out_sharding)
 
 
-@functools.partial(jax.jit, static_argnames="dimension_numbers")
-def aligned_dot(lhs: Array, rhs: Array, dimension_numbers: DimensionNumbers) -> Array:
+@functools.partial(jax.jit, static_argnames=("dimension_numbers", "out_sharding"))
+def aligned_dot(lhs: Array, rhs: Array, dimension_numbers: DimensionNumbers, out_sharding: Any = None) -> Array:
     """With zeros up to a multiple of 16 along the last contracted axis, as the integer units of GPUs want it."""
     (lhs_contracted, rhs_contracted), _ = dimension_numbers
     if lhs_contracted:
         lhs, rhs = _aligned(lhs, lhs_contracted[-1]), _aligned(rhs, rhs_contracted[-1])
-    return lax.dot_general(lhs, rhs, dimension_numbers, preferred_element_type=jnp.int32)
+    return lax.dot_general(lhs, rhs, dimension_numbers, preferred_element_type=jnp.int32, out_sharding=out_sharding)
 
 
 def _aligned(x: Array, axis: int) -> Array:

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
+from jax.export import is_symbolic_dim
 from jax.typing import DTypeLike
 
 from nncompress_jax.ops.windows import Window
@@ -41,7 +42,8 @@ def convolution_class(images: Shaped, kernel: Shaped, window: Window) -> str:
     *sizes, inputs, outputs = kernel.shape
     taps, pixels = math.prod(sizes), math.prod(images.shape[1:-1])
     side = 2 ** min(max(round(math.log2(max(pixels, 1)) / 2), 1), 5)  # of a square image, from 2 to 32
-    batch = f"{'batch of' if images.shape[0] > 4 else 'one'} {side}x{side}"
+    many = is_symbolic_dim(images.shape[0]) or images.shape[0] > 4
+    batch = f"{'batch of' if many else 'one'} {side}x{side}"
     if window.groups == images.shape[-1] and window.groups > 1:
         return f"depthwise, {batch}"
     if taps > pixels:

@@ -58,7 +58,7 @@ def taps(
     for tap in itertools.product(*map(range, sizes)):
         start = [at * step for at, step in zip(tap, window.kernel_dilation, strict=True)]
         stop = [first + end + 1 for first, end in zip(start, last, strict=True)]
-        yield lax.slice(padded, (0, *start, 0), (len(images), *stop, images.shape[-1]), (1, *window.strides, 1))
+        yield lax.slice(padded, (0, *start, 0), (images.shape[0], *stop, images.shape[-1]), (1, *window.strides, 1))
 
 
 def fits(images: Array, sizes: Sequence[int], window: Window) -> bool:

@@ -149,7 +149,9 @@ def _(inputs: ArrayLike, kernel: LowRank, **params: Any) -> Any:
     factors = kernel.factors if kernel_axes[0] == 0 else transposed(kernel).factors
     outputs = jnp.moveaxis(inputs, inputs_axes[0], -1)
     for factor in factors:
-        here = {"dimension_numbers": (((outputs.ndim - 1,), (0,)), ((), ()))}
+        here: dict[str, Any] = {"dimension_numbers": (((outputs.ndim - 1,), (0,)), ((), ()))}
+        if factor is not factors[-1]:
+            here["out_sharding"] = None
         outputs = run(lax.dot_general_p, (outputs, _cast(factor, kernel.dtype)), params | here)
     return outputs
 
@@ -157,8 +159,10 @@ def _(inputs: ArrayLike, kernel: LowRank, **params: Any) -> Any:
 @quax.register(lax.dot_general_p)
 def _(kernel: LowRank, inputs: ArrayLike, **params: Any) -> Any:
     (kernel_axes, inputs_axes), (batch, _) = params["dimension_numbers"]
-    if kernel.ndim != 2 or len(kernel_axes) != 1 or batch:
-        return on_dense(lax.dot_general_p, (kernel, inputs), params, reason="not a matrix product")
+    if kernel.ndim != 2 or len(kernel_axes) != 1 or batch or params["out_sharding"] is not None:
+        return on_dense(
+            lax.dot_general_p, (kernel, inputs), params, reason="not a matrix product, or with an out_sharding"
+        )
     numbers = ((inputs_axes, kernel_axes), ((), ()))
     outputs = run(lax.dot_general_p, (inputs, kernel), params | {"dimension_numbers": numbers})
     return jnp.moveaxis(outputs, -1, 0)

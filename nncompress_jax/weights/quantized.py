@@ -196,6 +196,8 @@ def _(inputs: ArrayLike, kernel: Quantized, **params: Any) -> Any:
 @quax.register(lax.dot_general_p)
 def _(kernel: Quantized, inputs: ArrayLike, **params: Any) -> Any:
     (kernel_axes, inputs_axes), (kernel_batch, inputs_batch) = params["dimension_numbers"]
+    if params["out_sharding"] is not None:
+        return on_dense(lax.dot_general_p, (kernel, inputs), params, reason="kernel first, with an out_sharding")
     numbers = ((inputs_axes, kernel_axes), (inputs_batch, kernel_batch))
     outputs = bind(lax.dot_general_p, (inputs, kernel), params | {"dimension_numbers": numbers})
     batch = len(kernel_batch)
