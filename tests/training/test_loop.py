@@ -230,6 +230,9 @@ def test_default_folders_tell_runs_apart():
         Config(model="vgg16", seed=1).folder(),
         Config(model="vgg16", bfloat16=True).folder(),
         Config(model="vgg16", dataset="cifar100").folder(),
+        Config(model="vgg16", train_split="train[:90%]").folder(),
+        Config(model="vgg16", train_split="train[90%:]").folder(),
+        Config(model="vgg16", test_split="train[90%:]").folder(),
     ]
     assert len(set(folders)) == len(folders)
     assert str(folders[0]) == "runs/cifar10-vgg16-fast-seed0"
