@@ -17,7 +17,7 @@ import numpy as np
 
 from nncompress_jax import checksums
 from nncompress_jax.commands import cli
-from nncompress_jax.data import prepared, sources
+from nncompress_jax.data import pictures, prepared, sources
 from nncompress_jax.data.split import Split
 from nncompress_jax.table import Table
 from nncompress_jax.training import checkpoint
@@ -61,7 +61,8 @@ def reading(options: Options) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = []
     rows = np.random.default_rng(0).permutation(len(split))
     if options.dataset:
-        split = prepared.StoredSplit(prepared.open_builder(options.dataset, options.data_dir), "train", image_size=None)
+        builder = prepared.open_builder(options.dataset, options.data_dir)
+        split = prepared.StoredSplit(builder, prepared.part(builder, "train"), image_size=None)
         rows = np.random.default_rng(0).permutation(len(split))[:2000]
         seconds = shortest(lambda: split.read(rows), options.rounds)
         found = [{"images": f"{options.dataset}, shuffled", "per second": len(rows) / seconds}]
@@ -73,7 +74,7 @@ def reading(options: Options) -> list[dict[str, Any]]:
         for _ in range(100):
             decoded = cv2.imdecode(coded, cv2.IMREAD_COLOR_RGB)
             assert decoded is not None
-            prepared.resize(decoded, 224)
+            pictures.resize(decoded, 224)
 
     name = f"500x375 JPEG of {len(coded) / 1e3:.0f} kB to 224x224"
     return [*found, {"images": name, "per second": 100 / shortest(decode, options.rounds)}]

@@ -48,6 +48,22 @@ say() {
   [[ $dry_run ]] || echo "$(date +%FT%T) $*"
 }
 
+# What is left at the end, however it came, and how to delete it: a slice costs until it is deleted.
+# shellcheck disable=SC2329  # a trap calls it
+say_what_is_left() {
+  trap '' INT TERM HUP
+  local now reason delete
+  delete="to delete it: gcloud $(quoted compute tpus queued-resources delete "$name" "${place[@]}" --force --quiet)"
+  read -r now reason <<<"$(ssh_s=$goodbye_s state)"
+  case $now in
+    MISSING) say "$name: no queued resource is left, and nothing costs" ;;
+    SUSPENDED | FAILED) say "$name is left, $now: it costs nothing, does not come back, and keeps its name; $delete" ;;
+    ACTIVE) say "$name is ACTIVE: the slice is still there, and costs; $delete" ;;
+    UNKNOWN | REFUSED) say "$name may still be there, and cost: it cannot be asked for ($reason); $delete" ;;
+    *) say "$name is left, $now: once it is ACTIVE, it costs; $delete" ;;
+  esac
+}
+
 # The words as one line of shell, for a person to paste or for the shell of a worker.
 quoted() {
   local word line='' inner="'\\''"
@@ -109,7 +125,8 @@ delete_resource() {
   step gcloud compute tpus queued-resources delete "$name" "${place[@]}" --force --quiet
 }
 
-# What Google calls it, or MISSING, or UNKNOWN where it cannot be asked just now.
+# What Google calls it, or MISSING; UNKNOWN where it cannot be asked just now, REFUSED where Google does not answer
+# this user, both with the reason.
 state() {
   local answer
   local -a ask=(gcloud compute tpus queued-resources describe "$name" "${place[@]}" --format='value(state.state)')
@@ -119,20 +136,23 @@ state() {
     grep -xm1 '[A-Z_]*' <<<"$answer" || echo UNKNOWN
   elif [[ $answer == *NOT_FOUND* ]]; then
     echo MISSING
+  elif [[ $answer =~ PERMISSION_DENIED|UNAUTHENTICATED|INVALID_ARGUMENT|invalid_grant|gcloud\ auth\ login ]]; then
+    echo "REFUSED $(grep . <<<"$answer" | head -n1)"
   else
-    echo UNKNOWN
+    echo "UNKNOWN $(grep . <<<"${answer:-no answer within $ssh_s s}" | head -n1)"
   fi
 }
 
 await_active() {
-  local now='' before='' began=$SECONDS
+  local now='' before='' reason='' began=$SECONDS
   while true; do
-    now=$(state)
-    [[ $now == "$before" ]] || say "$name is $now"
+    read -r now reason <<<"$(state)"
+    [[ $now == "$before" ]] || say "$name is $now${reason:+: $reason}"
     before=$now
     case $now in
       ACTIVE) return ;;
       MISSING) fail "$name: no such queued resource in $zone; create it first" ;;
+      REFUSED) fail "$name: Google does not answer: $reason" ;;
       FAILED | SUSPENDED) give_up "$name is $now and will not come; delete it and create it again, or watch it" ;;
     esac
     ((SECONDS - began < wait_s)) || give_up "$name is still $now after $wait_s s; set it up later, or watch it"
@@ -181,6 +201,7 @@ logs() {
 
 delete() {
   delete_resource
+  trap - EXIT
   say "the bucket keeps what the run left${bucket:+: $workdir}"
 }
 
@@ -252,8 +273,11 @@ main() {
     preflight | create | setup | run | watch | logs | delete) ;;
     *) fail "unknown verb '$verb'; expected create, setup, run, watch, logs, delete or preflight" ;;
   esac
-  local name=${TPU_NAME:-} project=${TPU_PROJECT:-} zone=${TPU_ZONE:-} bucket=${TPU_BUCKET:-}
-  local accelerator_type=${TPU_ACCELERATOR_TYPE:-} runtime_version='' spot='' dry_run='' follow='' worker=all
+  # Not local: what is left is said when the functions have ended.
+  name=${TPU_NAME:-} project=${TPU_PROJECT:-} zone=${TPU_ZONE:-} dry_run=''
+  ssh_s=${TPU_SSH_S:-180} goodbye_s=${TPU_GOODBYE_S:-20}
+  local bucket=${TPU_BUCKET:-}
+  local accelerator_type=${TPU_ACCELERATOR_TYPE:-} runtime_version='' spot='' follow='' worker=all
   local workdir='' data='' data_dir='' setup_command='' dataset=cifar10 quota hosts
   local -a train=()
   read_options "${@:2}"
@@ -267,19 +291,25 @@ main() {
   fi
   bucket=${bucket%/}
   workdir=${workdir:-$bucket/runs/$name} data=${data:-$bucket/tensorflow_datasets}
-  local -a place=(--project="$project" --zone="$zone")
+  place=(--project="$project" --zone="$zone")
   local root packed=${XDG_CACHE_HOME:-$HOME/.cache}/nncompress_jax/launch/$name
   root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-  local poll_s=${TPU_POLL_S:-60} retry_s=${TPU_RETRY_S:-5} ssh_s=${TPU_SSH_S:-180} setup_s=${TPU_SETUP_S:-7200}
+  local poll_s=${TPU_POLL_S:-60} retry_s=${TPU_RETRY_S:-5} setup_s=${TPU_SETUP_S:-7200}
   local wait_s=${TPU_WAIT_S:-21600} failures_allowed=${TPU_FAILURES:-5} slices_allowed=${TPU_SLICES:-10}
   # shellcheck source-path=SCRIPTDIR source=preflight.sh
   source "$root/launch/preflight.sh"
   # shellcheck source-path=SCRIPTDIR source=watch.sh
   source "$root/launch/watch.sh"
   trap 'exit 130' INT
+  trap 'exit 143' TERM
+  trap 'exit 129' HUP
+  case $verb in create) preflight ;; esac
+  case $verb in
+    create | setup | run | watch | delete) [[ $dry_run ]] || trap say_what_is_left EXIT ;;
+  esac
   case $verb in
     preflight) preflight ;;
-    create) preflight && create_resource ;;
+    create) create_resource ;;
     setup) setup ;;
     run) retried run ;;
     watch) watch ;;

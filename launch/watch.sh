@@ -25,11 +25,9 @@ attend() {
   if [[ $failed ]]; then
     on_workers all "$ssh_s" "bash worker.sh stop" || true # the others would wait for it for ever
     say "training failed on worker ${failed%% *} with exit code ${failed##* }; tpu.sh logs shows why"
-    say "the slice is still there, and costs; tpu.sh delete gives it back"
     exit "${failed##* }"
   elif ! grep -qv ' finished$' <<<"$answers"; then
     say "training finished: $workdir"
-    say "the slice is still there, and costs; tpu.sh delete gives it back"
     exit 0
   elif grep -Eq ' (absent|lost|stopped)$' <<<"$answers"; then
     send && run || return 1
@@ -54,17 +52,19 @@ gcloud compute tpus queued-resources describe $(quoted "$name" "${place[@]}") ma
 }
 
 watch() {
-  local now before='' answered='' deleted='' failures=0 slices=0
+  local now before='' reason='' answered='' deleted='' failures=0 slices=0 asked
   if [[ $dry_run ]]; then
     show_watch
     return
   fi
   pack
   while true; do
-    now=$(state)
-    if [[ $now != "$before" ]]; then
-      say "$name is $now"
-      before=$now answered='' failures=0
+    read -r now reason <<<"$(state)"
+    # What cannot be asked is said again each hour: nobody looks after the training then.
+    if [[ $now != "$before" || ($reason && $((SECONDS - asked)) -ge 3600) ]]; then
+      say "$name is $now${reason:+: $reason}"
+      [[ $now == "$before" ]] || answered='' failures=0
+      before=$now asked=$SECONDS
     fi
     case $now in
       ACTIVE)
@@ -77,6 +77,7 @@ watch() {
         fi
         ;;
       SUSPENDING | SUSPENDED | FAILED) recreate ;;
+      REFUSED) ((++failures < failures_allowed)) || give_up "$name: Google does not answer: $reason" ;;
       MISSING) # what a person deletes stays deleted
         [[ $deleted ]] || fail "$name: no such queued resource in $zone; create it first"
         create_again

@@ -1,9 +1,13 @@
 """How a command starts, and how it ends when what it was given is wrong."""
 
+import dataclasses
+import errno
 import logging
+import os
 import sys
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from pathlib import Path
+from typing import Any, TypeVar
 
 import jax
 import tyro
@@ -13,6 +17,18 @@ from nncompress_jax.errors import InputError, StorageError, UnfinishedError
 from nncompress_jax.training import processes
 
 Options = TypeVar("Options")
+
+GIVEN = {
+    errno.ENOENT,
+    errno.EACCES,
+    errno.EPERM,
+    errno.EISDIR,
+    errno.ENOTDIR,
+    errno.ENAMETOOLONG,
+    errno.EROFS,
+    errno.ELOOP,
+}
+"""Error numbers of a path that was given wrongly."""
 
 
 def run(
@@ -25,7 +41,8 @@ def run(
     """Calls main with the options of the command line.
 
     Compiled programs are kept in `$JAX_COMPILATION_CACHE_DIR`, by default in `compiled` in the folder of decoded
-    images. On an `InputError` it prints one line and exits with code 2, on an `UnfinishedError` with 75, on a
+    images. A `~` at the beginning of an option is the home folder, as in a shell. On an `InputError`, and on a path
+    that cannot be read or written, it prints one line and exits with code 2, on an `UnfinishedError` with 75, on a
     `StorageError` with 74, on Ctrl-C with 130.
 
     Args:
@@ -36,17 +53,37 @@ def run(
     """
     for library in ("absl", "asyncio"):  # orbax logs what it raises, too, with pages of its threads
         logging.getLogger(library).setLevel(logging.CRITICAL)
-    if not jax.config.jax_compilation_cache_dir:  # type: ignore[attr-defined]
-        jax.config.update("jax_compilation_cache_dir", str(cache.folder() / "compiled"))
+    folder = cache.folder()
+    if folder and not jax.config.jax_compilation_cache_dir:  # type: ignore[attr-defined]
+        jax.config.update("jax_compilation_cache_dir", str(folder / "compiled"))
     try:
         description = sys.modules[main.__module__].__doc__
-        main(tyro.cli(options, prog=name, args=flags, description=description, use_underscores=True))
+        main(_expanded(tyro.cli(options, prog=name, args=flags, description=description, use_underscores=True)))
+    except OSError as error:
+        if error.filename is None or error.errno not in GIVEN:
+            raise
+        _end(f"error: {error.filename}: {error.strerror}; expected a path that can be used", 2)
     except InputError as error:
         _end(f"error: {error}", 2)
     except (UnfinishedError, StorageError) as error:
         _end(f"stopped: {error}", error.exit_code)
     except KeyboardInterrupt:
         _end("interrupted", 130)
+
+
+def _expanded(value: Any) -> Any:
+    """Options with home folders in place of `~`; shells leave it in `--workdir=~/runs/x`."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        fields = {field.name: _expanded(getattr(value, field.name)) for field in dataclasses.fields(value)}
+        return dataclasses.replace(value, **fields)
+    if isinstance(value, tuple):
+        return tuple(map(_expanded, value))
+    if not isinstance(value, str | Path) or not str(value).startswith("~"):
+        return value
+    expanded = os.path.expanduser(value)
+    if expanded.startswith("~"):
+        raise InputError(f"{value}: no such home folder; give the whole path, or ./{value}")
+    return type(value)(expanded)
 
 
 def _end(line: str, code: int) -> None:

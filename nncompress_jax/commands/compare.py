@@ -15,7 +15,7 @@ import tyro
 from etils import epath
 
 import nncompress_jax as nnc
-from nncompress_jax.commands.initial import trained
+from nncompress_jax.commands.initial import Images, trained
 from nncompress_jax.methods import minmax
 from nncompress_jax.report import plots
 from nncompress_jax.table import Table
@@ -77,7 +77,7 @@ def main(options: Options) -> None:
 
 def compare(workdir: epath.Path, options: Options) -> list[dict[str, Any]]:
     """A row for the network as it is, and one for each way to quantize it."""
-    source = trained(str(workdir), data_dir=options.settings.data_dir)
+    source = trained(str(workdir), images=Images(data_dir=options.settings.data_dir))
     network, variables, dataset = source.network, source.variables, source.dataset
     training_seconds = checkpoint.load_progress(workdir).training_seconds
     cost = nnc.cost(network.apply, variables, jnp.zeros((1, *dataset.test.image_shape)))

@@ -8,8 +8,10 @@ import dataclasses
 from pathlib import Path
 from typing import Literal
 
+import tyro
+
 import nncompress_jax as nnc
-from nncompress_jax.commands.initial import trained
+from nncompress_jax.commands.initial import Images, trained
 from nncompress_jax.training.evaluation import evaluate
 from nncompress_jax.training.setup import calibration_batches, preprocessing
 from nncompress_jax.tree import stored_bytes
@@ -27,10 +29,7 @@ class Options:
     """How it is compressed, as prune:0.9+cluster:4; see `nnc.recipe`. None: as it was trained."""
     model: str | None = None
     """The network that a file is of."""
-    dataset: str | None = None
-    """By default the workdir's, or cifar10."""
-    data_dir: str | None = None
-    """Folder of prepared data sets; by default the workdir's, or that of tensorflow-datasets."""
+    images: tyro.conf.OmitArgPrefixes[Images] = dataclasses.field(default_factory=Images)
     calibration_batches: int = 4
     """Batches of 64 training images at most, for recipes that look at data."""
     floats: Literal["as they are", "bfloat16", "float16"] = "as they are"
@@ -39,7 +38,7 @@ class Options:
 
 def main(options: Options) -> None:
     """Compresses, tests on the test split, and writes the file."""
-    source = trained(options.init, model=options.model, dataset=options.dataset, data_dir=options.data_dir)
+    source = trained(options.init, model=options.model, images=options.images)
     network, dataset = source.network, source.dataset
     small = nnc.convert(source.variables)
     if options.recipe:

@@ -8,8 +8,10 @@ python experiments/evaluate.py --checkpoint=model.pth --model=vgg16 --dataset=ci
 import dataclasses
 from pathlib import Path
 
+import tyro
+
 import nncompress_jax as nnc
-from nncompress_jax.commands.initial import trained
+from nncompress_jax.commands.initial import Images, trained
 from nncompress_jax.data import sources
 from nncompress_jax.methods import minmax
 from nncompress_jax.report import plots
@@ -30,10 +32,7 @@ class Options:
     """A .pth file of the original project; needs --model."""
     model: str | None = None
     """The network that --checkpoint is of."""
-    dataset: str | None = None
-    """By default the workdir's, or cifar10."""
-    data_dir: str | None = None
-    """Folder of prepared data sets; by default the workdir's, or that of tensorflow-datasets."""
+    images: tyro.conf.OmitArgPrefixes[Images] = dataclasses.field(default_factory=Images)
     batch_size: int = 100
     """Images a batch; the simulation's ranges are those of a batch."""
     quantize: str = "none"
@@ -54,7 +53,7 @@ def main(options: Options) -> None:
     init = options.workdir or options.checkpoint or ""
     if options.checkpoint and options.model is None:
         raise nnc.InputError("--checkpoint needs --model: the network that it is of")
-    source = trained(init, model=options.model, dataset=options.dataset, data_dir=options.data_dir)
+    source = trained(init, model=options.model, images=options.images)
     dataset = source.dataset
     apply, variables = _quantized(source.network.apply, nnc.convert(source.variables), dataset, options)
     result = evaluate(

@@ -2,10 +2,12 @@
 
 import dataclasses
 from pathlib import Path
+from typing import Literal
 
 import jax.numpy as jnp
 
 from nncompress_jax import models
+from nncompress_jax.artifact.container import MAGIC
 from nncompress_jax.data import sources
 from nncompress_jax.data.sources import Dataset
 from nncompress_jax.errors import InputError
@@ -20,19 +22,46 @@ from nncompress_jax.training.setup import load_dataset
 from nncompress_jax.types import Variables
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Images:
+    """What a network is tested on."""
+
+    dataset: str | None = None
+    """By default the workdir's, or cifar10."""
+    data_dir: str | None = None
+    """Folder of prepared data sets; by default the workdir's, or that of tensorflow-datasets."""
+    train_split: str | None = None
+    """Training images, in tensorflow-datasets' notation, as train[:90%]; by default the workdir's, or train."""
+    test_split: str | None = None
+    """What is tested on, as train[90%:]; by default the workdir's, or test, or validation where there is none."""
+
+    def load(self, run: Config | None, image_size: int) -> Dataset:
+        """Of this run; Raises InputError as `sources.load` does."""
+        name = self.dataset or (run.dataset if run else "cifar10")
+        train, test = (run.train_split, run.test_split) if run and run.dataset == name else ("train", None)
+        splits = (self.train_split or train, self.test_split or test)
+        data_dir = self.data_dir or (run.data_dir if run else None)
+        return sources.load(name, data_dir=data_dir, image_size=image_size, splits=splits)
+
+
+ANY = Images()
+
+
 def trained_variables(init: str, model: str | None) -> Variables:
     """What was trained before.
 
     Args:
-      init: the workdir of a run, a .pth file of the original project, or a .safetensors file.
+      init: the workdir of a run, a file that torch wrote, of the original project, or a safetensors file; told apart by
+        what is in them.
       model: name of the network.
 
     Raises:
       InputError: where it cannot be read.
     """
-    if not _is_file(init):
+    kind = _kind(init)
+    if kind == "run":
         return checkpoint.restore(init)
-    load = load_safetensors if Path(init).suffix == ".safetensors" else torch.load
+    load = load_safetensors if kind == "safetensors" else torch.load
     return load(init, model=model)
 
 
@@ -53,32 +82,29 @@ class Trained:
     dataset: Dataset
 
 
-def trained(init: str, *, model: str | None = None, dataset: str | None = None, data_dir: str | None = None) -> Trained:
+def trained(init: str, *, model: str | None = None, images: Images = ANY) -> Trained:
     """A trained network.
 
     Args:
       init: as `trained_variables` takes it.
       model: name of the network; of a run it is known.
-      dataset: by default the run's, or cifar10.
-      data_dir: by default the run's.
+      images: what it is tested on.
 
     Raises:
       InputError: where the network or its data set cannot be read, and for a data set of other classes.
     """
-    run = None if _is_file(init) else configuration.read(init)
+    run = configuration.read(init) if _kind(init) == "run" else None
     model = run.model if run else model
     if model is None:
         raise InputError(f"--model is missing: the network that {init} is of")
     variables = trained_variables(init, model)
     network = models.fitting(models.create(model), variables)
-    name, folder = (run.dataset, run.data_dir) if run else ("cifar10", None)
-    name = dataset or name
-    images = sources.load(name, data_dir=data_dir or folder, image_size=network.image_size(variables))
-    if network.num_classes != len(images.class_names):
+    dataset = images.load(run, network.image_size(variables))
+    if network.num_classes != (classes := len(dataset.class_names)):
         raise InputError(
-            f"{name} has {len(images.class_names)} classes, the network {network.num_classes}; choose another --dataset"
+            f"{dataset.name} has {classes} classes, the network {network.num_classes}; choose another --dataset"
         )
-    return Trained(model, network, variables, images)
+    return Trained(model, network, variables, dataset)
 
 
 def initial_variables(config: Config) -> Variables | None:
@@ -105,6 +131,21 @@ def initial_variables(config: Config) -> Variables | None:
     return compress(variables, recipe(config.recipe), apply=network.apply, batches=[image])
 
 
-def _is_file(init: str) -> bool:
-    """Else it is a workdir, perhaps a remote one."""
-    return Path(init).suffix in (".pth", ".safetensors") or Path(init).is_file()
+def _kind(init: str) -> Literal["run", "safetensors", "torch"]:
+    """Of trained weights, by what is there and not by its name; a remote place is a workdir.
+
+    Raises:
+      InputError: where there is nothing, or a compressed network.
+    """
+    if "://" in init or Path(init).is_dir():
+        return "run"
+    if not Path(init).exists():
+        raise InputError(
+            f"{init}: no such file or folder; expected the --workdir of a training run, or a file of torch or of "
+            "safetensors"
+        )
+    with Path(init).open("rb") as file:
+        begin = file.read(9)
+    if begin.startswith(MAGIC):
+        raise InputError(f"{init}: a compressed network; expected the weights that it was made of")
+    return "safetensors" if begin[8:] == b"{" else "torch"

@@ -4,18 +4,21 @@ nncompress predict model.nnc cat.png dog.jpg
 """
 
 import dataclasses
+import sys
 from pathlib import Path
 
-import cv2
 import jax
 import numpy as np
 import tyro
 
 from nncompress_jax.artifact.reader import load
 from nncompress_jax.data.augment import normalize
-from nncompress_jax.data.prepared import resize
+from nncompress_jax.data.pictures import decode, resize
 from nncompress_jax.errors import InputError
 from nncompress_jax.table import Table
+
+LARGEST_FILE = 2**28
+"""Bytes of a picture."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,7 +28,7 @@ class Options:
     file: tyro.conf.Positional[Path]
     """Of `nnc.save` or `nncompress compress`."""
     images: tyro.conf.Positional[tuple[Path, ...]]
-    """PNG, JPEG, or what else OpenCV reads; they are resized to what the network takes."""
+    """PNG, JPEG, or what else Pillow and OpenCV read; they are resized to what the network takes."""
     top: int = 5
     """Classes to print."""
 
@@ -36,7 +39,7 @@ def main(options: Options) -> None:
         raise InputError("no pictures; name some behind the file")
     apply, variables, info = load(options.file)
     height, width, *_ = info.image_shape or (0, 0)
-    if not info.model or height != width or len(info.mean) != 3 or len(info.deviation) != 3:
+    if not info.model or height != width or len(info.mean) != 3 or len(info.deviation) != 3 or min(info.deviation) <= 0:
         raise InputError(f"{options.file}: names no network of square pictures with mean and deviation; use nnc.load")
     pictures = np.stack([_read(path, height) for path in options.images])
     run = jax.jit(lambda variables, images: jax.nn.softmax(apply(variables, images)))
@@ -50,7 +53,14 @@ def main(options: Options) -> None:
 
 def _read(path: Path, size: int) -> np.ndarray:
     """[size, size, 3] uint8."""
-    image = cv2.imread(str(path), cv2.IMREAD_COLOR_RGB)
-    if image is None:
-        raise InputError(f"{path}: no picture that can be read; expected a PNG or JPEG file")
+    with path.open("rb") as file:
+        encoded = file.read(LARGEST_FILE + 1)
+    try:
+        if len(encoded) > LARGEST_FILE:
+            raise InputError(f"more than {LARGEST_FILE:,} bytes")
+        image, was_transparent = decode(encoded)
+    except InputError as error:
+        raise InputError(f"{path}: {error}; expected a whole PNG or JPEG file") from None
+    if was_transparent:
+        print(f"{path}: transparent; put on white", file=sys.stderr)
     return image if image.shape[:2] == (size, size) else resize(image, size)

@@ -2,4 +2,4 @@
 
 from nncompress_jax.errors import require
 
-require("nncompress_jax.data", "chex", "cv2", "grain", "sklearn", "tensorflow_datasets", extra="train")
+require("nncompress_jax.data", "PIL", "chex", "cv2", "grain", "sklearn", "tensorflow_datasets", extra="train")

@@ -1,18 +1,20 @@
 """Reading image classification data sets of tensorflow-datasets without TensorFlow; preparing them with it."""
 
+import contextlib
 import http.client
 import logging
 import threading
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 from rich.progress import track
 
 from nncompress_jax.data import cache
+from nncompress_jax.data.pictures import decode, resize
 from nncompress_jax.data.split import Batch, InMemory
 from nncompress_jax.errors import InputError, require
 
@@ -75,24 +77,70 @@ def class_names(builder: Any) -> tuple[str, ...]:
     return tuple(builder.info.features[label].names)
 
 
+def part(builder: Any, split: str | None) -> Any:
+    """What tensorflow-datasets knows of a split, or of a part of one.
+
+    Args:
+      builder: of `open_builder`.
+      split: in its notation, as `test` or `train[90%:]`; None: `test`, or `validation` where there is none.
+
+    Raises:
+      InputError: where there is no such split, or nothing in it.
+    """
+    found = list(builder.info.splits)
+    if split is None:
+        split = next((name for name in ("test", "validation") if name in found), None)
+    if split is None:
+        whole = found[0] if found else "train"
+        raise InputError(
+            f"{builder.name}: has no split 'test' or 'validation', only {', '.join(found)}; "
+            f"--train_split='{whole}[:90%]' --test_split='{whole}[90%:]' divides it"
+        )
+    try:
+        known = builder.info.splits[split]
+    except Exception as error:  # whatever its parser raises
+        reason = " ".join(str(error).split())[:80]
+        raise InputError(
+            f"{builder.name}: has no split {split!r}, only {', '.join(found)} ({reason}); "
+            "name one of them, or a part as 'train[90%:]'"
+        ) from None
+    if not known.num_examples:
+        raise InputError(
+            f"{builder.name}: its split {split!r} is empty; name another with --train_split and --test_split"
+        )
+    return known
+
+
+def check_apart(builder: Any, train: Any, test: Any) -> None:
+    """Raises InputError where the network would be tested on images that it learns from; both are of `part`."""
+    ranges = [
+        [(str(file.filename), file.skip, file.skip + file.take) for file in each.file_instructions]
+        for each in (train, test)
+    ]
+    for file, begin, end in ranges[0]:
+        for other, other_begin, other_end in ranges[1]:
+            if file == other and max(begin, other_begin) < min(end, other_end):
+                raise InputError(
+                    f"{builder.name}: the splits {train.name!r} and {test.name!r} have images in common; "
+                    "give --train_split and --test_split that have none, as 'train[:90%]' and 'train[90%:]'"
+                )
+
+
 class StoredSplit:
     """A split that is decoded as it is read.
 
     Args:
       builder: of `open_builder`.
-      split: its name.
+      split: of `part`.
       image_size: as in `sources.load`.
 
     Raises:
-      InputError: if there is no such split; from `read`, if an image is damaged or not labelled.
+      InputError: if a file is missing or cut short; from `read`, too, and if an image is damaged or not labelled.
     """
 
-    def __init__(self, builder: Any, split: str, *, image_size: int | None):
+    def __init__(self, builder: Any, split: Any, *, image_size: int | None):
         import tensorflow_datasets as tfds
 
-        if split not in builder.info.splits:
-            found = ", ".join(builder.info.splits)
-            raise InputError(f"{builder.name}: has no split {split!r}, only {found}; choose a data set that has it")
         self._builder, self._split = builder, split
         self._image, self._label = _features(builder, builder.name)
         shape = builder.info.features[self._image].shape
@@ -100,7 +148,9 @@ class StoredSplit:
             own = shape[0] is not None and shape[0] == shape[1] and shape[0] % 32 == 0
             image_size = shape[0] if own else 32
         self.image_shape = (image_size, image_size, 3)
-        self._source = builder.as_data_source(split, decoders={self._image: tfds.decode.SkipDecoding()})
+        with self._whole():
+            self._source = builder.as_data_source(split.name, decoders={self._image: tfds.decode.SkipDecoding()})
+            len(self._source)
 
     def __len__(self) -> int:
         return len(self._source)
@@ -109,38 +159,49 @@ class StoredSplit:
         """The examples of those rows."""
         size = self.image_shape[0]
         images, labels = np.empty((len(rows), *self.image_shape), np.uint8), np.empty(len(rows), np.int32)
-        for i, example in enumerate(self._source.__getitems__([int(row) for row in rows])):
-            decoded = cv2.imdecode(np.frombuffer(example[self._image], np.uint8), cv2.IMREAD_COLOR_RGB)
-            if decoded is None:
-                name = f"image {rows[i]} of {self._split}"
-                raise InputError(f"{self._builder.name}: {name} is damaged; prepare the data set again")
+        with self._whole():
+            examples = self._source.__getitems__([int(row) for row in rows])
+        for i, example in enumerate(examples):
+            try:
+                decoded, _ = decode(example[self._image])
+            except InputError as error:
+                name = f"{self._builder.name}: image {rows[i]} of {self._split.name}"
+                raise InputError(f"{name} is damaged ({error}); prepare the data set again") from None
             images[i] = decoded if decoded.shape[:2] == (size, size) else resize(decoded, size)
             labels[i] = example[self._label]
         if (labels < 0).any():
             raise InputError(
-                f"{self._builder.name}: its split {self._split!r} is not labelled; choose another data set"
+                f"{self._builder.name}: its split {self._split.name!r} is not labelled; choose another data set"
             )
         return images, labels
 
     def in_memory(self) -> InMemory:
         """The whole split, decoded once: the second time it comes from `cache`."""
-        files = [Path(file) for file in self._builder.info.splits[self._split].filepaths]
-        name = f"{self._builder.info.full_name}-{self._split}-{self.image_shape[0]}".replace("/", "-")
+        files = sorted({Path(file.filename) for file in self._split.file_instructions})
+        name = f"{self._builder.info.full_name}-{self._split.name}-{self.image_shape[0]}"
         return InMemory(*cache.keep(name, files, self._read_all))
 
     def _read_all(self) -> Batch:
         images, labels = np.empty((len(self), *self.image_shape), np.uint8), np.empty(len(self), np.int32)
         chunk = 1000
-        for start in track(range(0, len(self), chunk), f"decoding {self._builder.name}, {self._split}", transient=True):
+        for start in track(
+            range(0, len(self), chunk), f"decoding {self._builder.name}, {self._split.name}", transient=True
+        ):
             rows = np.arange(start, min(start + chunk, len(self)))
             images[rows], labels[rows] = self.read(rows)
         return images, labels
 
-
-def resize(image: np.ndarray, size: int) -> np.ndarray:
-    """[size, size, ...] of an image [H, W, ...]: bilinear to a larger one, the mean over each area to a smaller."""
-    shrinks = image.shape[0] > size
-    return cv2.resize(image, (size, size), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+    @contextlib.contextmanager
+    def _whole(self) -> Iterator[None]:
+        """What array_record raises on files that are missing, cut short or damaged becomes an InputError."""
+        try:
+            yield
+        except Exception as error:
+            reason = " ".join(str(error).split())[:160]
+            raise InputError(
+                f"{self._builder.name}: its split {self._split.name!r} cannot be read ({reason}); "
+                "prepare the data set again"
+            ) from None
 
 
 def _features(builder: Any, name: str) -> tuple[str, str]:

@@ -6,13 +6,14 @@ from collections.abc import Callable
 
 import numpy as np
 
-from nncompress_jax.data import prepared
+from nncompress_jax.data import pictures, prepared
 from nncompress_jax.data.split import InMemory, Split
 from nncompress_jax.data.stream import batches
 from nncompress_jax.errors import InputError
 
 CIFAR10_MEAN, CIFAR10_DEVIATION = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)
 CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+Splits = tuple[str, str | None]
 LARGEST_IN_MEMORY = 2 * 2**30
 """Bytes of decoded images."""
 MOST_FOR_STATISTICS = 5_000
@@ -45,26 +46,34 @@ class Dataset:
 
 
 def load(
-    name: str, *, data_dir: str | None = None, image_size: int | None = None, stream: bool | None = None
+    name: str,
+    *,
+    data_dir: str | None = None,
+    image_size: int | None = None,
+    stream: bool | None = None,
+    splits: Splits = ("train", None),
 ) -> Dataset:
     """A data set by name.
 
     Args:
       name: `digits`, or a data set of tensorflow-datasets (`cifar10`, `name/config:version`) that has one image
         and one class label an example and is prepared under `data_dir`. One that is not prepared is prepared
-        where there is a network and TensorFlow. The test split is `test`, or `validation` where there is none.
+        where there is a network and TensorFlow.
       data_dir: folder of prepared data sets; the default is tensorflow-datasets' own.
       image_size: images are resized to this height and width; the default is their own size where all are
         square and divisible by 32, else 32.
       stream: images are read when they are needed, and never all held; by default where they take more than 2 GiB.
         The digits are in memory always.
+      splits: to learn from and to measure on, in tensorflow-datasets' notation, as ("train[:90%]", "train[90%:]"); None
+        is `test`, or `validation` where there is none. The digits have their own.
 
     Returns:
       Images with 3 channels. Mean and deviation are CIFAR-10's published ones for it, else those of the training
       images, of 5,000 evenly spaced ones where there are more; a channel that hardly varies has a deviation of 1.
 
     Raises:
-      InputError: if there is no such data set, it cannot be had, or it is not one of labelled images.
+      InputError: if there is no such data set, it cannot be had, or it is not one of labelled images; for splits that
+        are not there, are empty, or have images in common.
 
     Example:
       >>> digits = load("digits")
@@ -74,10 +83,13 @@ def load(
     if image_size is not None and (image_size <= 0 or image_size % 32):
         raise InputError(f"image_size={image_size}: expected a multiple of 32")
     if name == "digits":
+        if splits != ("train", None):
+            raise InputError("digits: has splits of its own; --train_split and --test_split are for other data sets")
         return _digits(image_size or 32)
     builder = prepared.open_builder(name, data_dir)
-    names = ["train", "test" if "test" in builder.info.splits else "validation"]
-    train, test = (prepared.StoredSplit(builder, split, image_size=image_size) for split in names)
+    parts = [prepared.part(builder, split) for split in splits]
+    prepared.check_apart(builder, *parts)
+    train, test = (prepared.StoredSplit(builder, part, image_size=image_size) for part in parts)
     if stream is None:
         stream = (len(train) + len(test)) * math.prod(train.image_shape) > LARGEST_IN_MEMORY
     learns: Split = train if stream else train.in_memory()
@@ -97,7 +109,7 @@ def _digits(image_size: int) -> Dataset:
 
     digits = sklearn.datasets.load_digits()
     small = np.round(digits.images * (255 / 16)).astype(np.uint8)
-    grey = np.stack([prepared.resize(image, image_size) for image in small])
+    grey = np.stack([pictures.resize(image, image_size) for image in small])
     images = np.repeat(grey[..., None], 3, axis=-1)
     split: Callable[..., list[np.ndarray]] = sklearn.model_selection.train_test_split
     train_images, test_images, train_labels, test_labels = split(

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from nncompress_jax.data.split import Batch, InMemory, Split
+from nncompress_jax.errors import InputError
 
 MOST_THREADS = 32
 """Each reads a batch of its own, and as many batches wait."""
@@ -41,6 +42,8 @@ def batches(split: Split, rows_of: Callable[[int], np.ndarray], count: int, *, s
     iterator = iter(grain.MapDataset.source(_Numbered(split, rows_of, start, count)).to_iter_dataset(ahead))
     try:
         yield from iterator
+    except InputError as error:
+        raise InputError(str(error).partition("\n")[0]) from None  # grain adds lines on its own frames
     finally:
         iterator.close()
 

@@ -1,7 +1,6 @@
 """The original project's checkpoints: a torch state dict of one of its networks -> variables."""
 
 import math
-import pickle
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,12 +19,16 @@ Entries = dict[str, tuple[int, ...]]
 
 STATISTICS = {"running_mean": "mean", "running_var": "var"}
 
+WRAPPERS = {"module", "_orig_mod"}
+"""Names under which DataParallel and compiled modules hold what they wrap."""
+
 
 def load(path: str | Path, *, model: str | None = None) -> Variables:
     """Variables of a `.pth` file.
 
     Args:
-      path: of a state dict that `torch.save` wrote; only tensors are read, no code.
+      path: of what `torch.save` wrote, under whatever name: a state dict, or a checkpoint that holds one. Only tensors
+        are read, no code.
       model: name of the network it must be of; by default any that fits.
 
     Returns:
@@ -37,25 +40,21 @@ def load(path: str | Path, *, model: str | None = None) -> Variables:
     require(f"{path}: reading it", "torch", extra="torch")
     import torch
 
+    file = Path(path).expanduser() if str(path).startswith("~") else Path(path)
     try:
-        state_dict = torch.load(path, map_location="cpu", weights_only=True)
+        _check_size(file)
+        content = torch.load(file, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise InputError(f"{path}: no such file; expected a .pth file") from None
-    except (
-        OSError,
-        RuntimeError,
-        pickle.UnpicklingError,
-        EOFError,
-        ValueError,
-        KeyError,
-        zipfile.BadZipFile,
-    ) as error:
+    except Exception as error:  # whatever torch and its unpickler raise on a file that is something else
         reason = str(error).split("\n")[0][:80]
         raise InputError(f"{path}: not a whole .pth file ({reason}...); save a state dict by torch.save") from None
-    if not isinstance(state_dict, Mapping) or not all(hasattr(entry, "numpy") for entry in state_dict.values()):
-        raise InputError(f"{path}: holds a {type(state_dict).__name__}, expected a state dict of tensors")
-    arrays = {key: _widened(entry).numpy() for key, entry in state_dict.items()}
+    state_dict = _state_dict(content)
+    if state_dict is None:
+        found = f" with {', '.join(map(str, list(content)[:5]))}" if isinstance(content, Mapping) else ""
+        raise InputError(f"{path}: holds a {type(content).__name__}{found}, expected a state dict of tensors")
     try:
+        arrays = {key: _array(key, entry) for key, entry in state_dict.items()}
         return convert(arrays, model=model)
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
@@ -176,6 +175,43 @@ def _linen_layout(weight: np.ndarray, size: int) -> np.ndarray:
     return weight
 
 
-def _widened(tensor: Any) -> Any:
+def _check_size(file: Path) -> None:
+    """Raises InputError where what torch zipped would unpack to more than it is."""
+    if not zipfile.is_zipfile(file):
+        return
+    with zipfile.ZipFile(file) as stored:
+        unpacked = sum(entry.file_size for entry in stored.infolist())
+    if unpacked > file.stat().st_size:
+        raise InputError(f"it unpacks to {unpacked:,} bytes")
+
+
+def _state_dict(content: Any) -> dict[str, Any] | None:
+    """The tensors by their keys, unwrapped: from what training scripts save beside them (an epoch, an optimizer), and
+    from modules that hold the network or a part of it (those of `WRAPPERS`, and any that holds all)."""
+
+    def is_state_dict(candidate: Any) -> bool:
+        if not isinstance(candidate, Mapping) or not candidate:
+            return False
+        return all(isinstance(key, str) and hasattr(entry, "numpy") for key, entry in candidate.items())
+
+    if isinstance(content, Mapping) and not is_state_dict(content):
+        inner = {key: entry for key, entry in content.items() if is_state_dict(entry)}
+        content = inner.get("state_dict") or (next(iter(inner.values())) if len(inner) == 1 else None)
+    if not is_state_dict(content):
+        return None
+    content = {".".join(part for part in key.split(".") if part not in WRAPPERS): content[key] for key in content}
+    while all("." in key for key in content) and len({key.partition(".")[0] for key in content}) == 1:
+        content = {key.partition(".")[2]: entry for key, entry in content.items()}
+    return content
+
+
+def _array(key: str, tensor: Any) -> np.ndarray:
     """Half precision as float32; NumPy has no bfloat16."""
-    return tensor.float() if tensor.is_floating_point() else tensor
+    try:
+        if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
+            raise InputError(f"{key} is {tuple(tensor.shape)}, of which only a part is stored")
+        return (tensor.float() if tensor.is_floating_point() else tensor).numpy()
+    except InputError:
+        raise
+    except Exception as error:  # sparse, quantized and other tensors that are no plain array
+        raise InputError(f"{key} is no plain tensor ({str(error).splitlines()[0][:80]})") from None

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,10 @@ class Settings:
 
     dataset: str = "cifar10"
     """digits, or a data set of tensorflow-datasets: cifar10, or any other of labelled images that is prepared."""
+    train_split: str = "train"
+    """What is learnt from, in tensorflow-datasets' notation, as train[:90%]."""
+    test_split: str | None = None
+    """What is tested on, as train[90%:]; by default test, or validation where there is none."""
     data_dir: str | None = None
     """Folder of prepared data sets; by default that of tensorflow-datasets."""
     image_size: int | None = None
@@ -81,6 +86,8 @@ class Config(Settings):
         own = ("epochs", "batch_size", "learning_rate", "image_size")
         changed = [f"{name}{getattr(self, name)}" for name in own if getattr(self, name) is not None]
         parts = [self.dataset.replace("/", "_").replace(":", "_"), self.model, self.preset, *changed]
+        if (self.train_split, self.test_split) != ("train", None):
+            parts.append(re.sub("[^0-9A-Za-z_:%]", "", f"{self.train_split}_{self.test_split}").replace(":", "_"))
         if self.init:
             parts.append(f"from-{Path(self.init).stem}")
         if self.recipe:

@@ -106,7 +106,13 @@ def prepare(config: Config) -> Setup:
 
 def load_dataset(config: Config) -> sources.Dataset:
     """The data set of a run; Raises InputError as `sources.load` does."""
-    return sources.load(config.dataset, data_dir=config.data_dir, image_size=config.image_size, stream=config.stream)
+    return sources.load(
+        config.dataset,
+        data_dir=config.data_dir,
+        image_size=config.image_size,
+        stream=config.stream,
+        splits=(config.train_split, config.test_split),
+    )
 
 
 def preprocessing(dataset: sources.Dataset) -> Callable[[Array], Array]:

@@ -8,9 +8,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import tensorflow_datasets as tfds
 
 import nncompress_jax as nnc
 from nncompress_jax.commands import nncompress as installed
+from tests.prepared import labelled_images, write_prepared
 
 
 @pytest.fixture
@@ -63,9 +65,23 @@ def test_from_weights_to_predictions(nncompress, variables, tiny_data, tmp_path)
     [
         ("explode", "unknown verb 'explode'; choose one of train, evaluate, compress"),
         ("verify no.nnc", "no.nnc: No such file or directory; expected a file of nnc.save"),
-        ("predict {folder}/m.nnc no.png", "no.png: no picture that can be read"),
+        ("predict {folder}/m.nnc no.png", "error: no.png: No such file or directory; expected a path that can be used"),
+        ("predict {folder}/m.nnc {folder}", "Is a directory; expected a path that can be used"),
+        ("predict {folder}/m.nnc {folder}/m.nnc", "m.nnc: no picture that can be read"),
+        ("predict {folder}/m.nnc {folder}/half.jpg", "half.jpg: it is cut short: the JPEG file has no end; expected"),
+        ("predict {folder}/z.nnc {folder}/half.jpg", "names no network of square pictures with mean and deviation"),
+        ("inspect {folder}/m.nnc --json={folder}/none/a.json", "none/a.json: No such file or directory; expected"),
+        ("inspect ~nobody-of-that-name/m.nnc", "~nobody-of-that-name/m.nnc: no such home folder; give the whole path"),
+        (
+            "compress --init={folder}/m.nnc --model=narrowest --out=a.nnc",
+            "m.nnc: a compressed network; expected the weights",
+        ),
         ("predict {folder}/o.nnc no.png", "names no network of square pictures"),
-        ("compress --init=vgg16.pth --out=a.nnc", "--model is missing: the network that vgg16.pth is of"),
+        ("compress --init={folder}/w.safetensors --out=a.nnc", "--model is missing: the network that"),
+        (
+            "compress --init=vgg16.pth --out=a.nnc",
+            "vgg16.pth: no such file or folder; expected the --workdir of a training run, or a",
+        ),
         (
             "compress --init={folder}/w.safetensors --model=narrowest --dataset=tiny --data_dir={data} "
             "--out={folder}/none/a.nnc",
@@ -78,9 +94,55 @@ def test_it_refuses(nncompress, variables, tiny_data, tmp_path, line, message):
     described = {"image_shape": (32, 32, 3), "mean": [0.5] * 3, "deviation": [0.2] * 3}
     nnc.save(tmp_path / "m.nnc", variables, model="narrowest", options={"num_classes": 4}, **described)
     nnc.save(tmp_path / "o.nnc", {"a": np.ones(3)})
+    nnc.save(tmp_path / "z.nnc", variables, model="narrowest", **described | {"deviation": [0.2, 0.0, 0.2]})
+    jpeg = cv2.imencode(".jpg", np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8))[1].tobytes()
+    (tmp_path / "half.jpg").write_bytes(jpeg[: len(jpeg) // 2])
     code, _, err = nncompress(line.format(folder=tmp_path, data=tiny_data))
     assert (code, err.count("\n")) == (2, 1)
     assert message in err
+
+
+def test_files_are_known_by_what_is_in_them_and_homes_are_found(
+    nncompress, variables, tiny_data, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    nnc.save_safetensors(tmp_path / "weights.pth", variables)
+    data = f"--model=narrowest --dataset=tiny --data_dir={tiny_data}"
+    code, _, err = nncompress(f"compress --init=~/weights.pth {data} --out=~/model.nnc")
+    assert (code, err) == (0, "")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["model.nnc", "weights.pth"]
+
+
+def test_transparent_pictures_are_put_on_white(nncompress, variables, tmp_path):
+    described = {"image_shape": (32, 32, 3), "mean": [0.5] * 3, "deviation": [0.2] * 3}
+    nnc.save(tmp_path / "m.nnc", variables, model="narrowest", options={"num_classes": 4}, **described)
+    cv2.imwrite(str(tmp_path / "clear.png"), np.zeros((40, 50, 4), np.uint8))
+    cv2.imwrite(str(tmp_path / "white.png"), np.full((40, 50, 3), 255, np.uint8))
+    _, clear, err = nncompress(f"predict {tmp_path}/m.nnc {tmp_path}/clear.png")
+    assert err == f"{tmp_path}/clear.png: transparent; put on white\n"
+    _, white, err = nncompress(f"predict {tmp_path}/m.nnc {tmp_path}/white.png")
+    assert err == ""
+    assert clear.replace("clear", "white") == white
+
+
+def test_a_train_split_alone(nncompress, tmp_path):
+    features = {"image": tfds.features.Image(shape=(32, 32, 3)), "label": tfds.features.ClassLabel(num_classes=4)}
+    write_prepared(tmp_path, "alone", features, {"train": labelled_images(40)})
+    data = f"--dataset=alone --data_dir={tmp_path}"
+    line = f"train --model=narrowest {data} --epochs=1 --batch_size=16 --workdir={tmp_path}/W"
+    code, _, err = nncompress(line)
+    assert (code, err.count("\n")) == (2, 1)
+    flags = re.search(r"only train; (.*) divides it", err)[1].replace("'", "")
+    code, out, err = nncompress(f"{line} {flags}")
+    assert (code, err) == (0, "")
+    accuracy = re.search(r"test accuracy ([\d.]+) on alone", out)[1]
+    code, out, _ = nncompress(f"evaluate --workdir={tmp_path}/W")
+    assert code == 0
+    assert re.search(f"accuracy {accuracy} \\(\\d of 4\\)", out)
+    code, out, _ = nncompress(f"evaluate --workdir={tmp_path}/W --train_split=train[20:] --test_split=train[:20]")
+    assert code == 0
+    assert re.search(r"\(\d+ of 20\)", out)
 
 
 def test_it_helps(nncompress):

@@ -2,6 +2,7 @@
 
 import http.server
 import importlib.util
+import os
 import sys
 import threading
 
@@ -116,15 +117,93 @@ def test_without_labels(tmp_path):
 def test_without_a_test_split(tmp_path):
     features = {"image": tfds.features.Image(shape=(32, 32, 3)), "label": LABEL}
     write_prepared(tmp_path, "half", features, {"train": labelled_images(4)})
-    with pytest.raises(nnc.InputError, match="half: has no split 'validation', only train; choose"):
+    message = (
+        "^half: has no split 'test' or 'validation', only train; "
+        "--train_split='train\\[:90%]' --test_split='train\\[90%:]' divides it$"
+    )
+    with pytest.raises(nnc.InputError, match=message):
         sources.load("half", data_dir=str(tmp_path))
 
 
-def test_a_damaged_image(tmp_path):
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    """A data_dir with `alone`, which has a split of 40 to train on, and an empty one."""
+    folder = tmp_path_factory.mktemp("alone")
     features = {"image": tfds.features.Image(shape=(32, 32, 3)), "label": LABEL}
-    examples = [*labelled_images(3), {"image": b"no image", "label": 0}]
-    write_prepared(tmp_path, "torn", features, {"train": examples, "test": examples})
-    with pytest.raises(nnc.InputError, match="torn: image 3 of train is damaged; prepare the data set again"):
+    write_prepared(folder, "alone", features, {"train": labelled_images(40), "later": []})
+    return str(folder)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_parts_of_a_train_split(alone, stream):
+    whole = labelled_images(40)
+    for splits, learnt, tested in (
+        (("train[:90%]", "train[90%:]"), range(36), range(36, 40)),
+        (("train[10:]", "train[:10]"), range(10, 40), range(10)),
+        (("train[:5]+train[30:]", "train[5:8]"), [*range(5), *range(30, 40)], range(5, 8)),
+    ):
+        loaded = sources.load("alone", data_dir=alone, splits=splits, stream=stream)
+        for split, rows in ((loaded.train, learnt), (loaded.test, tested)):
+            images, labels = split.read(np.arange(len(split)))
+            np.testing.assert_array_equal(images, [whole[row]["image"] for row in rows])
+            assert labels.tolist() == [whole[row]["label"] for row in rows]
+
+
+@pytest.mark.parametrize(
+    ("splits", "message"),
+    [
+        (("train", "train[90%:]"), "the splits 'train' and 'train\\[90%:]' have images in common; give --train_split"),
+        (("train[:11]", "train[10:]"), "the splits .* have images in common"),
+        (("train", "val"), "has no split 'val', only train, later .*; name one of them, or a part as 'train\\[90%:]'"),
+        (("train[", "train[:1]"), "has no split 'train\\[', only train, later"),
+        (("train[50:]", "train[:1]"), "has no split 'train\\[50:]', only train, later \\(Requested slice"),
+        (("train", "later"), "its split 'later' is empty; name another with --train_split and --test_split"),
+        (("train[:0]", "train"), "its split 'train\\[:0]' is empty"),
+    ],
+)
+def test_splits_that_cannot_be(alone, splits, message):
+    with pytest.raises(nnc.InputError, match=f"^alone: {message}"):
+        sources.load("alone", data_dir=alone, splits=splits)
+
+
+def test_the_digits_have_their_own_splits():
+    with pytest.raises(nnc.InputError, match="digits: has splits of its own"):
+        sources.load("digits", splits=("train[:90%]", "train[90%:]"))
+
+
+def flipped(shard):
+    content = bytearray(shard.read_bytes())
+    content[len(content) // 2] ^= 255
+    shard.write_bytes(content)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda shard: shard.unlink(),
+        lambda shard: shard.write_bytes(shard.read_bytes()[:100_000]),
+        lambda shard: shard.write_bytes(b""),
+        flipped,
+    ],
+    ids=["missing", "cut", "empty", "flipped"],
+)
+def test_damaged_shards(tmp_path, damage, stream):
+    features = {"image": tfds.features.Image(shape=(32, 32, 3)), "label": LABEL}
+    write_prepared(tmp_path, "torn", features, {"train": labelled_images(64), "test": labelled_images(4)})
+    damage(next(tmp_path.rglob("torn-train*")))
+    message = "^torn: its split 'train' cannot be read \\(.*\\); prepare the data set again$"
+    with pytest.raises(nnc.InputError, match=message):
+        sources.load("torn", data_dir=str(tmp_path), stream=stream)
+
+
+@pytest.mark.parametrize(("image", "reason"), [(b"no image", "no picture that can be read.*"), (b"", "it is empty")])
+def test_a_damaged_image(tmp_path, image, reason):
+    features = {"image": tfds.features.Image(shape=(32, 32, 3)), "label": LABEL}
+    examples = [*labelled_images(3), {"image": image, "label": 0}]
+    write_prepared(tmp_path, "torn", features, {"train": examples, "test": examples[:3]})
+    message = f"torn: image 3 of train is damaged \\({reason}\\); prepare the data set again"
+    with pytest.raises(nnc.InputError, match=message):
         sources.load("torn", data_dir=str(tmp_path))
 
 
@@ -203,6 +282,37 @@ def test_the_cache_is_used_and_made_anew_when_the_source_changes(tmp_path):
         assert images[0, 0, 0, 0] == len(calls)
     assert calls == ["one", "another"]
     assert not list(cache.folder().glob("*.partial"))
+
+
+@pytest.mark.parametrize("damage", [b"", b"no zip", None], ids=["empty", "text", "cut"])
+def test_a_damaged_cache_is_made_again(tmp_path, damage, monkeypatch, caplog):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    arrays = np.arange(300, dtype=np.uint8).reshape(1, 10, 10, 3), np.zeros(1, np.int32)
+    cache.keep("set", [], lambda: arrays)
+    (file,) = cache.folder().iterdir()
+    whole = file.read_bytes()
+    file.write_bytes(whole[: len(whole) // 2] if damage is None else damage)
+    for calls in (1, 0):
+        made = []
+        images, _ = cache.keep("set", [], lambda made=made: made.append(1) or arrays)
+        np.testing.assert_array_equal(images, arrays[0])
+        assert len(made) == calls
+    assert caplog.text.count("cannot be read, and is made again") == 1
+
+
+def test_parts_are_not_taken_for_each_other():
+    def made(value):
+        return np.full((1, 1, 1, 3), value, np.uint8), np.zeros(1, np.int32)
+
+    assert cache.keep("set-train[:9]", [], lambda: made(1))[0].max() == 1
+    assert cache.keep("set-train[9:]", [], lambda: made(2))[0].max() == 2
+
+
+def test_nothing_is_kept_where_there_is_no_home(monkeypatch):
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setattr(os.path, "expanduser", lambda path: path)  # what it does for an unknown user
+    assert cache.folder() is None
+    assert cache.keep("set", [], lambda: (1, 2)) == (1, 2)
 
 
 def test_a_cache_that_cannot_be_written_only_costs_time(tmp_path, monkeypatch, caplog):

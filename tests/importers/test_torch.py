@@ -1,6 +1,7 @@
 """The original's state dicts: layout, widening, and files that are something else."""
 
 import json
+import zipfile
 
 import jax
 import jax.numpy as jnp
@@ -118,7 +119,64 @@ class TestFiles:
             importer.load(tmp_path / "net.pth")
         assert not (tmp_path / "run").exists()
 
-    @pytest.mark.parametrize("content", [[1, 2], {"epoch": 3}])
+    @pytest.mark.parametrize("name", ["net.pth.tar", "net.pt", "net.ckpt", "NET.PTH", "net"])
+    @pytest.mark.parametrize(
+        "wrap",
+        [
+            lambda weights: {"epoch": 3, "state_dict": weights, "optimizer": {"state": {}, "param_groups": []}},
+            lambda weights: {"model": weights, "acc": 0.5},
+            lambda weights: {f"module.{key}": entry for key, entry in weights.items()},
+            lambda weights: {key.replace("features", "features.module"): entry for key, entry in weights.items()},
+            lambda weights: {"state_dict": {f"net._orig_mod.{key}": entry for key, entry in weights.items()}, "n": {}},
+        ],
+    )
+    def test_wrapped(self, torch, tmp_path, name, wrap):
+        """As training scripts save it: beside other things, under other names of keys and file."""
+        random = np.random.default_rng(0)
+        weights = {key: random.standard_normal(entry.shape, np.float32) for key, entry in zeros("vgg11").items()}
+        torch.save(wrap({key: torch.from_numpy(entry) for key, entry in weights.items()}), tmp_path / name)
+        found, expected = importer.load(tmp_path / name), importer.convert(weights)
+        jax.tree.map(np.testing.assert_array_equal, found, expected)
+
+    def test_of_two_state_dicts_the_one_by_that_name(self, torch, tmp_path):
+        weights = {key: torch.from_numpy(entry) for key, entry in zeros("vgg11").items()}
+        ema = {key: entry + 1 for key, entry in weights.items()}
+        torch.save({"ema": ema, "state_dict": weights}, tmp_path / "net.pth")
+        assert (importer.load(tmp_path / "net.pth")["params"]["Conv_0"]["kernel"] == 0).all()
+        torch.save({"ema": ema, "online": weights}, tmp_path / "net.pth")
+        with pytest.raises(nnc.InputError, match="holds a dict with ema, online, expected a state dict of tensors"):
+            importer.load(tmp_path / "net.pth")
+
+    def test_in_the_home_folder(self, torch, tmp_path, monkeypatch):
+        monkeypatch.setenv("HOME", str(tmp_path))
+        self.save(torch, tmp_path / "net.pth", torch.float32)
+        importer.load("~/net.pth")
+
+    @pytest.mark.parametrize("kind", ["expanded", "sparse", "meta", "complex"])
+    def test_tensors_that_are_no_plain_arrays(self, torch, tmp_path, kind):
+        weights = {key: torch.from_numpy(entry) for key, entry in zeros("vgg11").items()}
+        key = "classifier.0.weight"
+        weights[key] = {
+            "expanded": lambda: torch.zeros(1, 1).expand(10**9, 512),  # four bytes in the file, 2 TB as an array
+            "sparse": lambda: weights[key].to_sparse(),
+            "meta": lambda: weights[key].to("meta"),
+            "complex": lambda: weights[key].to(torch.complex64).conj(),
+        }[kind]()
+        torch.save(weights, tmp_path / "net.pth")
+        with pytest.raises(nnc.InputError, match="^.*net.pth: .*[^\n]*$"):
+            importer.load(tmp_path / "net.pth")
+
+    def test_what_unpacks_to_more_than_it_is(self, torch, tmp_path):
+        self.save(torch, tmp_path / "net.pth", torch.float32)
+        with zipfile.ZipFile(tmp_path / "net.pth") as stored:
+            entries = {entry.filename: stored.read(entry) for entry in stored.infolist()}
+        with zipfile.ZipFile(tmp_path / "small.pth", "w", zipfile.ZIP_DEFLATED) as bomb:
+            for name, content in entries.items():
+                bomb.writestr(name, content)
+        with pytest.raises(nnc.InputError, match="small.pth: not a whole .pth file \\(it unpacks to [\\d,]+ bytes"):
+            importer.load(tmp_path / "small.pth")
+
+    @pytest.mark.parametrize("content", [[1, 2], {"epoch": 3}, {}, {"a": {}}, 7, None])
     def test_something_else_that_torch_saved(self, torch, tmp_path, content):
         torch.save(content, tmp_path / "net.pth")
         with pytest.raises(nnc.InputError, match="expected a state dict of tensors"):

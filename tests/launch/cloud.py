@@ -12,6 +12,11 @@ ROOT = Path(__file__).parents[2]
 NAME = "it's a run"
 WORKDIR = f"gs://a bucket/runs/{NAME}"
 QUEUED = ("compute", "tpus", "queued-resources")
+DELETE = (
+    "to delete it: gcloud compute tpus queued-resources delete 'it'\\''s a run' '--project=a project' "
+    "--zone=us-west4-a --force --quiet\n"
+)
+COSTS = f"{NAME} is ACTIVE: the slice is still there, and costs; {DELETE}"
 
 # What a worker calls, and has: its name, and a Python that makes environments whose Python is the fake training.
 WORKER_HOSTNAME = """#!/bin/bash
@@ -133,7 +138,7 @@ class Cloud:
 
     def end(self):
         """Ends what still runs."""
-        for name in ("hanging", "offline"):
+        for name in ("hanging", "offline", "refused", "delete_failures"):
             (self.folder / name).unlink(missing_ok=True)
         delete = [f"{self.folder}/bin/gcloud", "compute", "tpus", "queued-resources", "delete", NAME]
         subprocess.run(delete, env=self.environment, stderr=subprocess.DEVNULL)

@@ -9,6 +9,8 @@ $FAKE_CLOUD holds
   ssh_failures  how many of the next ssh calls fail
   delete_failures
                 how many of the next deletes fail
+  offline       whether there is no network
+  refused       whether this user may not do anything
   hanging       the workers that do not answer
   homes/N       of worker N
   gs/BUCKET     what a bucket holds
@@ -156,6 +158,8 @@ def main(arguments):
         refuse(f"unrecognized arguments: {flags.keys() - FLAGS[command]}", 2)
     if read("offline"):
         refuse("There was a problem refreshing your current auth tokens: network is unreachable")
+    if read("refused"):
+        refuse("PERMISSION_DENIED: Permission 'tpu.queuedResources.get' denied")
     words = [word for word in rest if not word.startswith("--")]
     answer(command, words, flags, json.loads(read("answers.json")))
 

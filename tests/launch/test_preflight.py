@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from tests.launch.cloud import NAME, QUEUED
+from tests.launch.cloud import DELETE, NAME, QUEUED
 
 pytestmark = pytest.mark.system
 
@@ -14,7 +14,9 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="workers run Lin
 def test_create(cloud):
     code, out, err = cloud.tpu("create")
     assert (code, err) == (0, "")
-    assert out.splitlines() == [
+    *checked, left = out.splitlines(keepends=True)
+    assert left.endswith(f"{NAME} is left, WAITING_FOR_RESOURCES: once it is ACTIVE, it costs; {DELETE}")
+    assert [line.rstrip() for line in checked] == [
         "ok           gcloud",
         "ok           git",
         "ok           timeout",

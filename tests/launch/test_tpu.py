@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.launch.cloud import NAME, QUEUED, ROOT, WORKDIR, until
+from tests.launch.cloud import COSTS, DELETE, NAME, QUEUED, ROOT, WORKDIR, until
 
 pytestmark = pytest.mark.system
 
@@ -35,7 +35,8 @@ def test_setup_and_run_on_all_workers(cloud):
     cloud.train(f"{REMEMBERS}; {WAITS}")
     code, out, err = cloud.tpu("setup", "--setup-command=echo \"it's $WORKER\" >'a file'")
     assert code == 0, err
-    assert [line.split(" ", 1)[1] for line in out.splitlines() if NAME in line] == [
+    assert out.endswith(COSTS)
+    assert [line.split(" ", 1)[1] for line in out.splitlines() if NAME in line][:-1] == [
         f"{NAME} is WAITING_FOR_RESOURCES",
         f"{NAME} is PROVISIONING",
         f"{NAME} is ACTIVE",
@@ -49,7 +50,8 @@ def test_setup_and_run_on_all_workers(cloud):
     flags = ["--recipe=prune:0.9+cluster:4", '--init=gs://b/it\'s "a" $HOME `run`', "", "--epochs=3"]
     code, out, err = cloud.tpu("run", "--", *flags)
     assert code == 0, err
-    assert sorted(out.splitlines()) == [f"worker {worker}: training started" for worker in range(4)]
+    assert out.endswith(COSTS)
+    assert sorted(out.splitlines()[:-1]) == [f"worker {worker}: training started" for worker in range(4)]
     until(lambda: all((cloud.home(worker) / "trains").exists() for worker in range(4)))
     for worker in range(4):
         assert arguments(cloud.home(worker)) == [
@@ -118,16 +120,49 @@ def test_run_before_setup_says_so(cloud):
 
 
 @pytest.mark.parametrize(
-    ("states", "message"),
+    ("states", "message", "left"),
     [
-        ("FAILED", f"{NAME} is FAILED and will not come; delete it and create it again, or watch it"),
-        ("WAITING_FOR_RESOURCES", f"{NAME} is still WAITING_FOR_RESOURCES after 0 s; set it up later, or watch it"),
+        (
+            "FAILED",
+            f"{NAME} is FAILED and will not come; delete it and create it again, or watch it",
+            "it costs nothing, does not come back, and keeps its name",
+        ),
+        (
+            "WAITING_FOR_RESOURCES",
+            f"{NAME} is still WAITING_FOR_RESOURCES after 0 s; set it up later, or watch it",
+            "once it is ACTIVE, it costs",
+        ),
     ],
 )
-def test_setup_does_not_wait_for_ever(cloud, states, message):
+def test_setup_does_not_wait_for_ever(cloud, states, message, left):
     cloud.start(states=states)
-    code, _, err = cloud.tpu("setup", TPU_WAIT_S="0")
+    code, out, err = cloud.tpu("setup", TPU_WAIT_S="0")
     assert (code, err) == (1, f"stopped: {message}\n")
+    assert f"{NAME} is left, {states}: {left}; {DELETE}" in out
+
+
+def test_a_name_that_is_taken(cloud):
+    cloud.start(states="SUSPENDED")
+    code, out, err = cloud.tpu("create", "--", "--dataset=digits")
+    assert (code, err) == (1, "ERROR: (gcloud) ALREADY_EXISTS\n")
+    assert out.endswith(
+        f"{NAME} is left, SUSPENDED: it costs nothing, does not come back, and keeps its name; {DELETE}"
+    )
+
+
+def test_what_is_wrong_before_anything_is_asked_for_leaves_nothing_to_say(cloud):
+    cloud.answer(projects=[])
+    code, out, _ = cloud.tpu("create")
+    assert code == 2
+    assert NAME not in out
+
+
+def test_a_delete_that_fails(cloud):
+    cloud.start()
+    cloud.write(delete_failures=1)
+    code, out, _ = cloud.tpu("delete")
+    assert code == 1
+    assert out.endswith(COSTS)
 
 
 @pytest.mark.parametrize(

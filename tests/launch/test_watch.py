@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from tests.launch.cloud import NAME, QUEUED, ROOT, WORKDIR, until
+from tests.launch.cloud import COSTS, DELETE, NAME, QUEUED, ROOT, WORKDIR, until
 
 pytestmark = pytest.mark.system
 
@@ -45,7 +45,7 @@ def test_watch_goes_on_after_a_preemption(cloud):
     assert (cloud.home() / "resumed").exists()
     said = [line.split(" ", 1)[1] for line in out.splitlines() if re.match(r"\d{4}-\d\d-\d\dT", line)]
     expected = [
-        *(f"{NAME} is {state}" for state in ("WAITING_FOR_RESOURCES", "PROVISIONING", "ACTIVE")),
+        *(f"{NAME} is {state}" for state in ("PROVISIONING", "ACTIVE")),
         "workers: 0 absent",
         "workers: 0 running",
         *(f"{NAME} is {state}" for state in ("SUSPENDING", "SUSPENDED")),
@@ -53,7 +53,7 @@ def test_watch_goes_on_after_a_preemption(cloud):
         "workers: 0 absent",
         "workers: 0 finished",
         f"training finished: {WORKDIR}",
-        "the slice is still there, and costs; tpu.sh delete gives it back",
+        COSTS.rstrip(),
     ]
     assert [line for line in said if line != "workers: 0 running"] == [
         line for line in expected if line != "workers: 0 running"
@@ -70,6 +70,7 @@ def test_watch_ends_with_a_training_that_failed(cloud, code):
     found, out, _ = cloud.tpu("watch", SUPERVISE_CRASHES="2")
     assert found == code
     assert f"training failed on worker 1 with exit code {code}; tpu.sh logs shows why\n" in out
+    assert out.endswith(COSTS)
     assert (cloud.home(0) / "saved").exists()
     assert "worker 0: training stopped" in out
 
@@ -96,18 +97,47 @@ def test_watch_gives_a_slice_back_whose_worker_hangs(cloud):
     assert "2 failures in a row; the slice is given back and asked for again\n" in out
     assert err.startswith(f"stopped: {NAME}: no training ran on 1 slices in a row; gcloud compute")
     assert len(cloud.calls(*QUEUED, "create")) == 1
+    assert out.endswith(f"{NAME} is left, FAILED: it costs nothing, does not come back, and keeps its name; {DELETE}")
 
 
-def test_ctrl_c_ends_a_watch_that_waits(cloud):
+def test_a_slice_that_is_given_up_is_said_to_cost(cloud):
+    cloud.start()
+    cloud.write(hanging=0, next_states="ACTIVE")
+    code, out, err = cloud.tpu("watch", TPU_SSH_S="1", TPU_FAILURES="1", TPU_SLICES="1")
+    assert code == 1
+    assert err.startswith(f"stopped: {NAME}: no training ran on 1 slices in a row")
+    assert out.endswith(COSTS)
+
+
+@pytest.mark.parametrize("verb", ["watch", "setup"])
+def test_what_is_refused_for_good_ends(cloud, verb):
+    cloud.start()
+    cloud.write(refused=1)
+    code, out, err = cloud.tpu(verb, TPU_FAILURES="3")
+    why = "ERROR: (gcloud) PERMISSION_DENIED: Permission 'tpu.queuedResources.get' denied"
+    assert (code, err) == {
+        "watch": (1, f"stopped: {NAME}: Google does not answer: {why}\n"),
+        "setup": (2, f"error: {NAME}: Google does not answer: {why}\n"),
+    }[verb]
+    assert out.count(f"{NAME} is REFUSED: {why}\n") == 1
+    assert out.endswith(f"{NAME} may still be there, and cost: it cannot be asked for ({why}); {DELETE}")
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_ctrl_c_ends_a_watch_that_waits(cloud, number, code):
     cloud.start()
     cloud.write(hanging=0)
     before = signal.signal(signal.SIGINT, signal.default_int_handler)  # tests that run in the background ignore it
     environment = cloud.environment | {"TPU_SSH_S": "600"}
-    watch = subprocess.Popen(cloud.line("watch"), env=environment, start_new_session=True)
+    watch = subprocess.Popen(
+        cloud.line("watch"), env=environment, start_new_session=True, stdout=subprocess.PIPE, text=True
+    )
     signal.signal(signal.SIGINT, before)
     until(lambda: cloud.calls(*SSH))
-    os.killpg(watch.pid, signal.SIGINT)
-    assert watch.wait(30) == 130
+    os.killpg(watch.pid, number)
+    out, _ = watch.communicate(timeout=30)
+    assert watch.returncode == code
+    assert out.endswith(COSTS)
 
 
 def test_watch_bears_an_ssh_that_fails(cloud):
@@ -127,7 +157,7 @@ def test_watch_does_nothing_without_a_network(cloud):
     (cloud.folder / "offline").unlink()
     out, _ = watch.communicate(timeout=60)
     assert watch.returncode == 0
-    assert f"{NAME} is UNKNOWN\n" in out
+    assert out.count(f"{NAME} is UNKNOWN: ERROR: (gcloud) There was a problem refreshing your current auth") == 1
     assert not cloud.calls(*QUEUED, "delete")
 
 

@@ -3,8 +3,10 @@
 import dataclasses
 import itertools
 import os
+import pwd
 import signal
 from pathlib import Path
+from unittest import mock
 
 import jax
 import jax.numpy as jnp
@@ -90,6 +92,14 @@ def test_a_finished_run_is_only_tested(finished, monkeypatch):
     again = loop.train(config.read(finished.workdir))
     assert again.evaluation.confusion.tolist() == finished.evaluation.confusion.tolist()
     assert again.progress == finished.progress
+
+
+def test_a_user_without_home_and_name(finished, spoilt, monkeypatch):
+    """As in a container that runs as any user."""
+    monkeypatch.delenv("HOME", raising=False)
+    monkeypatch.setattr(pwd, "getpwuid", mock.Mock(side_effect=KeyError("uid not found")))
+    again = loop.train(dataclasses.replace(config.read(finished.workdir), workdir=str(spoilt)))
+    assert again.evaluation.confusion.tolist() == finished.evaluation.confusion.tolist()
 
 
 def test_a_finished_run_may_be_interrupted_in_its_test(finished, spoilt, monkeypatch):
@@ -230,6 +240,9 @@ def test_default_folders_tell_runs_apart():
         Config(model="vgg16", seed=1).folder(),
         Config(model="vgg16", bfloat16=True).folder(),
         Config(model="vgg16", dataset="cifar100").folder(),
+        Config(model="vgg16", train_split="train[:90%]").folder(),
+        Config(model="vgg16", train_split="train[90%:]").folder(),
+        Config(model="vgg16", test_split="train[90%:]").folder(),
     ]
     assert len(set(folders)) == len(folders)
     assert str(folders[0]) == "runs/cifar10-vgg16-fast-seed0"
