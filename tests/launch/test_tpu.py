@@ -143,7 +143,7 @@ def test_setup_does_not_wait_for_ever(cloud, states, message, left):
 
 def test_a_name_that_is_taken(cloud):
     cloud.start(states="SUSPENDED")
-    code, out, err = cloud.tpu("create", "--", "--dataset=digits")
+    code, out, err = cloud.tpu("create", "--accelerator-type=v5litepod-8", "--", "--dataset=digits")
     assert (code, err) == (1, "ERROR: (gcloud) ALREADY_EXISTS\n")
     assert out.endswith(
         f"{NAME} is left, SUSPENDED: it costs nothing, does not come back, and keeps its name; {DELETE}"
