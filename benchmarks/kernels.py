@@ -25,7 +25,7 @@ from rich.progress import track
 
 from nncompress_jax.commands import cli
 from nncompress_jax.errors import InputError
-from nncompress_jax.ops import algorithms, conv, kernels, quantizer
+from nncompress_jax.ops import algorithms, gradients, kernels, quantizer
 from nncompress_jax.ops.windows import Window
 from nncompress_jax.table import Table
 
@@ -174,7 +174,7 @@ def _convolution(name: str, window: Window, images: jax.Array, kernel: jax.Array
 
 
 def _kernel_gradient(name: str, window: Window, *operands: jax.Array) -> Any:
-    return conv.KERNEL_GRADIENTS[name](*operands, window)
+    return gradients.KERNEL_GRADIENTS[name](*operands, window)
 
 
 WORK: dict[str, Callable[..., Any]] = {

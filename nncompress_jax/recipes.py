@@ -37,7 +37,8 @@ def compress(
       The same tree with compressed weights in the leaves' places; for `inject(apply)`.
 
     Raises:
-      InputError: as the method says.
+      InputError: as the method says; for traced variables (under `jax.jit`, `vmap`, `eval_shape`), where the method
+        keeps what depends on their values. Integers, floats that stand for them and signs do not.
 
     Example:
       >>> import jax.numpy as jnp
@@ -45,7 +46,13 @@ def compress(
       >>> type(small["kernel"]).__name__, small["kernel"].shape, small["kernel"].nbytes
       ('Quantized', (64, 64), 4352)
     """
-    return (method or quantize())(variables, context_of(variables, apply, batches))
+    try:
+        return (method or quantize())(variables, context_of(variables, apply, batches))
+    except (jax.errors.ConcretizationTypeError, jax.errors.TracerArrayConversionError):
+        raise InputError(
+            "what is kept depends on values, and those of traced variables are not known; "
+            "compress outside of jax.jit, vmap and eval_shape"
+        ) from None
 
 
 def decompress(variables: Any) -> Any:

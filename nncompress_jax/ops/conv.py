@@ -6,25 +6,22 @@ name of its function.
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.extend import core
+from jax.interpreters import ad, batching, mlir
 
 from nncompress_jax.ops.algorithms import (
     STATIC,
-    blocks_pay,
     cpu_algorithm,
-    examples_at_a_time,
-    is_depthwise,
     native,
-    patches,
-    shifts,
 )
-from nncompress_jax.ops.kernels import convolution_class, fastest
-from nncompress_jax.ops.windows import Window, fits
+from nncompress_jax.ops.gradients import images_gradient, kernel_gradient
+from nncompress_jax.ops.windows import Window
 from nncompress_jax.types import Array
 
 
@@ -67,9 +64,9 @@ def window_of(params: Mapping[str, Any]) -> Window:
     )
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
+@functools.partial(jax.custom_jvp, nondiff_argnums=(2, 3, 4))
 def convolution(images: Array, kernel: Array, window: Window, precision: Any = None, element_type: Any = None) -> Array:
-    """Convolution (cross-correlation), and its gradients, in the form that each platform runs well.
+    """Convolution (cross-correlation), and its derivatives, in the form that each platform runs well.
 
     Args:
       images: [B, H, W, I] float (one spatial axis or more).
@@ -79,7 +76,7 @@ def convolution(images: Array, kernel: Array, window: Window, precision: Any = N
       element_type: of the result; by default that of the operands.
 
     Returns:
-      [B, H, W, O]. Derivatives are of the reverse mode alone.
+      [B, H, W, O].
 
     Example:
       >>> images, kernel = jnp.array([[[1.0], [2.0], [3.0]]]), jnp.ones((3, 1, 1))
@@ -104,115 +101,79 @@ def float_convolution(
     return lax.platform_dependent(images, kernel, cpu=cpu, default=functools.partial(native, **options))
 
 
-@functools.partial(jax.jit, static_argnames=STATIC)
-def float_convolution_gradients(
-    images: Array, kernel: Array, cotangent: Array, window: Window, precision: Any = None, element_type: Any = None
-) -> tuple[Array, Array]:
-    """Of images and kernel. Left to JAX, the choice of the forward pass would run its transposes in slow loops."""
+_form = core.Primitive("convolution_form")
+"""The sum of outputs * convolution(images, kernel) is linear in all three. Its derivative by the one that is `missing`
+takes the other two: these are the convolution and both its gradients, and of all of them the derivatives, too."""
 
-    def default(images: Array, kernel: Array, cotangent: Array) -> tuple[Array, Array]:
-        forward = functools.partial(native, window=window, precision=precision, element_type=element_type)
-        return jax.vjp(forward, images, kernel)[1](cotangent)
-
-    def cpu(images: Array, kernel: Array, cotangent: Array) -> tuple[Array, Array]:
-        if not fits(images, kernel.shape[:-2], window):
-            return default(images, kernel, cotangent)
-        return gradients(images, kernel, cotangent, window, precision)
-
-    return lax.platform_dependent(images, kernel, cotangent, cpu=cpu, default=default)
+ROLES = ("images", "kernel", "outputs")
 
 
-def gradients(
-    images: Array, kernel: Array, cotangent: Array, window: Window, precision: Any = None
-) -> tuple[Array, Array]:
-    """Of images and kernel, as a CPU runs them well."""
-    arguments = (images, kernel, cotangent, window, precision)
-    name = fastest("kernel gradient", images.dtype, convolution_class(images, kernel, window))
-    return _images_gradient(*arguments), KERNEL_GRADIENTS[name](*arguments)
+def _derivative(*operands: Array, missing: str, shape: tuple[int, ...], dtype: Any, **options: Any) -> Array:
+    if missing == "outputs":
+        return float_convolution(*operands, **options, element_type=dtype)
+    gradient = images_gradient if missing == "images" else kernel_gradient
+    return gradient(*operands, shape=shape, dtype=dtype, **options)
 
 
-def _images_gradient(images: Array, kernel: Array, cotangent: Array, window: Window, precision: Any) -> Array:
-    """A convolution itself: of the cotangent, dilated by the strides, with the kernel turned round."""
-    *sizes, inputs, outputs = kernel.shape
-    kernel = kernel.reshape(*sizes, inputs, window.groups, outputs // window.groups)
-    kernel = jnp.moveaxis(jnp.flip(kernel, range(len(sizes))), -3, -1)  # [H, W, groups, O / groups, I / groups]
-    kernel = jnp.moveaxis(kernel, -3, -2).reshape(*sizes, outputs // window.groups, inputs * window.groups)
-    padding = []
-    for axis, size in enumerate(sizes):
-        reach = (size - 1) * window.kernel_dilation[axis]
-        span = (cotangent.shape[axis + 1] - 1) * window.strides[axis]
-        pixels = (images.shape[axis + 1] - 1) * window.image_dilation[axis]
-        before = reach - window.padding[axis][0]
-        padding.append((before, pixels + reach - span - before))
-    turned = Window(window.image_dilation, tuple(padding), window.strides, window.kernel_dilation, window.groups)
-    wide = jnp.promote_types(cotangent.dtype, kernel.dtype)
-    cotangent, kernel = cotangent.astype(wide), kernel.astype(wide)
-    return cpu_algorithm(cotangent, kernel, turned)(cotangent, kernel, turned, precision).astype(images.dtype)
+def _abstract(*operands: Any, **params: Any) -> Any:
+    return jax.make_jaxpr(functools.partial(_derivative, **params))(*operands).out_avals[0]
 
 
-def native_kernel_gradient(
-    images: Array, kernel: Array, cotangent: Array, window: Window, precision: Any = None
+def _transposed(place: int, cotangent: Array, *operands: Any, missing: str, **params: Any) -> Array:
+    roles = [role for role in ROLES if role != missing]
+    given = {missing: cotangent, roles[1 - place]: operands[1 - place]}
+    asked = operands[place].aval
+    params |= {"missing": roles[place], "shape": asked.shape, "dtype": asked.dtype}
+    return _form.bind(*(given[role] for role in ROLES if role in given), **params)
+
+
+def _batched(operands: Sequence[Array], axes: Sequence[int | None], **params: Any) -> tuple[Array, int]:
+    """Several at once are one: of more examples where all share a kernel, of more groups where each has its own."""
+    roles = [role for role in ROLES if role != params["missing"]]
+    (count, *_) = (x.shape[axis] for x, axis in zip(operands, axes, strict=True) if axis is not None)
+    of_groups = "kernel" not in roles or axes[roles.index("kernel")] is not None
+    place = -1 if of_groups else 0  # of the axis that grows
+
+    def grown(x: Array, axis: int | None) -> Array:
+        x = jnp.broadcast_to(x, (count, *x.shape)) if axis is None else jnp.moveaxis(x, axis, 0)
+        x = jnp.moveaxis(x, 0, x.ndim - 2 if of_groups else 0)
+        return lax.collapse(x, x.ndim - 2, x.ndim) if of_groups else lax.collapse(x, 0, 2)
+
+    folded = [
+        grown(x, axis) if of_groups or role != "kernel" else x
+        for role, x, axis in zip(roles, operands, axes, strict=True)
+    ]
+    shape, window = list(params["shape"]), params["window"]
+    size = shape[place]
+    shape[place] = count * size
+    groups = window.groups * (count if of_groups else 1)
+    changed = {"shape": tuple(shape), "window": dataclasses.replace(window, groups=groups)}
+    result = _form.bind(*folded, **params | changed)
+    split = (*shape[:-1], count, size) if of_groups else (count, size, *shape[1:])
+    return result.reshape(split), len(shape) - 1 if of_groups else 0
+
+
+_form.def_impl(jax.jit(_derivative, static_argnames=("missing", "shape", "dtype", "window", "precision")))
+_form.def_abstract_eval(_abstract)
+mlir.register_lowering(_form, mlir.lower_fun(_derivative, multiple_results=False))
+ad.defbilinear(_form, functools.partial(_transposed, 0), functools.partial(_transposed, 1))
+batching.primitive_batchers[_form] = _batched
+
+
+def linear_convolution(
+    images: Array, kernel: Array, window: Window, precision: Any = None, element_type: Any = None
 ) -> Array:
-    """A convolution of images with the cotangent, examples in place of channels; written down in the usual layout.
-
-    JAX's transpose has another, which XLA's CPU backend runs in slow loops wherever the program is inside a `scan`.
-    """
-    sums = jnp.promote_types(cotangent.dtype, jnp.float32)
-    if window.groups > 1:
-        forward = functools.partial(native, images.astype(sums), window=window, precision=precision)
-        return jax.linear_transpose(forward, kernel.astype(sums))(cotangent.astype(sums))[0].astype(kernel.dtype)
-    padding = []
-    for axis, size in enumerate(kernel.shape[:-2]):
-        before = window.padding[axis][0]
-        span = (cotangent.shape[axis + 1] - 1) * window.strides[axis]
-        pixels = (images.shape[axis + 1] - 1) * window.image_dilation[axis]
-        padding.append((before, (size - 1) * window.kernel_dilation[axis] + span - pixels - before))
-    turned = Window(window.kernel_dilation, tuple(padding), window.image_dilation, window.strides)
-    images = jnp.swapaxes(images.astype(sums), 0, -1)
-    cotangent = jnp.moveaxis(cotangent.astype(sums), 0, -2)
-    return jnp.moveaxis(native(images, cotangent, turned, precision), 0, -2).astype(kernel.dtype)
+    """`convolution` as derivatives hold it: one operation, whose transposes are the gradients' own forms."""
+    outputs = jax.eval_shape(lambda *operands: native(*operands, window, precision, element_type), images, kernel)
+    options = {"missing": "outputs", "shape": outputs.shape, "dtype": outputs.dtype}
+    return _form.bind(images, kernel, window=window, precision=precision, **options)
 
 
-def own_kernel_gradient(
-    images: Array, kernel: Array, cotangent: Array, window: Window, precision: Any = None, *, blocks: bool = False
-) -> Array:
-    """The transpose of `patches` or `shifts`, linear in the kernel; `blocks`: summed over some examples at a time."""
-    algorithm = shifts if is_depthwise(images, window) else patches
-    sums = jnp.promote_types(cotangent.dtype, jnp.float32)
-
-    def of(images: Array, cotangent: Array) -> Array:
-        options = {"window": window, "precision": precision, "element_type": sums, "once": False}
-        forward = functools.partial(algorithm, images, **options)
-        (gradient,) = jax.linear_transpose(forward, kernel)(cotangent.astype(sums))
-        return gradient.astype(sums)
-
-    size = examples_at_a_time(images, kernel, cotangent) if blocks and blocks_pay() else images.shape[0]
-    if size == images.shape[0]:
-        return of(images, cotangent).astype(kernel.dtype)
-    pairs = tuple(x.reshape(x.shape[0] // size, size, *x.shape[1:]) for x in (images, cotangent))
-    total, _ = lax.scan(lambda total, pair: (total + of(*pair), None), jnp.zeros(kernel.shape, sums), pairs)
-    return total.astype(kernel.dtype)
-
-
-KERNEL_GRADIENTS: dict[str, Callable[..., Array]] = {
-    "native": native_kernel_gradient,
-    "patches": own_kernel_gradient,
-    "patches in blocks": functools.partial(own_kernel_gradient, blocks=True),
-    "shifts": own_kernel_gradient,
-    "shifts in blocks": functools.partial(own_kernel_gradient, blocks=True),
-}
-"""By the names that `kernels.json` uses."""
-
-
-def _forward(images: Array, kernel: Array, *options: Any) -> tuple[Array, tuple[Array, Array]]:
-    return float_convolution(images, kernel, *options, reused=True), (images, kernel)
-
-
-def _backward(window: Window, precision: Any, element_type: Any, saved: Any, cotangent: Array) -> tuple[Array, Array]:
-    return float_convolution_gradients(*saved, cotangent, window, precision, element_type)
-
-
-convolution.defvjp(_forward, _backward)
+@convolution.defjvp
+def _(window: Window, precision: Any, element_type: Any, primals: Sequence[Array], tangents: Sequence[Array]) -> Any:
+    outputs = float_convolution(*primals, window, precision, element_type, reused=True)
+    form = functools.partial(linear_convolution, window=window, precision=precision, element_type=element_type)
+    return outputs, form(tangents[0], primals[1]) + form(primals[0], tangents[1])
 
 
 def convolve(images: Array, kernel: Array, **params: Any) -> Array:

@@ -18,13 +18,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 
 from nncompress_jax.errors import InputError
-from nncompress_jax.ops.conv import Layout, convolution, window_of
+from nncompress_jax.ops.conv import Layout, linear_convolution, window_of
 from nncompress_jax.ops.integer import integer_convolution, integer_dot
-from nncompress_jax.ops.quantizer import Codes, quantize, scale_of_range
+from nncompress_jax.ops.quantizer import Codes, Gradient, quantize, scale_of_range
 from nncompress_jax.ops.windows import Window
 from nncompress_jax.types import Array, DimensionNumbers
 
@@ -50,8 +49,8 @@ class Convolution:
         return integer_convolution(images, kernel, self.window)
 
     def of_floats(self, images: Array, kernel: Array) -> Array:
-        """The operation that this stands for."""
-        return convolution(images, kernel, self.window)
+        """The operation that this stands for, linear in each."""
+        return linear_convolution(images, kernel, self.window)
 
     def output_scale(self, images_scale: Array, kernel_scale: Array) -> Array:
         """What one unit of the integer result is worth; broadcastable to it."""
@@ -78,7 +77,7 @@ class Dot:
         return integer_dot(inputs, kernel, self.dimension_numbers, self.out_sharding)
 
     def of_floats(self, inputs: Array, kernel: Array) -> Array:
-        """The operation that this stands for."""
+        """The operation that this stands for, linear in each."""
         return lax.dot_general(inputs, kernel, self.dimension_numbers, out_sharding=self.out_sharding)
 
     def output_scale(self, inputs_scale: Array, kernel_scale: Array) -> Array:
@@ -113,7 +112,7 @@ class RaggedDot:
         return lax.ragged_dot(inputs, kernel, counts, preferred_element_type=jnp.int32)
 
     def of_floats(self, inputs: Array, kernel: Array, counts: Array) -> Array:
-        """The operation that this stands for."""
+        """The operation that this stands for, linear in each."""
         return lax.ragged_dot(inputs, kernel, counts)
 
     def output_scale(self, inputs_scale: Array, kernel_scale: Array, counts: Array) -> Array:
@@ -133,7 +132,7 @@ def _behind(axes: Sequence[int], moved: Sequence[int]) -> tuple[int, ...]:
 Operation = Convolution | Dot | RaggedDot
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
 def product(
     operation: Operation, inputs: Array, kernel: Kernel, scale: Array | None = None, more: tuple[Array, ...] = ()
 ) -> Array:
@@ -147,42 +146,43 @@ def product(
       more: integer operands of the operation.
 
     Returns:
-      float32. Its gradients are those of the float operation at the dequantized operands, straight through the
-      rounding: for the inputs, a float kernel, and the scale or `straight` of a kernel's codes; none for `scale`.
+      float32. Its derivatives are those of the float operation at the dequantized operands, straight through the
+      rounding: by the inputs, a float kernel, and the scale or `straight` of a kernel's codes; none by `scale`.
     """
-    return _forward(operation, inputs, kernel, scale, more)[0]
-
-
-def _forward(
-    operation: Any, inputs: Array, kernel: Kernel, scale: Array | None = None, more: tuple[Array, ...] = ()
-) -> tuple[Array, Any]:
-    left, left_gradient = quantize(inputs, operation.input_axes(inputs), scale)
-    if isinstance(kernel, Codes):
-        right, right_gradient = kernel, None
-    else:
-        right, right_gradient = quantize(kernel, operation.kernel_axes(kernel))
+    left, right, *_ = _quantized(operation, inputs, kernel, scale)
     sums = operation.of_codes(left.codes, right.codes, *more)
-    outputs = sums.astype(jnp.float32) * operation.output_scale(left.scale, right.scale, *more)
-    return outputs, (left, right, left_gradient, right_gradient, more)
+    return sums.astype(jnp.float32) * operation.output_scale(left.scale, right.scale, *more)
 
 
-def _backward(operation: Any, saved: Any, cotangent: Array) -> tuple[Any, Any, None, None]:
-    left, right, left_gradient, right_gradient, more = saved
-    _, pull = jax.vjp(
-        lambda *floats: operation.of_floats(*floats, *more), left.codes * left.scale, right.codes * right.scale
-    )
-    of_inputs, of_kernel = pull(cotangent)
-    if right_gradient is not None:
-        return left_gradient(of_inputs), right_gradient(of_kernel), None, None
-    no_codes = np.zeros(right.codes.shape, jax.dtypes.float0)
-    if right.straight is not None:
-        return left_gradient(of_inputs), Codes(no_codes, jnp.zeros_like(right.scale), of_kernel), None, None
-    shared = [axis for axis, size in enumerate(right.scale.shape) if size == 1]
-    of_scale = jnp.sum(of_kernel * right.codes, shared, keepdims=True)
-    return left_gradient(of_inputs), Codes(no_codes, of_scale), None, None
+def _quantized(
+    operation: Operation, inputs: Array, kernel: Kernel, scale: Array | None
+) -> tuple[Codes, Codes, Gradient, Gradient | None]:
+    """Both operands, and how derivatives pass the rounding of each that was rounded here."""
+    left, of_inputs = quantize(inputs, operation.input_axes(inputs), scale)
+    if isinstance(kernel, Codes):
+        return left, kernel, of_inputs, None
+    right, of_kernel = quantize(kernel, operation.kernel_axes(kernel))
+    return left, right, of_inputs, of_kernel
 
 
-product.defvjp(_forward, _backward)
+@product.defjvp
+def _(operation: Operation, primals: Any, tangents: Any) -> tuple[Array, Array]:
+    inputs, kernel, scale, more = primals
+    left, right, of_inputs, of_kernel = _quantized(operation, inputs, kernel, scale)
+    outputs = product(operation, *primals)
+    if of_kernel is not None:
+        kernel_tangent = of_kernel(tangents[1])
+    elif right.straight is not None:
+        kernel_tangent = tangents[1].straight
+    else:
+        kernel_tangent = right.codes * tangents[1].scale
+
+    @functools.partial(jax.checkpoint, prevent_cse=False)  # a backward pass keeps the codes, not floats
+    def of_floats(left: Codes, right: Codes, of_left: Array, of_right: Array) -> Array:
+        by_inputs = operation.of_floats(of_left, right.codes * right.scale, *more)
+        return by_inputs + operation.of_floats(left.codes * left.scale, of_right, *more)
+
+    return outputs, of_floats(left, right._replace(straight=None), of_inputs(tangents[0]), kernel_tangent)
 
 
 def convolve(inputs: Array, kernel: Kernel, scale: Array | None = None, **params: Any) -> Array:

@@ -1,5 +1,8 @@
 """What the methods refuse, in one line that names the leaf."""
 
+import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
 
 import nncompress_jax as nnc
@@ -39,3 +42,34 @@ def test_refusals(case):
         run()
     assert words in str(error.value)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "method",
+    [nnc.quantize(), nnc.quantize(bits=4, group=2), nnc.fake_quantize(learned_scales=True), nnc.binarize()],
+    ids=["8 bits", "groups", "learned", "signs"],
+)
+def test_variables_of_several_networks_at_once(method):
+    """Under vmap and jit each becomes what it becomes alone."""
+    kernels = {"kernel": jnp.asarray(np.random.default_rng(0).standard_normal((2, 8, 4)), jnp.float32)}
+    several = jax.jit(jax.vmap(lambda kernel: nnc.compress(kernel, method)))(kernels)
+    for number in range(2):
+        alone = nnc.compress(jax.tree.map(lambda x, n=number: x[n], kernels), method)
+        jax.tree.map(lambda x, y, n=number: np.testing.assert_allclose(x[n], y, rtol=1e-6), several, alone)
+
+
+@pytest.mark.parametrize("transformation", [jax.jit, jax.vmap, lambda f: lambda w: jax.eval_shape(f, w)])
+@pytest.mark.parametrize(
+    "method",
+    [
+        nnc.prune(sparsity=0.5),
+        nnc.prune(sparsity=0.5, scope="global"),
+        nnc.prune(pattern=(2, 4)),
+        nnc.cluster(bits=2),
+        nnc.factorize(rank=2),
+    ],
+    ids=["sparsity", "global", "pattern", "cluster", "rank"],
+)
+def test_what_depends_on_values_is_refused_of_traced_ones(method, transformation):
+    with pytest.raises(nnc.InputError, match="compress outside of jax.jit, vmap and eval_shape"):
+        transformation(lambda kernel: nnc.compress({"kernel": kernel}, method))(jnp.ones((2, 8, 4)))

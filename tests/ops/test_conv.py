@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 
 import nncompress_jax as nnc
-from nncompress_jax.ops import algorithms, conv, integer
+from nncompress_jax.ops import algorithms, conv, gradients, integer
 from nncompress_jax.ops.windows import Window
 from tests.ops.test_integer import convolutions
 from tests.quick import QUICK
@@ -49,7 +49,7 @@ def check_kernel_gradients(case, names):
         cotangent = jnp.cos(jnp.arange(outputs.size, dtype=outputs.dtype)).reshape(outputs.shape)
         (wanted,) = pull(cotangent)
         for name in names:
-            got = conv.KERNEL_GRADIENTS[name](images, kernel, cotangent, window)
+            got = gradients.KERNEL_GRADIENTS[name](images, kernel, cotangent, window)
             size = float(jnp.abs(wanted).max())
             np.testing.assert_allclose(got, wanted, rtol=1e-5, atol=1e-5 * size, err_msg=name)
 
@@ -90,14 +90,49 @@ def test_blocks_of_examples(small_blocks, inputs, outputs, groups, stride, dilat
     wanted, pull = jax.vjp(lambda x, k: algorithms.native(x, k, window), images, kernel)
     cotangent = jnp.asarray(random.normal(size=wanted.shape), dtype)
     got = algorithms.patches(images, kernel, window, blocks=True)
-    gradients = conv.gradients(images, kernel, cotangent, window)
-    in_blocks = conv.KERNEL_GRADIENTS[own](images, kernel, cotangent, window)
+    pulled = jax.vjp(lambda x, k: conv.convolution(x, k, window), images, kernel)[1](cotangent)
+    in_blocks = gradients.KERNEL_GRADIENTS[own](images, kernel, cotangent, window)
     tolerance = 1e-5 if dtype == jnp.float32 else 2e-2
     expected = (wanted, *pull(cotangent), pull(cotangent)[1])
-    for ours, theirs in zip((got, *gradients, in_blocks), expected, strict=True):
+    for ours, theirs in zip((got, *pulled, in_blocks), expected, strict=True):
         assert ours.dtype == dtype
         scale = float(jnp.abs(theirs).max())
         np.testing.assert_allclose(ours.astype(jnp.float32), theirs.astype(jnp.float32), atol=tolerance * scale)
+
+
+@pytest.mark.parametrize(("inputs", "outputs", "groups", "stride"), [(8, 6, 1, 1), (4, 6, 2, 2), (4, 8, 4, 2)])
+@pytest.mark.parametrize("axes", [None, (0, None), (None, 2), (0, 2)], ids=["one", "images", "kernels", "both"])
+def test_all_derivatives(inputs, outputs, groups, stride, axes):
+    """Forward, of the second order, and of several operands at once (on all of which axes): those of lax."""
+    random = np.random.default_rng(0)
+    images = jnp.asarray(random.normal(size=(2, 6, 5, inputs)), jnp.float32)
+    kernel = jnp.asarray(random.normal(size=(3, 3, inputs // groups, outputs)), jnp.float32)
+    window = Window((stride, 1), ((1, 1), (2, 0)), (1, 1), (1, 1), groups)
+    if axes and axes[0] == 0:
+        images = jnp.stack([images, 2 * images, images + 1])
+    if axes and axes[1] == 2:
+        kernel = jnp.stack([kernel, -kernel, kernel / 2], axis=2)
+
+    @functools.partial(jax.jit, static_argnums=0, compiler_options=QUICK)
+    def derivatives(function, *operands):
+        def total(*operands):
+            return jnp.sum(jnp.sin(function(*operands, window)))
+
+        def of_each(*operands):
+            gradient = jax.grad(total, (0, 1))
+            return total(*operands), gradient(*operands), jax.jvp(gradient, operands, operands)[1]
+
+        def of_all(*operands):
+            return jnp.sum((jax.vmap(total, axes) if axes else total)(*operands))
+
+        gradient = jax.grad(of_all, (0, 1))
+        twice = jax.grad(lambda *operands: sum(jnp.sum(x**2) for x in gradient(*operands)), (0, 1))
+        each = (jax.vmap(of_each, axes) if axes else of_each)(*operands)
+        return each, gradient(*operands), jax.jvp(gradient, operands, operands), twice(*operands)
+
+    wanted, got = (jax.tree.leaves(derivatives(form, images, kernel)) for form in (algorithms.native, conv.convolution))
+    for ours, theirs in zip(got, wanted, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-4 * float(jnp.abs(theirs).max()))
 
 
 def test_training_computes_a_depthwise_convolution_once(small_blocks, monkeypatch):
@@ -120,7 +155,7 @@ def test_native_kernel_gradients_inside_a_loop(stride):
     images, kernel = jnp.ones((4, 6, 6, 8)), jnp.ones((3, 3, 8, 16))
     window = Window((stride, stride), ((1, 1), (1, 1)), (1, 1), (1, 1))
     cotangent = algorithms.native(images, kernel, window)
-    gradient = functools.partial(conv.native_kernel_gradient, window=window)
+    gradient = functools.partial(gradients.native_kernel_gradient, window=window)
     text = jax.jit(gradient).lower(images, kernel, cotangent).as_text()
     assert re.findall(r"dim_numbers = (.*?),\s*window", text) == ["[b, 0, 1, f]x[0, 1, i, o]->[b, 0, 1, f]"]
     assert "batch_group_count = 1 " in text

@@ -55,6 +55,39 @@ def test_gradients_go_straight_through():
     assert 0.99 <= jnp.vdot(exact, straight) / jnp.linalg.norm(exact) / jnp.linalg.norm(straight) < 1
 
 
+def test_derivatives_forward_are_those_backward():
+    def outputs(variables, images):
+        return jnp.sin(INTEGER.apply(variables, images)).mean(0)
+
+    point, along = (VARIABLES, IMAGES), jax.tree.map(lambda x: jnp.cos(3 * x), (VARIABLES, IMAGES))
+
+    @jax.jit
+    def both(*along):
+        values, tangents = jax.jvp(outputs, point, along)
+        back = jax.vjp(outputs, *point)[1](values)
+        return jnp.vdot(values, tangents), sum(map(jnp.vdot, jax.tree.leaves(back), jax.tree.leaves(along)))
+
+    np.testing.assert_allclose(*both(*along), rtol=1e-4)
+
+
+def test_derivatives_are_at_the_dequantized_operands():
+    """By each operand, and by both: of sum(x w) they are w, x and 1, as 8 bits hold them."""
+    x, w = jnp.array([[0.3, -1.0, 0.77]]), jnp.array([[0.5], [-2.0], [1.2]])
+    rounded = [
+        np.round(np.ravel(v) / (np.abs(v).max() / 127.5)).clip(-127, 127) * (np.abs(v).max() / 127.5) for v in (x, w)
+    ]
+
+    def product(x, w):
+        return int8.dot_general(x, w, (((1,), (0,)), ((), ())))[0, 0]
+
+    along = jnp.array([[1.0, 2.0, 4.0]])
+    np.testing.assert_allclose(jax.jvp(lambda x: product(x, w), (x,), (along,))[1], along[0] @ rounded[1], rtol=1e-6)
+    np.testing.assert_allclose(jax.jvp(lambda w: product(x, w), (w,), (along.T,))[1], along[0] @ rounded[0], rtol=1e-6)
+    np.testing.assert_allclose(
+        jax.hessian(lambda x: product(x, w) ** 2)(x)[0, :, 0], 2 * np.outer(rounded[1], rounded[1]), rtol=1e-6
+    )
+
+
 def test_clipped_inputs_have_no_gradient():
     x, w = jnp.array([[0.5, 0.99, -0.99, 1.1, -3.0]]), jnp.ones((5, 2))
     numbers = (((1,), (0,)), ((), ()))

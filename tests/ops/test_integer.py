@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nncompress_jax.ops import conv, integer, kernels
+from nncompress_jax.ops import algorithms, integer, kernels
 from nncompress_jax.ops.windows import Window
 from tests.quick import QUICK
 
-ALGORITHMS = [conv.native, conv.patches, functools.partial(conv.patches, multiple=16)]
+ALGORITHMS = [algorithms.native, algorithms.patches, functools.partial(algorithms.patches, multiple=16)]
 
 
 def codes(shape, seed):
@@ -91,7 +91,7 @@ def test_convolution(case):
 @settings(max_examples=25, deadline=None)
 @given(convolutions(depthwise=True))
 def test_depthwise_convolution(case):
-    check(case, [conv.shifts, *ALGORITHMS])
+    check(case, [algorithms.shifts, *ALGORITHMS])
 
 
 @pytest.mark.parametrize("algorithm", [integer.integer_dot, integer.native_dot, integer.aligned_dot])

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from nncompress_jax.ops import algorithms, conv, integer, kernels
+from nncompress_jax.ops import algorithms, gradients, integer, kernels
 from nncompress_jax.ops.windows import Window
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
@@ -82,7 +82,7 @@ def test_what_was_measured(benchmark):
     for entries in kernels.TABLE.values():
         assert {(operation, name) for operation, classes in entries.items() for name in classes} == wanted
         for operation, classes in entries.items():
-            known = conv.KERNEL_GRADIENTS if operation.startswith("kernel gradient") else algorithms.ALGORITHMS
+            known = gradients.KERNEL_GRADIENTS if operation.startswith("kernel gradient") else algorithms.ALGORITHMS
             assert set(classes.values()) <= known.keys()
             depthwise = {name for name in classes if name.startswith("depthwise")}
             assert not {classes[name] for name in classes.keys() - depthwise} & {"shifts", "shifts in blocks"}
@@ -116,7 +116,7 @@ def test_all_candidates_compute_the_same(benchmark):
         for name in names:
             _close(algorithms.ALGORITHMS[name](*floats, shapes.window), outputs, f"{name} {shapes}")
             if not (depthwise and name == "patches"):
-                _close(conv.KERNEL_GRADIENTS[name](*floats, outputs, shapes.window), gradient, f"{name} {shapes}")
+                _close(gradients.KERNEL_GRADIENTS[name](*floats, outputs, shapes.window), gradient, f"{name} {shapes}")
 
 
 def _close(got, wanted, message):

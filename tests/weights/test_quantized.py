@@ -47,3 +47,19 @@ def test_convolutions_of_unknown_batches(groups, fast):
     any_batch = jax.ShapeDtypeStruct(export.symbolic_shape("b, 8, 8, 4"), jnp.float32)
     called = export.deserialize(export.export(apply)(small, any_batch).serialize()).call(small, images)
     np.testing.assert_allclose(called, apply(small, images), atol=1e-5)
+
+
+def test_derivatives_of_the_forward_mode():
+    """Along the inputs: the same product of what is changed and the dense weight, on floats."""
+    random = np.random.default_rng(0)
+    kernel, x, along = (jnp.asarray(random.standard_normal(shape), jnp.float32) for shape in ((6, 4), (3, 6), (3, 6)))
+    products = {
+        "dot": lambda w, x: x @ w["kernel"],
+        "weight first": lambda w, x: w["kernel"].T @ x.T,
+        "ragged": lambda w, x: lax.ragged_dot(x, w["kernel"][None], jnp.array([3])),
+        "convolution": lambda w, x: lax.conv(x[:, :, None], w["kernel"].T[:, :, None], (1,), "VALID"),
+    }
+    small = nnc.compress({"kernel": kernel})
+    for name, apply in products.items():
+        _, tangent = jax.jvp(lambda x, apply=apply: nnc.inject(apply)(small, x), (x,), (along,))
+        np.testing.assert_allclose(tangent, apply(nnc.decompress(small), along), rtol=1e-5, atol=1e-6, err_msg=name)
