@@ -8,7 +8,12 @@ from nncompress_jax.weights.base import is_compressed
 
 
 def convert(variables: Any) -> Any:
-    """Weights that train through their own compression, as what they have become; the outputs stay the same bits.
+    """Weights that train through their own compression, as what they have become: the same integers, signs and scales.
+
+    To the last bit, and so are products with the same inputs. What a network computes from a weight in floats before
+    its product (weight standardisation, weight normalisation) belongs to a program that is compiled anew, and may be
+    rounded otherwise; the next layer's inputs may then round to a neighbouring code. Eight standardised convolutions
+    with GELU: first 1e-6 apart, in the end 2e-3 of outputs up to 0.4.
 
     Example:
       >>> import jax.numpy as jnp

@@ -139,7 +139,7 @@ class CompressedWeight(Refusing, quax.ArrayValue):
         return tuple(part for field in fields for part in (field if isinstance(field, tuple) else (field,)))
 
     def convert(self) -> Any:
-        """After training through compression: what has become of it. The outputs stay the same bits."""
+        """After training through compression: what has become of it, the same numbers to the last bit."""
 
         def of(part: Any) -> Any:
             return part.convert() if is_compressed(part) else part

@@ -100,7 +100,7 @@ class FakeBinary(_Signs):
         return _quantized(self, codes, lax.stop_gradient(scale), straight=signs * scale)
 
     def convert(self) -> Binary:
-        """The weight in bits, with outputs that are the same to the last bit."""
+        """The weight in bits: the same signs and scales."""
         signs = packed((self.weight >= 0).astype(jnp.int8), bits=1)
         return Binary(signs, self._scale(), self.inputs, self.dtype_name)
 

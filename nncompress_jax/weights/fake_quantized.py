@@ -62,7 +62,7 @@ class FakeQuantized(CompressedWeight):
         return self._quantized(codes.codes, codes.scale, straight)
 
     def convert(self) -> Quantized:
-        """The quantized weight, with outputs that are the same to the last bit."""
+        """The quantized weight: the same codes and scales."""
         codes = self._codes()
         return self._quantized(packed(codes.codes, self.bits, -(2 ** (self.bits - 1))), codes.scale, None)
 

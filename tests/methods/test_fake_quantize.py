@@ -28,6 +28,23 @@ def test_settled_weights_have_the_same_outputs(name):
 
 
 @pytest.mark.parametrize("name", TRAINING)
+def test_what_a_network_computes_from_a_weight_begins_with_the_same_floats(name):
+    """As weight standardisation does; what follows is one program on both, up to how it is compiled."""
+    weights = nnc.compress({"kernel": draw(16, 24) ** 3}, TRAINING[name])
+    dense = jax.jit(nnc.inject(lambda w: jnp.abs(w["kernel"])))
+    converted = nnc.convert(weights)
+    np.testing.assert_array_equal(dense(weights), dense(converted))
+    np.testing.assert_array_equal(dense(converted), np.abs(nnc.decompress(converted)["kernel"]))
+
+    def standardised(weights, x):
+        kernel = weights["kernel"]
+        return x @ ((kernel - kernel.mean(0)) / kernel.std(0))
+
+    apply, x = jax.jit(nnc.inject(standardised)), draw(4, 16, seed=1)
+    np.testing.assert_allclose(apply(converted, x), apply(weights, x), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", TRAINING)
 def test_training_through_compression_learns(name):
     """A few steps of gradient descent on a regression bring the loss down, in the compressed form."""
     weights = nnc.compress({"kernel": 0.1 * draw(16, 24)}, TRAINING[name])
