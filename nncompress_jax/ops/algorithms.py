@@ -125,17 +125,19 @@ def _patches(
     columns = jnp.stack(list(taps(images, kernel.shape[:-2], window, once=once)), axis=-2)
     *outer, count, channels = columns.shape
     groups, outputs = window.groups, kernel.shape[-1]
-    columns = columns.reshape(math.prod(outer), count, groups, channels // groups)
+    columns = columns.reshape(*outer, count, groups, channels // groups)
     kernel = kernel.reshape(count, channels // groups, groups, outputs // groups)
-    columns = jnp.moveaxis(columns, 2, 0).reshape(groups, math.prod(outer), -1)
+    columns = jnp.moveaxis(columns, -2, 0).reshape(groups, *outer, -1)
     kernel = jnp.moveaxis(kernel, 2, 0).reshape(groups, -1, outputs // groups)
     missing = -columns.shape[-1] % math.lcm(multiple, WORD_BYTES if images.dtype == jnp.int8 else 1)
-    columns = jnp.pad(columns, ((0, 0), (0, 0), (0, missing)))
+    columns = jnp.pad(columns, (*[(0, 0)] * (columns.ndim - 1), (0, missing)))
     kernel = jnp.pad(kernel, ((0, 0), (0, missing), (0, 0)))
+    last = len(outer)
     if groups == 1:
-        result = lax.dot_general(columns[0], kernel[0], (((1,), (0,)), ((), ())), **options)
+        result = lax.dot_general(columns[0], kernel[0], (((last,), (0,)), ((), ())), **options)
     else:
-        result = jnp.moveaxis(lax.dot_general(columns, kernel, (((2,), (1,)), ((0,), (0,))), **options), 0, 1)
+        result = lax.dot_general(columns, kernel, (((last + 1,), (1,)), ((0,), (0,))), **options)
+        result = jnp.moveaxis(result, 0, -2)
     return result.reshape(*outer, outputs)
 
 

@@ -103,27 +103,23 @@ def float_convolution(
 
 _form = core.Primitive("convolution_form")
 """The sum of outputs * convolution(images, kernel) is linear in all three. Its derivative by the one that is `missing`
-takes the other two: these are the convolution and both its gradients, and of all of them the derivatives, too."""
+takes the other two: these are the convolution and both its gradients, and of all of them the derivatives, too. The
+parameters: `missing`, `like` (the type of the result), `window`, `precision`."""
 
 ROLES = ("images", "kernel", "outputs")
 
 
-def _derivative(*operands: Array, missing: str, shape: tuple[int, ...], dtype: Any, **options: Any) -> Array:
+def _derivative(*operands: Array, missing: str, like: Any, **options: Any) -> Array:
     if missing == "outputs":
-        return float_convolution(*operands, **options, element_type=dtype)
+        return float_convolution(*operands, **options, element_type=like.dtype)
     gradient = images_gradient if missing == "images" else kernel_gradient
-    return gradient(*operands, shape=shape, dtype=dtype, **options)
-
-
-def _abstract(*operands: Any, **params: Any) -> Any:
-    return jax.make_jaxpr(functools.partial(_derivative, **params))(*operands).out_avals[0]
+    return gradient(*operands, like=like, **options)
 
 
 def _transposed(place: int, cotangent: Array, *operands: Any, missing: str, **params: Any) -> Array:
     roles = [role for role in ROLES if role != missing]
     given = {missing: cotangent, roles[1 - place]: operands[1 - place]}
-    asked = operands[place].aval
-    params |= {"missing": roles[place], "shape": asked.shape, "dtype": asked.dtype}
+    params |= {"missing": roles[place], "like": operands[place].aval}
     return _form.bind(*(given[role] for role in ROLES if role in given), **params)
 
 
@@ -143,18 +139,18 @@ def _batched(operands: Sequence[Array], axes: Sequence[int | None], **params: An
         grown(x, axis) if of_groups or role != "kernel" else x
         for role, x, axis in zip(roles, operands, axes, strict=True)
     ]
-    shape, window = list(params["shape"]), params["window"]
+    shape, window = list(params["like"].shape), params["window"]
     size = shape[place]
     shape[place] = count * size
     groups = window.groups * (count if of_groups else 1)
-    changed = {"shape": tuple(shape), "window": dataclasses.replace(window, groups=groups)}
+    changed = {"like": params["like"].update(shape=tuple(shape)), "window": dataclasses.replace(window, groups=groups)}
     result = _form.bind(*folded, **params | changed)
     split = (*shape[:-1], count, size) if of_groups else (count, size, *shape[1:])
     return result.reshape(split), len(shape) - 1 if of_groups else 0
 
 
-_form.def_impl(jax.jit(_derivative, static_argnames=("missing", "shape", "dtype", "window", "precision")))
-_form.def_abstract_eval(_abstract)
+_form.def_impl(jax.jit(_derivative, static_argnames=("missing", "like", "window", "precision")))
+_form.def_abstract_eval(lambda *_, like, **__: like)
 mlir.register_lowering(_form, mlir.lower_fun(_derivative, multiple_results=False))
 ad.defbilinear(_form, functools.partial(_transposed, 0), functools.partial(_transposed, 1))
 batching.primitive_batchers[_form] = _batched
@@ -164,9 +160,14 @@ def linear_convolution(
     images: Array, kernel: Array, window: Window, precision: Any = None, element_type: Any = None
 ) -> Array:
     """`convolution` as derivatives hold it: one operation, whose transposes are the gradients' own forms."""
-    outputs = jax.eval_shape(lambda *operands: native(*operands, window, precision, element_type), images, kernel)
-    options = {"missing": "outputs", "shape": outputs.shape, "dtype": outputs.dtype}
-    return _form.bind(images, kernel, window=window, precision=precision, **options)
+    varying = [jax.typeof(x).manual_axis_type.varying for x in (images, kernel)]  # of jax.shard_map
+    images, kernel = (
+        x if own == varying[0] | varying[1] else lax.pcast(x, tuple((varying[0] | varying[1]) - own), to="varying")
+        for x, own in zip((images, kernel), varying, strict=True)
+    )
+    forward = functools.partial(native, window=window, precision=precision, element_type=element_type)
+    (like,) = jax.make_jaxpr(forward)(images, kernel).out_avals
+    return _form.bind(images, kernel, missing="outputs", like=like, window=window, precision=precision)
 
 
 @convolution.defjvp

@@ -24,43 +24,37 @@ from nncompress_jax.ops.kernels import convolution_class, fastest
 from nncompress_jax.ops.windows import Window, fits
 from nncompress_jax.types import Array
 
-STATIC = ("shape", "dtype", "window", "precision")
+STATIC = ("like", "window", "precision")
 
 
 @functools.partial(jax.jit, static_argnames=STATIC)
-def images_gradient(
-    kernel: Array, cotangent: Array, *, shape: tuple[int, ...], dtype: Any, window: Window, precision: Any = None
-) -> Array:
-    """Of images of this shape and type, by the gradient of the outputs."""
-    images: Any = jax.ShapeDtypeStruct(shape, dtype)
+def images_gradient(kernel: Array, cotangent: Array, *, like: Any, window: Window, precision: Any = None) -> Array:
+    """Of images of the type `like` (its shape, and how it lies on devices), by the gradient of the outputs."""
 
     def default(kernel: Array, cotangent: Array) -> Array:
         forward = functools.partial(
             native, kernel=kernel, window=window, precision=precision, element_type=cotangent.dtype
         )
-        return jax.linear_transpose(forward, images)(cotangent)[0]
+        return jax.linear_transpose(forward, like)(cotangent)[0]
 
-    own = functools.partial(_images_gradient, images, window=window, precision=precision)
-    cpu = own if fits(images, kernel.shape[:-2], window) else default
+    own = functools.partial(_images_gradient, like, window=window, precision=precision)
+    cpu = own if fits(like, kernel.shape[:-2], window) else default
     return lax.platform_dependent(kernel, cotangent, cpu=cpu, default=default)
 
 
 @functools.partial(jax.jit, static_argnames=STATIC)
-def kernel_gradient(
-    images: Array, cotangent: Array, *, shape: tuple[int, ...], dtype: Any, window: Window, precision: Any = None
-) -> Array:
-    """Of a kernel of this shape and type, by the gradient of the outputs."""
-    kernel: Any = jax.ShapeDtypeStruct(shape, dtype)
+def kernel_gradient(images: Array, cotangent: Array, *, like: Any, window: Window, precision: Any = None) -> Array:
+    """Of a kernel of the type `like`, by the gradient of the outputs."""
 
     def default(images: Array, cotangent: Array) -> Array:
         forward = functools.partial(native, images, window=window, precision=precision, element_type=cotangent.dtype)
-        return jax.linear_transpose(forward, kernel)(cotangent)[0]
+        return jax.linear_transpose(forward, like)(cotangent)[0]
 
     def own(images: Array, cotangent: Array) -> Array:
-        name = fastest("kernel gradient", images.dtype, convolution_class(images, kernel, window))
-        return KERNEL_GRADIENTS[name](images, kernel, cotangent, window, precision)
+        name = fastest("kernel gradient", images.dtype, convolution_class(images, like, window))
+        return KERNEL_GRADIENTS[name](images, like, cotangent, window, precision)
 
-    cpu = own if fits(images, kernel.shape[:-2], window) else default
+    cpu = own if fits(images, like.shape[:-2], window) else default
     return lax.platform_dependent(images, cotangent, cpu=cpu, default=default)
 
 

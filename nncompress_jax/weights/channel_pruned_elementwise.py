@@ -8,7 +8,7 @@ import quax
 from jax import lax
 from jax.extend.core.primitives import add_jaxvals_p
 
-from nncompress_jax.axes.primitives import NAME
+from nncompress_jax.axes.primitives import NAME, PVARY
 from nncompress_jax.weights.base import bind, registered, run
 from nncompress_jax.weights.channel_pruned import (
     ChannelPruned,
@@ -27,7 +27,13 @@ NAMES = (
     "min mul ne neg nextafter not or pow real reduce_precision rem round rsqrt select_n sign sin sinh sqrt square "
     "stop_gradient sub tan tanh xor "
 )
-ELEMENTWISE = (NAME, add_jaxvals_p, lax.convert_element_type_p, *(getattr(lax, f"{name}_p") for name in NAMES.split()))
+ELEMENTWISE = (
+    NAME,
+    PVARY,
+    add_jaxvals_p,
+    lax.convert_element_type_p,
+    *(getattr(lax, f"{name}_p") for name in NAMES.split()),
+)
 """Operations whose results depend on the operands' entries at the same place alone."""
 
 

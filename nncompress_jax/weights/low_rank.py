@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import quax
 from jax import lax
@@ -150,8 +151,9 @@ def _(inputs: ArrayLike, kernel: LowRank, **params: Any) -> Any:
     outputs = jnp.moveaxis(inputs, inputs_axes[0], -1)
     for factor in factors:
         here: dict[str, Any] = {"dimension_numbers": (((outputs.ndim - 1,), (0,)), ((), ()))}
-        if factor is not factors[-1]:
-            here["out_sharding"] = None
+        asked = params["out_sharding"]
+        if factor is not factors[-1] and asked is not None:  # all of the rank's entries, where the results will lie
+            here["out_sharding"] = asked.update(spec=jax.P(*asked.spec[: outputs.ndim - 1]))
         outputs = run(lax.dot_general_p, (outputs, _cast(factor, kernel.dtype)), params | here)
     return outputs
 

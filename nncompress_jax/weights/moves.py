@@ -13,7 +13,7 @@ from jax import lax
 
 from nncompress_jax.axes.movements import Placing, Reading, Reshaping
 from nncompress_jax.axes.places import repeated
-from nncompress_jax.axes.primitives import NAME
+from nncompress_jax.axes.primitives import NAME, PVARY
 from nncompress_jax.axes.rules import axis_rule
 from nncompress_jax.weights.base import CompressedWeight, Rule, bind, is_compressed, registered
 
@@ -114,4 +114,5 @@ def register() -> None:
         primitive = getattr(lax, f"{name}_p", None)  # not all are of the oldest jax
         if primitive is not None:
             registered(primitive, CompressedWeight, rule)
-    registered(NAME, CompressedWeight, passed)
+    for primitive in (NAME, PVARY):
+        registered(primitive, CompressedWeight, passed)
