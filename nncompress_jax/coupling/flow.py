@@ -7,6 +7,7 @@ that an operation needs, or of which nothing is known, are frozen.
 import contextlib
 import dataclasses
 import functools
+import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -14,8 +15,9 @@ import numpy as np
 
 from nncompress_jax.axes.contraction import PRODUCTS
 from nncompress_jax.axes.places import Places, along, axes_of, move, reshaped, simplest
-from nncompress_jax.axes.rules import COMBINED, RULES, AxisRule, axis_rule
-from nncompress_jax.coupling.labelled import Fill, Labelled, filled, read, shared
+from nncompress_jax.axes.rule import AxisRule, Fill
+from nncompress_jax.axes.rules import RULES, axis_rule
+from nncompress_jax.coupling.labelled import Labelled, filled, read, shared
 from nncompress_jax.coupling.labels import Found
 from nncompress_jax.coupling.products import Products
 from nncompress_jax.tracing.primitives import (
@@ -26,7 +28,7 @@ from nncompress_jax.tracing.primitives import (
     scan_operands,
     while_operands,
 )
-from nncompress_jax.tracing.program import Source, meet
+from nncompress_jax.tracing.program import Source, holds, meet
 from nncompress_jax.weights.channel_pruned_elementwise import ELEMENTWISE
 
 UNKNOWN = "what it does to channels is not known"
@@ -39,7 +41,7 @@ class Flow(Products):
         """Through a program, which stands in a scope."""
         known: dict[Any, Labelled] = dict(zip(jaxpr.invars, values, strict=True))
         around = self.here
-        for equation in jaxpr.eqns:
+        for equation in _needed(jaxpr):
             within = f"{scope}/{equation.source_info.name_stack}"
             names = [name for name in within.split("/") if name and "(" not in name]  # not those of transformations
             self.here = " in ".join(filter(None, (equation.primitive.name, "/".join(names))))
@@ -96,15 +98,15 @@ class Flow(Products):
             elif rule.needs(operand) & set(axes_of(labels)):
                 self.freeze(labels, rule.reason)
             else:
-                pairs.append((labels, fill if fill == 0 or rule.reason != COMBINED else None))
+                pairs.append((labels, fill))
         return Labelled.of(pairs, value.source) if value.labels else value
 
     def placed(self, rule: AxisRule, result: int, values: Sequence[Labelled], source: Source) -> Labelled:
         """A result: what it shows of each operand, joined; along an axis that operands share, one behind the other."""
         padding = [] if rule.padding is None else [values[rule.padding]]
         shown: list[tuple[Places, list[tuple[np.ndarray, Fill]]]] = []
-        whole = [*padding]
-        for value, places in zip(values, rule.results[result], strict=True):
+        whole, tells = [*padding], [True] * len(padding)
+        for i, (value, places) in enumerate(zip(values, rule.results[result], strict=True)):
             if places is None:
                 continue
             pairs = [(move(labels, places, -1), fill) for labels, fill in value.pairs]
@@ -113,7 +115,9 @@ class Flow(Products):
             shown.append((places, [pair for pair in pairs if (pair[0] < 0).any()]))
             rest = [(labels, fill) for labels, fill in pairs if labels.size > 1 and not (labels < 0).any()]
             whole.append(Labelled.of(rest, source) if value.labels else value)
-        together = self.joined(whole, source)
+            tells.append(i not in rule.addresses)
+        made = rule.fill(result)
+        together = self.joined(whole, source, lambda fills: made(shared(itertools.compress(fills, tells))))
         taken: set[int] = set()
         for axis in sorted(axis for _, pairs in shown for labels, _ in pairs for axis in axes_of(labels)):
             here = [(places, own) for places, pairs in shown for own in pairs if axis in axes_of(own[0])]
@@ -217,6 +221,17 @@ class Flow(Products):
                 self.found.add(found)
                 return [*after, *results[loop.carried :]]
             carry = after
+
+
+def _needed(jaxpr: Any) -> list[Any]:
+    """Equations that multiply, or of whose results an entry is used in the end."""
+    needed, equations = set(map(id, jaxpr.outvars)), []
+    for equation in reversed(jaxpr.eqns):
+        used = any(id(result) in needed and 0 not in getattr(result.aval, "shape", ()) for result in equation.outvars)
+        if used or equation.primitive in PRODUCTS or holds(equation, PRODUCTS):
+            needed.update(map(id, equation.invars))
+            equations.append(equation)
+    return equations[::-1]
 
 
 _WITH_PROGRAMS: Mapping[str, Callable[..., list[Labelled]]] = {

@@ -10,10 +10,8 @@ from jax import lax
 from jax.extend import core
 
 from nncompress_jax.axes.places import axes_of
+from nncompress_jax.axes.rule import Fill
 from nncompress_jax.tracing.program import Source
-
-Fill = float | None
-"""What stands where channels are cut; None: not one known number."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterable, Sequence
 import numpy as np
 
 from nncompress_jax.axes.places import along, axes_of
-from nncompress_jax.coupling.labelled import Fill, Labelled, shared
+from nncompress_jax.axes.rule import Fill
+from nncompress_jax.coupling.labelled import Labelled, shared
 from nncompress_jax.tracing.program import Source
 
 
