@@ -109,7 +109,7 @@ COMBINED = "it needs all channels, as normalization does"
 
 def _reduce(params: Any, shapes: Shapes) -> AxisRule:
     """Of one or several operands, each on its own; axes that a program counts over devices have names."""
-    axes = [axis for axis in params["axes"] if isinstance(axis, int)]
+    axes = [int(axis) for axis in params["axes"] if isinstance(axis, int | np.integer)]
     results: list[list[Places | None]] = [[None] * len(shapes) for _ in shapes]
     for i, shape in enumerate(shapes):
         results[i][i] = _without(dict.fromkeys(axes, 0), shape)
