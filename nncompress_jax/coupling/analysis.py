@@ -127,7 +127,7 @@ def _coupling(flow: Flow, leaves: Sequence[tuple[str, Labelled]], batch: int) ->
     found = flow.found.products
     products = tuple((each.macs // batch, tuple(number[channels[part]] for part in each.labels)) for each in found)
     free, frozen = (tuple(group for group in groups if bool(group.frozen) == held) for held in (False, True))
-    return Coupling(free, frozen, products, starts)
+    return Coupling(free, frozen, tuple(dict.fromkeys(flow.found.undefined)), products, starts)
 
 
 def _axes(flow: Flow, leaves: Sequence[tuple[str, Labelled]], channels: np.ndarray) -> list[_Axis]:

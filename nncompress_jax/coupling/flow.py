@@ -17,7 +17,7 @@ from nncompress_jax.axes.contraction import PRODUCTS
 from nncompress_jax.axes.places import Places, along, axes_of, move, reshaped, simplest
 from nncompress_jax.axes.rule import AxisRule, Fill
 from nncompress_jax.axes.rules import RULES, axis_rule
-from nncompress_jax.coupling.labelled import Labelled, filled, read, shared
+from nncompress_jax.coupling.labelled import Labelled, filled, is_undefined, read, shared
 from nncompress_jax.coupling.labels import Found
 from nncompress_jax.coupling.products import Products
 from nncompress_jax.tracing.primitives import (
@@ -63,8 +63,14 @@ class Flow(Products):
             return self.run(inside.jaxpr, values, repeats, scope)
         source = meet(value.source for value in values)
         if equation.primitive in ELEMENTWISE:
-            return [self.joined(values, source, functools.partial(filled, equation))]
+            return [self.joined(values, source, functools.partial(self.filled, equation))]
         return self.moved(equation, values, source)
+
+    def filled(self, equation: Any, fills: Sequence[Fill]) -> Fill:
+        """What an elementwise operation makes of these operands: cut channels stay zero, whatever divides them."""
+        if is_undefined(equation, fills):
+            self.found.undefined.append(self.here)
+        return filled(equation, fills)
 
     def moved(self, equation: Any, values: list[Labelled], source: Source) -> list[Labelled]:
         """Moved, combined along axes that are not cut; other operations freeze what they take."""

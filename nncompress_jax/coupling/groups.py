@@ -62,10 +62,13 @@ class Coupling:
     Attributes:
       groups: those that can be cut.
       frozen: those that cannot, each with the reason.
+      undefined: operations that divide zero by zero in cut channels, as weight normalization does: the cut network
+        takes that for zero, a dense one with zeros in their places for NaN.
     """
 
     groups: tuple[Group, ...]
     frozen: tuple[Group, ...]
+    undefined: tuple[str, ...] = ()
     _products: tuple[tuple[int, tuple[np.ndarray, ...]], ...] = ()
     _places: Mapping[str, tuple[int, int]] = dataclasses.field(default_factory=dict)
     _shapes: Mapping[str, tuple[int, ...]] = dataclasses.field(default_factory=dict)

@@ -78,5 +78,13 @@ def filled(equation: Any, fills: Sequence[Fill]) -> Fill:
         return _number(primitive.bind(*scalars, **equation.params))
 
 
+def is_undefined(equation: Any, fills: Sequence[Fill]) -> bool:
+    """Whether zero is divided by zero, or multiplied by the inverse of zero, and so taken for zero."""
+    numbers = np.array([np.nan if fill is None else fill for fill in fills])
+    if equation.primitive is lax.div_p:
+        return bool((numbers == 0).all())
+    return equation.primitive is lax.mul_p and 0 in numbers and bool(np.isinf(numbers).any())
+
+
 def _number(scalar: Any) -> Fill:
     return (None if scalar else 0.0) if np.iscomplexobj(scalar) else float(scalar)

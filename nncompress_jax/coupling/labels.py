@@ -39,6 +39,7 @@ class Found:
       frozen: labels whose channels have to stay, with the reason.
       inner: labels of places within a kernel's window, or within its groups, which are no channels of their own.
       products: in the order of the program.
+      undefined: operations that divide zero by zero where channels are cut.
     """
 
     coupled: list[np.ndarray] = dataclasses.field(default_factory=list)
@@ -46,6 +47,7 @@ class Found:
     frozen: list[tuple[np.ndarray, str]] = dataclasses.field(default_factory=list)
     inner: list[np.ndarray] = dataclasses.field(default_factory=list)
     products: list[Reach] = dataclasses.field(default_factory=list)
+    undefined: list[str] = dataclasses.field(default_factory=list)
 
     def add(self, other: "Found") -> None:
         """What was found behind it."""
