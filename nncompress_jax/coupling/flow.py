@@ -34,8 +34,22 @@ from nncompress_jax.weights.channel_pruned_elementwise import ELEMENTWISE
 UNKNOWN = "what it does to channels is not known"
 
 
+Split = tuple[int, str]
+"""A reshape that splits an axis of channels, as that of all heads of attention; and where it stands."""
+
+
 class Flow(Products):
-    """What was found on the way through a program: labels that are coupled, and frozen, and products."""
+    """What was found on the way through a program: labels that are coupled, and frozen, and products.
+
+    Attributes:
+      narrowed: by split, the one of the axes (0: the first, -1: the last) along which alone channels can be cut.
+      splits: all splits, each with the labels.
+    """
+
+    def __init__(self, narrowed: Mapping[Split, int] | None = None) -> None:
+        super().__init__()
+        self.narrowed = narrowed or {}
+        self.splits: dict[Split, np.ndarray] = {}
 
     def run(self, jaxpr: Any, values: Sequence[Labelled], repeats: int = 1, scope: str = "") -> list[Labelled]:
         """Through a program, which stands in a scope."""
@@ -80,7 +94,8 @@ class Flow(Products):
         if not labelled and (not values or values[0].number is None):
             return nothing
         if name == "reshape":
-            return [self.reshaped(values[0], shapes[0], equation.params["new_sizes"], source)]
+            result = self.reshaped(values[0], shapes[0], equation.params["new_sizes"], source)
+            return [self.split((id(equation), self.here), result)]
         if name not in RULES:
             for labels in (labels for value in values for labels in value.labels):
                 self.freeze(labels, UNKNOWN)
@@ -163,6 +178,18 @@ class Flow(Products):
             else:
                 result.append((moved, fill))
         return dataclasses.replace(Labelled.of(result, source), number=None if value.labels else value.number)
+
+    def split(self, place: Split, value: Labelled) -> Labelled:
+        """Channels along several axes, of which one may have been chosen."""
+        pairs = []
+        for labels, fill in value.pairs:
+            own = axes_of(labels)
+            if len(own) > 1:
+                self.splits[place] = np.union1d(self.splits.get(place, []), labels).astype(int)
+                if place in self.narrowed:
+                    labels = self.whole(labels, {*own} - {own[self.narrowed[place]]})
+            pairs.append((labels, fill))
+        return Labelled.of(pairs, value.source) if pairs else value
 
     @contextlib.contextmanager
     def apart(self) -> Iterator[Found]:
