@@ -13,10 +13,11 @@ from scipy.sparse.csgraph import connected_components
 
 from nncompress_jax.axes.places import axes_of
 from nncompress_jax.coupling.flow import Flow, Split
-from nncompress_jax.coupling.groups import Coupling, Group, Member, Role
+from nncompress_jax.coupling.groups import Coupling, Group, Member, Product, Role
 from nncompress_jax.coupling.labelled import Labelled
 from nncompress_jax.errors import InputError
 from nncompress_jax.inputs import examples_in, is_array
+from nncompress_jax.tracing.costs import layer_of
 from nncompress_jax.tracing.trace import traced
 from nncompress_jax.tree import named_leaves
 from nncompress_jax.types import Apply
@@ -161,10 +162,14 @@ def _coupling(flow: Flow, leaves: Sequence[tuple[str, Labelled]], batch: int) ->
             starts[group.name] = (first, group.size)
             first += group.size
     found = flow.found.products
-    products = tuple((each.macs // batch, tuple(number[channels[part]] for part in each.labels)) for each in found)
+    collections = any(path.startswith("params/") for path, _ in leaves)
+    products = tuple(
+        Product(layer_of(each.source, collections), each.macs, tuple(number[channels[part]] for part in each.labels))
+        for each in found
+    )
     free, frozen = (tuple(group for group in groups if bool(group.frozen) == held) for held in (False, True))
     undefined = tuple(dict.fromkeys(flow.found.undefined))
-    return Coupling(free, frozen, undefined, products, starts), number[channels] >= 0
+    return Coupling(free, frozen, undefined, batch, products, starts), number[channels] >= 0
 
 
 def _axes(flow: Flow, leaves: Sequence[tuple[str, Labelled]], channels: np.ndarray) -> list[_Axis]:

@@ -18,12 +18,14 @@ class Reach:
 
     Attributes:
       macs: multiply-accumulates, over the whole batch, with all channels.
+      source: the first weight among the operands, by path; empty: none.
       labels: arrays of them; the share of those that stay is the share of the multiply-accumulates that does.
       inputs: labels of the weight that are summed over; none where data meets data.
       outputs: labels of the weight that are not.
     """
 
     macs: int
+    source: str
     labels: tuple[np.ndarray, ...]
     inputs: np.ndarray
     outputs: np.ndarray
