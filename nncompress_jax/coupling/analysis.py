@@ -31,7 +31,8 @@ def coupling(apply: Apply, variables: Any, *inputs: Any, batch_size: int | None 
     Channels that a convolution or dot product sums over are those that another computed; what adds or multiplies
     channels, entry by entry, joins theirs. An output that bears the path of a variable outside of `params`, such as new
     batch statistics, is cut as the variable is. A group is frozen where its channels are an input or another output of
-    the network, where an operation needs all of them (a mean over channels), and where an operation is not known.
+    the network, where an operation needs all of them (a mean over channels), and where an operation is not known. Of
+    channels that a reshape splits, as into heads, whole heads go, or the same places in every head where those cannot.
 
     Args:
       apply: of (variables, *inputs), in the mode in which it is used.
