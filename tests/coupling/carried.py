@@ -47,9 +47,9 @@ CARRIED = {
         {},
         [8],
     ),
-    "numbers between those of a table": (
-        lambda y, _: jnp.interp(y, jnp.array([-1.0, 0, 1]), jnp.array([0.0, 2, 3])),
-        {},
+    "entries of a table that channels choose": (
+        lambda y, w: y * w["entries"][jnp.clip(jnp.round(y), -2, 2).astype(int) + 2],
+        {"entries": jnp.array([2.0, 1, 3, -1, 4])},
         [8],
     ),
     "reduced by a function": (
