@@ -58,7 +58,9 @@ def compress(
 def decompress(variables: Any) -> Any:
     """The same tree with dense arrays in the places of compressed weights; one at several places stays one.
 
-    Arrays that were dense stand in both trees, as with `compress`.
+    Arrays that were dense stand in both trees, as with `compress`. Removed channels are zeros, and the dense network
+    computes what the cut one does, but where a program divides them by zero, as weight normalization without an
+    epsilon does: there `nnc.inject` takes 0/0 for zero, and the dense network makes NaN. `prune_channels` warns of it.
 
     Example:
       >>> import jax.numpy as jnp

@@ -80,7 +80,7 @@ def _of_convolution(params: Mapping[str, Any], shapes: Sequence[Sequence[int]]) 
     )
     shown = dict(zip(numbers.out_spec, (images, rank + outputs, *space), strict=True))
     results = tuple(shown[axis] for axis in range(rank))
-    batch = (images,) if params["batch_group_count"] == 1 else (images, channels)
+    batch = () if params["batch_group_count"] == 1 else (images, channels)
     windows = ((*space, *batch), tuple(window) if params["batch_group_count"] == 1 else tuple(range(rank)))
     return Axes((tuple(range(rank)), places), results, windows)
 

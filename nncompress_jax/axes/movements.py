@@ -8,8 +8,10 @@ from typing import Any, Protocol
 import jax.numpy as jnp
 from jax import lax
 
+from nncompress_jax.axes.addressed import batch_axes
 from nncompress_jax.axes.places import Places, move, reshaped, runs
-from nncompress_jax.axes.rules import AxisRule, axis_rule
+from nncompress_jax.axes.rule import AxisRule
+from nncompress_jax.axes.rules import axis_rule
 from nncompress_jax.types import Array
 
 
@@ -111,11 +113,12 @@ class Reading:
 
     @property
     def kept(self) -> frozenset[int]:
-        return frozenset(axis for axis in self.places.axes if axis is not None)
+        return frozenset(axis for axis in self.places.axes if axis is not None).difference(batch_axes(self.params))
 
     @property
     def keeps_last(self) -> bool:
-        return len(self.shape) - 1 in self.places.axes[-1:]
+        last = len(self.shape) - 1
+        return last in self.kept and self.places.axes[-1] == last
 
     def whole(self, part: Array) -> Array:
         pairs = enumerate(zip(self.params["slice_sizes"], part.shape, strict=True))

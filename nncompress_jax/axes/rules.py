@@ -3,43 +3,14 @@
 Not here: elementwise operations, of which all axes meet; products (`contraction`); `reshape`, which merges axes.
 """
 
-import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from nncompress_jax.axes.addressed import dynamic_slice, dynamic_update, gather, scatter
 from nncompress_jax.axes.places import Places
-
-Shapes = Sequence[Sequence[int]]
-
-
-@dataclasses.dataclass(frozen=True)
-class AxisRule:
-    """Of one equation.
-
-    Attributes:
-      results: for each result, of each operand, where its entries stand; None: it only says where to read or write, or
-        what to pad with.
-      needed: of each operand, axes along which nothing can be left out.
-      reason: why not, in words.
-      padding: the operand that stands where none of the others does; None: there is none.
-    """
-
-    results: Sequence[Sequence[Places | None]]
-    needed: Sequence[frozenset[int]] = ()
-    reason: str = ""
-    padding: int | None = None
-
-    def needs(self, operand: int) -> frozenset[int]:
-        """Axes of an operand along which nothing can be left out."""
-        return self.needed[operand] if operand < len(self.needed) else frozenset()
-
-    def places(self, operand: int = 0, result: int = 0) -> Places:
-        """Of an operand whose entries stand in a result."""
-        found = self.results[result][operand]
-        assert found is not None
-        return found
+from nncompress_jax.axes.rule import AxisRule, Fills, Shapes, unknown, zero_alone
 
 
 def axis_rule(name: str, params: Mapping[str, Any], shapes: Shapes) -> AxisRule:
@@ -137,76 +108,71 @@ COMBINED = "it needs all channels, as normalization does"
 
 
 def _reduce(params: Any, shapes: Shapes) -> AxisRule:
-    axes = params["axes"]
-    return AxisRule([[_without(dict.fromkeys(axes, 0), shapes[0])]], [frozenset(axes)], COMBINED)
+    """Of one or several operands, each on its own; axes that a program counts over devices have names."""
+    axes = [int(axis) for axis in params["axes"] if isinstance(axis, int | np.integer)]
+    results: list[list[Places | None]] = [[None] * len(shapes) for _ in shapes]
+    for i, shape in enumerate(shapes):
+        results[i][i] = _without(dict.fromkeys(axes, 0), shape)
+    return AxisRule(results, [frozenset(axes)] * len(shapes), COMBINED, fills=(zero_alone,) * len(shapes))
 
 
-def _combining(
-    axes: Callable[[Any, Sequence[int]], Sequence[int]], results: int | None = None
-) -> Callable[[Any, Shapes], AxisRule]:
+def _reduce_by(params: Any, shapes: Shapes) -> AxisRule:
+    """By any function of two entries: of operands, and behind them as many that it begins with."""
+    axes, count = params["dimensions"], len(shapes) // 2
+    places = _without(dict.fromkeys(axes, 0), shapes[0])
+    results = [[places] * count + [None] * count] * count
+    return AxisRule(results, [frozenset(axes)] * count, COMBINED, fills=(unknown,) * count)
+
+
+def _combining(axes: Callable[[Any, Sequence[int]], Sequence[int]], *fills: Fills) -> Callable[[Any, Shapes], AxisRule]:
     """Of entries that are combined along some axes, and along the others stay where they are.
 
-    `results`: so many; by default one for each operand.
+    `fills`: of each result; by default there is one for each operand, and zeros give zeros. Scalars say what stands
+    beside the entries.
     """
 
     def rule(params: Any, shapes: Shapes) -> AxisRule:
-        same, needed = Places.same(len(shapes[0])), frozenset(axes(params, shapes[0]))
-        return AxisRule([[same] * len(shapes)] * (results or len(shapes)), [needed] * len(shapes), COMBINED)
+        each = fills or (zero_alone,) * len(shapes)
+        needed = frozenset(axes(params, shapes[0]))
+        places = [Places.same(len(shape)) if len(shape) else None for shape in shapes]
+        return AxisRule([places] * len(each), [needed] * len(shapes), COMBINED, fills=each)
 
     return rule
 
 
 def _windowed(params: Any, shape: Sequence[int]) -> list[int]:
     names = ("window_dimensions", "window_strides", "base_dilation", "window_dilation")
-    sizes = zip(*(params[name] for name in names), params["padding"], strict=True)
+    sizes = zip(*(params.get(name, (1,) * len(shape)) for name in names), params["padding"], strict=True)
     return [axis for axis, (*ones, padding) in enumerate(sizes) if set(ones) != {1} or any(padding)]
 
 
-def _partly(sizes: Sequence[int], shape: Sequence[int]) -> frozenset[int]:
-    return frozenset(axis for axis, size in enumerate(sizes) if size != shape[axis])
+def _matrices(*ranks: int) -> Callable[[Any, Shapes], AxisRule]:
+    """Of one matrix in the last two axes, or several: `ranks` are those of the results for each."""
+
+    def rule(params: Any, shapes: Shapes) -> AxisRule:
+        batch = range(len(shapes[0]) - 2)
+        results = [[_matrix(len(batch), rank)] for rank in ranks]
+        return AxisRule(results, [frozenset({len(batch), len(batch) + 1})], COMBINED, fills=(unknown,) * len(ranks))
+
+    return rule
 
 
-def _read(axes: Sequence[int | None], params: Any, shapes: Shapes) -> AxisRule:
-    part = _partly(params["slice_sizes"], shapes[0])
-    kept = tuple(None if axis in part else axis for axis in axes)
-    gone = set(range(len(shapes[0]))).difference(axis for axis in kept if axis is not None)
-    places = Places(kept, (None,) * len(kept), dict.fromkeys(gone, 0))
-    return AxisRule([[places, *[None] * (len(shapes) - 1)]], [part], "which of them it reads is not known")
+def _matrix(batch: int, rank: int) -> Places:
+    axes = (*range(batch), *(None,) * rank)
+    return Places(axes, (None,) * len(axes), {batch: 0, batch + 1: 0})
 
 
-def _dynamic_slice(params: Any, shapes: Shapes) -> AxisRule:
-    return _read(range(len(shapes[0])), params, shapes)
+def _svd(params: Any, shapes: Shapes) -> AxisRule:
+    return _matrices(1, *(2, 2) * bool(params["compute_uv"]))(params, shapes)
 
 
-def _gather(params: Any, shapes: Shapes) -> AxisRule:
-    numbers = params["dimension_numbers"]
-    gone = {*numbers.collapsed_slice_dims, *numbers.operand_batching_dims}
-    own = [axis for axis in range(len(shapes[0])) if axis not in gone]
-    there = dict(zip(numbers.offset_dims, own, strict=True))
-    rank = len(numbers.offset_dims) + len(shapes[1]) - 1
-    return _read([there.get(axis) for axis in range(rank)], params, shapes)
-
-
-def _dynamic_update(params: Any, shapes: Shapes) -> AxisRule:
-    part, rank = _partly(shapes[1], shapes[0]), len(shapes[0])
-    update = Places(
-        tuple(None if axis in part else axis for axis in range(rank)), (None,) * rank, dict.fromkeys(part, 0)
-    )
-    indices = [None] * (len(shapes) - 2)
-    return AxisRule([[Places.same(rank), update, *indices]], [part, part], "where it writes is not known")
-
-
-def _scatter(params: Any, shapes: Shapes) -> AxisRule:
-    """Windows of updates [2], written or added to places of an operand [0] that indices [1] say."""
-    numbers, rank = params["dimension_numbers"], len(shapes[0])
-    gone = {*numbers.inserted_window_dims, *numbers.operand_batching_dims}
-    there = dict(zip((axis for axis in range(rank) if axis not in gone), numbers.update_window_dims, strict=True))
-    whole = {axis: own for axis, own in there.items() if shapes[2][own] == shapes[0][axis]}
-    axes = tuple(map(whole.get, range(rank)))
-    dropped = dict.fromkeys(set(range(len(shapes[2]))).difference(whole.values()), 0)
-    needed = [frozenset(set(range(rank)) - whole.keys()), frozenset(), frozenset(dropped)]
-    update = Places(axes, (None,) * rank, dropped)
-    return AxisRule([[Places.same(rank), None, update]], needed, "where it writes is not known")
+def _solve(params: Any, shapes: Shapes) -> AxisRule:
+    """Matrices [0] and right-hand sides [1], whose columns are apart, or rows where the matrix is on the right."""
+    rank = len(shapes[0])
+    rows, columns = (rank - 2, rank - 1) if params["left_side"] else (rank - 1, rank - 2)
+    matrix = Places((*range(rank - 2), None, None), (None,) * rank, {rank - 2: 0, rank - 1: 0})
+    needed = [frozenset({rows, columns}), frozenset({rows})]
+    return AxisRule([[matrix, Places.same(rank)]], needed, COMBINED, fills=(unknown,))
 
 
 def _apart(params: Any, shapes: Shapes) -> AxisRule:
@@ -223,14 +189,38 @@ REDUCTIONS = (
 """Operations that take axes away."""
 
 _AXIS = _combining(lambda params, shape: [params["axis"]])
+_WINDOWED = ("reduce_window_max", "reduce_window_min", "reduce_window_sum")
 ALONG: Mapping[str, Callable[[Any, Shapes], AxisRule]] = {
-    **dict.fromkeys(("reduce_window_max", "reduce_window_min", "reduce_window_sum"), _combining(_windowed)),
-    **dict.fromkeys(("cumsum", "cumprod", "cummax", "cummin", "cumlogsumexp"), _AXIS),
+    **dict.fromkeys(_WINDOWED, _combining(_windowed)),
+    **dict.fromkeys(("cumsum", "cumprod", "cummax", "cummin"), _AXIS),
+    "cumlogsumexp": _combining(lambda params, shape: [params["axis"]], unknown),
     "sort": _combining(lambda params, shape: [params["dimension"]]),
-    "top_k": _combining(lambda params, shape: [params.get("axis", -1) % len(shape)], results=2),
+    "top_k": _combining(lambda params, shape: [params.get("axis", -1) % len(shape)], zero_alone, unknown),
     "fft": _combining(lambda params, shape: range(len(shape) - len(params["fft_lengths"]), len(shape))),
 }
 """Operations along axes that stay."""
+
+SCATTERS: Mapping[str, Callable[[Any, Shapes], AxisRule]] = {
+    **dict.fromkeys(("scatter", "scatter-max", "scatter-min"), scatter()),
+    **dict.fromkeys(("scatter-add", "scatter-sub", "scatter-mul"), scatter(zero_alone)),
+}
+"""Operations that write updates to places, or combine them with what stands there."""
+
+APART: Mapping[str, Callable[[Any, Shapes], AxisRule]] = {
+    "psum": _reduce,
+    "reduce": _reduce_by,
+    "reduce_window": _combining(_windowed, unknown),
+    "select_and_gather_add": _combining(_windowed, unknown),
+    "select_and_scatter_add": _combining(_windowed, unknown),
+    "approx_top_k": _combining(lambda params, shape: [params["reduction_dimension"] % len(shape)], unknown, unknown),
+    "cholesky": _matrices(2),
+    "eigh": _matrices(2, 1),
+    "lu": _matrices(2, 1, 1),
+    "qr": _matrices(2, 2),
+    "svd": _svd,
+    "triangular_solve": _solve,
+}
+"""Operations whose results take all of their operands to compute, though a batch may lie along other axes."""
 
 RULES: Mapping[str, Callable[[Any, Shapes], AxisRule]] = {
     "transpose": _moving(lambda params, shape: Places(tuple(params["permutation"]), (None,) * len(shape))),
@@ -244,12 +234,13 @@ RULES: Mapping[str, Callable[[Any, Shapes], AxisRule]] = {
     "stack": _stack,
     "concatenate": _concatenate,
     "pad": _pad,
-    "gather": _gather,
-    "dynamic_slice": _dynamic_slice,
-    "dynamic_update_slice": _dynamic_update,
-    **dict.fromkeys(("scatter", "scatter-add"), _scatter),
+    "gather": gather,
+    "dynamic_slice": dynamic_slice,
+    "dynamic_update_slice": dynamic_update,
     **dict.fromkeys(("sharding_constraint", "optimization_barrier"), _apart),
     **dict.fromkeys(REDUCTIONS, _reduce),
+    **SCATTERS,
     **ALONG,
+    **APART,
 }
 """By the primitive's name: jax exports not all of them, and some only lately."""

@@ -12,11 +12,12 @@ from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
 from nncompress_jax.axes.places import axes_of
-from nncompress_jax.coupling.flow import Flow
-from nncompress_jax.coupling.groups import Coupling, Group, Member, Role
+from nncompress_jax.coupling.flow import Flow, Split
+from nncompress_jax.coupling.groups import Coupling, Group, Member, Product, Role
 from nncompress_jax.coupling.labelled import Labelled
 from nncompress_jax.errors import InputError
 from nncompress_jax.inputs import examples_in, is_array
+from nncompress_jax.tracing.costs import layer_of
 from nncompress_jax.tracing.trace import traced
 from nncompress_jax.tree import named_leaves
 from nncompress_jax.types import Apply
@@ -30,7 +31,8 @@ def coupling(apply: Apply, variables: Any, *inputs: Any, batch_size: int | None 
     Channels that a convolution or dot product sums over are those that another computed; what adds or multiplies
     channels, entry by entry, joins theirs. An output that bears the path of a variable outside of `params`, such as new
     batch statistics, is cut as the variable is. A group is frozen where its channels are an input or another output of
-    the network, where an operation needs all of them (a mean over channels), and where an operation is not known.
+    the network, where an operation needs all of them (a mean over channels), and where an operation is not known. Of
+    channels that a reshape splits, as into heads, whole heads go, or the same places in every head where those cannot.
 
     Args:
       apply: of (variables, *inputs), in the mode in which it is used.
@@ -59,14 +61,49 @@ def coupling(apply: Apply, variables: Any, *inputs: Any, batch_size: int | None 
     uncut_variables = jax.tree.unflatten(jax.tree.structure(variables, is_leaf=is_compressed), uncut)
     program, outputs = traced(apply, uncut_variables, *inputs, **keywords)
     leaves = [(path, leaf) for path, leaf in leaves if is_compressed(leaf) or is_array(leaf)]
-    flow = Flow()
-    floats = [jnp.issubdtype(leaf.dtype, jnp.floating) for _, leaf in leaves]
-    labelled = [flow.leaf(path, leaf.shape if cut else ()) for (path, leaf), cut in zip(leaves, floats, strict=True)]
-    results = flow.run(program, [*labelled, *[Labelled()] * (len(program.invars) - len(leaves))])
-    named = {path: (leaf.shape, value) for (path, leaf), value in zip(leaves, labelled, strict=True)}
-    _returned(flow, named, zip(named_leaves(outputs), results, strict=True))
-    found = _coupling(flow, [(path, value) for (path, _), value in zip(leaves, labelled, strict=True)], examples)
+    network = _Network(program, outputs, leaves, examples)
+    found, stuck = network.coupled({})
+    narrowed: dict[Split, int] = {}
+    for place in (0, -1):  # where split channels have to stay, those of one of the axes may go
+        chosen = narrowed | dict.fromkeys(stuck, place)
+        other, others_stuck = network.coupled(chosen) if stuck else (found, stuck)
+        if _channels(other) > _channels(found):
+            found, stuck, narrowed = other, others_stuck, chosen
     return dataclasses.replace(found, _shapes={path: tuple(leaf.shape) for path, leaf in leaves})
+
+
+def _channels(found: Coupling) -> int:
+    return sum(group.size for group in found.groups)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Network:
+    """A traced network.
+
+    Attributes:
+      program: of its leaves and its inputs.
+      outputs: the tree of its results, as shapes.
+      leaves: by path.
+      examples: in the inputs.
+    """
+
+    program: Any
+    outputs: Any
+    leaves: Sequence[tuple[str, Any]]
+    examples: int
+
+    def coupled(self, narrowed: Mapping[Split, int]) -> tuple[Coupling, list[Split]]:
+        """The groups, where some splits are narrowed to one axis; and the splits of which nothing can be cut."""
+        flow = Flow(narrowed)
+        floats = [jnp.issubdtype(leaf.dtype, jnp.floating) for _, leaf in self.leaves]
+        pairs = zip(self.leaves, floats, strict=True)
+        labelled = [(path, flow.leaf(path, leaf.shape if cut else ())) for (path, leaf), cut in pairs]
+        data = [Labelled()] * (len(self.program.invars) - len(labelled))
+        results = flow.run(self.program, [*(value for _, value in labelled), *data])
+        named = {path: (leaf.shape, value) for (_, leaf), (path, value) in zip(self.leaves, labelled, strict=True)}
+        _returned(flow, named, zip(named_leaves(self.outputs), results, strict=True))
+        found, free = _coupling(flow, labelled, self.examples)
+        return found, [place for place, labels in flow.splits.items() if not free[labels].any()]
 
 
 def _returned(
@@ -106,7 +143,8 @@ class _Axis(NamedTuple):
     turn: int
 
 
-def _coupling(flow: Flow, leaves: Sequence[tuple[str, Labelled]], batch: int) -> Coupling:
+def _coupling(flow: Flow, leaves: Sequence[tuple[str, Labelled]], batch: int) -> tuple[Coupling, np.ndarray]:
+    """The groups; and of each label, whether it can be cut."""
     channels = _components(flow.found.coupled, flow.count)
     why: dict[int, str] = {}
     for labels, reason in flow.found.frozen:
@@ -125,9 +163,14 @@ def _coupling(flow: Flow, leaves: Sequence[tuple[str, Labelled]], batch: int) ->
             starts[group.name] = (first, group.size)
             first += group.size
     found = flow.found.products
-    products = tuple((each.macs // batch, tuple(number[channels[part]] for part in each.labels)) for each in found)
+    collections = any(path.startswith("params/") for path, _ in leaves)
+    products = tuple(
+        Product(layer_of(each.source, collections), each.macs, tuple(number[channels[part]] for part in each.labels))
+        for each in found
+    )
     free, frozen = (tuple(group for group in groups if bool(group.frozen) == held) for held in (False, True))
-    return Coupling(free, frozen, products, starts)
+    undefined = tuple(dict.fromkeys(flow.found.undefined))
+    return Coupling(free, frozen, undefined, batch, products, starts), number[channels] >= 0
 
 
 def _axes(flow: Flow, leaves: Sequence[tuple[str, Labelled]], channels: np.ndarray) -> list[_Axis]:

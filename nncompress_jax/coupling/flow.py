@@ -7,6 +7,7 @@ that an operation needs, or of which nothing is known, are frozen.
 import contextlib
 import dataclasses
 import functools
+import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -14,8 +15,9 @@ import numpy as np
 
 from nncompress_jax.axes.contraction import PRODUCTS
 from nncompress_jax.axes.places import Places, along, axes_of, move, reshaped, simplest
-from nncompress_jax.axes.rules import COMBINED, RULES, AxisRule, axis_rule
-from nncompress_jax.coupling.labelled import Fill, Labelled, filled, read, shared
+from nncompress_jax.axes.rule import AxisRule, Fill
+from nncompress_jax.axes.rules import RULES, axis_rule
+from nncompress_jax.coupling.labelled import Labelled, filled, is_undefined, read, shared
 from nncompress_jax.coupling.labels import Found
 from nncompress_jax.coupling.products import Products
 from nncompress_jax.tracing.primitives import (
@@ -26,20 +28,34 @@ from nncompress_jax.tracing.primitives import (
     scan_operands,
     while_operands,
 )
-from nncompress_jax.tracing.program import Source, meet
+from nncompress_jax.tracing.program import Source, holds, meet
 from nncompress_jax.weights.channel_pruned_elementwise import ELEMENTWISE
 
 UNKNOWN = "what it does to channels is not known"
 
 
+Split = tuple[int, str]
+"""A reshape that splits an axis of channels, as that of all heads of attention; and where it stands."""
+
+
 class Flow(Products):
-    """What was found on the way through a program: labels that are coupled, and frozen, and products."""
+    """What was found on the way through a program: labels that are coupled, and frozen, and products.
+
+    Attributes:
+      narrowed: by split, the one of the axes (0: the first, -1: the last) along which alone channels can be cut.
+      splits: all splits, each with the labels.
+    """
+
+    def __init__(self, narrowed: Mapping[Split, int] | None = None) -> None:
+        super().__init__()
+        self.narrowed = narrowed or {}
+        self.splits: dict[Split, np.ndarray] = {}
 
     def run(self, jaxpr: Any, values: Sequence[Labelled], repeats: int = 1, scope: str = "") -> list[Labelled]:
         """Through a program, which stands in a scope."""
         known: dict[Any, Labelled] = dict(zip(jaxpr.invars, values, strict=True))
         around = self.here
-        for equation in jaxpr.eqns:
+        for equation in _needed(jaxpr):
             within = f"{scope}/{equation.source_info.name_stack}"
             names = [name for name in within.split("/") if name and "(" not in name]  # not those of transformations
             self.here = " in ".join(filter(None, (equation.primitive.name, "/".join(names))))
@@ -61,8 +77,14 @@ class Flow(Products):
             return self.run(inside.jaxpr, values, repeats, scope)
         source = meet(value.source for value in values)
         if equation.primitive in ELEMENTWISE:
-            return [self.joined(values, source, functools.partial(filled, equation))]
+            return [self.joined(values, source, functools.partial(self.filled, equation))]
         return self.moved(equation, values, source)
+
+    def filled(self, equation: Any, fills: Sequence[Fill]) -> Fill:
+        """What an elementwise operation makes of these operands: cut channels stay zero, whatever divides them."""
+        if is_undefined(equation, fills):
+            self.found.undefined.append(self.here)
+        return filled(equation, fills)
 
     def moved(self, equation: Any, values: list[Labelled], source: Source) -> list[Labelled]:
         """Moved, combined along axes that are not cut; other operations freeze what they take."""
@@ -72,7 +94,8 @@ class Flow(Products):
         if not labelled and (not values or values[0].number is None):
             return nothing
         if name == "reshape":
-            return [self.reshaped(values[0], shapes[0], equation.params["new_sizes"], source)]
+            result = self.reshaped(values[0], shapes[0], equation.params["new_sizes"], source)
+            return [self.split((id(equation), self.here), result)]
         if name not in RULES:
             for labels in (labels for value in values for labels in value.labels):
                 self.freeze(labels, UNKNOWN)
@@ -96,15 +119,15 @@ class Flow(Products):
             elif rule.needs(operand) & set(axes_of(labels)):
                 self.freeze(labels, rule.reason)
             else:
-                pairs.append((labels, fill if fill == 0 or rule.reason != COMBINED else None))
+                pairs.append((labels, fill))
         return Labelled.of(pairs, value.source) if value.labels else value
 
     def placed(self, rule: AxisRule, result: int, values: Sequence[Labelled], source: Source) -> Labelled:
         """A result: what it shows of each operand, joined; along an axis that operands share, one behind the other."""
         padding = [] if rule.padding is None else [values[rule.padding]]
         shown: list[tuple[Places, list[tuple[np.ndarray, Fill]]]] = []
-        whole = [*padding]
-        for value, places in zip(values, rule.results[result], strict=True):
+        whole, tells = [*padding], [True] * len(padding)
+        for i, (value, places) in enumerate(zip(values, rule.results[result], strict=True)):
             if places is None:
                 continue
             pairs = [(move(labels, places, -1), fill) for labels, fill in value.pairs]
@@ -113,7 +136,9 @@ class Flow(Products):
             shown.append((places, [pair for pair in pairs if (pair[0] < 0).any()]))
             rest = [(labels, fill) for labels, fill in pairs if labels.size > 1 and not (labels < 0).any()]
             whole.append(Labelled.of(rest, source) if value.labels else value)
-        together = self.joined(whole, source)
+            tells.append(i not in rule.addresses)
+        made = rule.fill(result)
+        together = self.joined(whole, source, lambda fills: made(shared(itertools.compress(fills, tells))))
         taken: set[int] = set()
         for axis in sorted(axis for _, pairs in shown for labels, _ in pairs for axis in axes_of(labels)):
             here = [(places, own) for places, pairs in shown for own in pairs if axis in axes_of(own[0])]
@@ -153,6 +178,18 @@ class Flow(Products):
             else:
                 result.append((moved, fill))
         return dataclasses.replace(Labelled.of(result, source), number=None if value.labels else value.number)
+
+    def split(self, place: Split, value: Labelled) -> Labelled:
+        """Channels along several axes, of which one may have been chosen."""
+        pairs = []
+        for labels, fill in value.pairs:
+            own = axes_of(labels)
+            if len(own) > 1:
+                self.splits[place] = np.union1d(self.splits.get(place, []), labels).astype(int)
+                if place in self.narrowed:
+                    labels = self.whole(labels, {*own} - {own[self.narrowed[place]]})
+            pairs.append((labels, fill))
+        return Labelled.of(pairs, value.source) if pairs else value
 
     @contextlib.contextmanager
     def apart(self) -> Iterator[Found]:
@@ -217,6 +254,17 @@ class Flow(Products):
                 self.found.add(found)
                 return [*after, *results[loop.carried :]]
             carry = after
+
+
+def _needed(jaxpr: Any) -> list[Any]:
+    """Equations that multiply, or of whose results an entry is used in the end."""
+    needed, equations = set(map(id, jaxpr.outvars)), []
+    for equation in reversed(jaxpr.eqns):
+        used = any(id(result) in needed and 0 not in getattr(result.aval, "shape", ()) for result in equation.outvars)
+        if used or equation.primitive in PRODUCTS or holds(equation, PRODUCTS):
+            needed.update(map(id, equation.invars))
+            equations.append(equation)
+    return equations[::-1]
 
 
 _WITH_PROGRAMS: Mapping[str, Callable[..., list[Labelled]]] = {

@@ -55,6 +55,21 @@ class Group:
     frozen: str = ""
 
 
+@dataclasses.dataclass(frozen=True)
+class Product:
+    """A convolution or dot product.
+
+    Attributes:
+      layer: whose weights it multiplies, as `nnc.cost` names it; empty: data by data.
+      macs: multiply-accumulates over the whole batch, with all channels.
+      channels: arrays of their numbers, -1 for one that stays; the shares that stay are multiplied.
+    """
+
+    layer: str
+    macs: int
+    channels: tuple[np.ndarray, ...]
+
+
 @dataclasses.dataclass(frozen=True, repr=False)
 class Coupling:
     """All groups of a network, and what its multiply-accumulates are when channels of them stay; shown as a table.
@@ -62,11 +77,15 @@ class Coupling:
     Attributes:
       groups: those that can be cut.
       frozen: those that cannot, each with the reason.
+      undefined: operations that divide zero by zero in cut channels, as weight normalization does: the cut network
+        takes that for zero, a dense one with zeros in their places for NaN.
     """
 
     groups: tuple[Group, ...]
     frozen: tuple[Group, ...]
-    _products: tuple[tuple[int, tuple[np.ndarray, ...]], ...] = ()
+    undefined: tuple[str, ...] = ()
+    _examples: int = 1
+    _products: tuple[Product, ...] = ()
     _places: Mapping[str, tuple[int, int]] = dataclasses.field(default_factory=dict)
     _shapes: Mapping[str, tuple[int, ...]] = dataclasses.field(default_factory=dict)
 
@@ -104,9 +123,11 @@ class Coupling:
         for name, mask in keep.items():
             first, size = self._places[name]
             there[first : first + size] = mask
-        return round(
-            sum(macs * float(np.prod([there[channels].mean() for channels in each])) for macs, each in self._products)
-        )
+        layers: dict[str, int] = {}
+        for product in self._products:
+            share = math.prod(there[channels].mean() for channels in product.channels)
+            layers[product.layer] = layers.get(product.layer, 0) + round(product.macs * float(share))
+        return sum(macs // self._examples for macs in layers.values())
 
     def parameters(self, keep: Mapping[str, np.ndarray]) -> int:
         """Entries of all leaves but batch statistics; `keep` as in `macs`."""

@@ -10,10 +10,8 @@ from jax import lax
 from jax.extend import core
 
 from nncompress_jax.axes.places import axes_of
+from nncompress_jax.axes.rule import Fill
 from nncompress_jax.tracing.program import Source
-
-Fill = float | None
-"""What stands where channels are cut; None: not one known number."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,6 +76,14 @@ def filled(equation: Any, fills: Sequence[Fill]) -> Fill:
     with jax.ensure_compile_time_eval():
         scalars = [np.asarray(fill, atom.aval.dtype) for fill, atom in zip(fills, equation.invars, strict=True)]
         return _number(primitive.bind(*scalars, **equation.params))
+
+
+def is_undefined(equation: Any, fills: Sequence[Fill]) -> bool:
+    """Whether zero is divided by zero, or multiplied by the inverse of zero, and so taken for zero."""
+    numbers = np.array([np.nan if fill is None else fill for fill in fills])
+    if equation.primitive is lax.div_p:
+        return bool((numbers == 0).all())
+    return equation.primitive is lax.mul_p and 0 in numbers and bool(np.isinf(numbers).any())
 
 
 def _number(scalar: Any) -> Fill:

@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterable, Sequence
 import numpy as np
 
 from nncompress_jax.axes.places import along, axes_of
-from nncompress_jax.coupling.labelled import Fill, Labelled, shared
+from nncompress_jax.axes.rule import Fill
+from nncompress_jax.coupling.labelled import Labelled, shared
 from nncompress_jax.tracing.program import Source
 
 
@@ -17,12 +18,14 @@ class Reach:
 
     Attributes:
       macs: multiply-accumulates, over the whole batch, with all channels.
+      source: the first weight among the operands, by path; empty: none.
       labels: arrays of them; the share of those that stay is the share of the multiply-accumulates that does.
       inputs: labels of the weight that are summed over; none where data meets data.
       outputs: labels of the weight that are not.
     """
 
     macs: int
+    source: str
     labels: tuple[np.ndarray, ...]
     inputs: np.ndarray
     outputs: np.ndarray
@@ -38,6 +41,7 @@ class Found:
       frozen: labels whose channels have to stay, with the reason.
       inner: labels of places within a kernel's window, or within its groups, which are no channels of their own.
       products: in the order of the program.
+      undefined: operations that divide zero by zero where channels are cut.
     """
 
     coupled: list[np.ndarray] = dataclasses.field(default_factory=list)
@@ -45,6 +49,7 @@ class Found:
     frozen: list[tuple[np.ndarray, str]] = dataclasses.field(default_factory=list)
     inner: list[np.ndarray] = dataclasses.field(default_factory=list)
     products: list[Reach] = dataclasses.field(default_factory=list)
+    undefined: list[str] = dataclasses.field(default_factory=list)
 
     def add(self, other: "Found") -> None:
         """What was found behind it."""

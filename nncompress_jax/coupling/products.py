@@ -65,7 +65,8 @@ class Products(Labels):
         outputs = [labels for labels in own if set(axes_of(labels)) <= set(axes.results)]
         inputs = [labels for labels in own if not set(axes_of(labels)) <= set(axes.results)]
         left_out = tuple(labels for labels, fill in everything.pairs if fill == 0)
-        return Reach(found.macs * repeats, left_out, _labels(inputs), _labels(outputs))
+        source = next((value.source for value in values if value.source), "")
+        return Reach(found.macs * repeats, source, left_out, _labels(inputs), _labels(outputs))
 
     def one_axis(self, labels: np.ndarray, axes: Axes) -> np.ndarray:
         """Of a split axis, as that of the heads of attention and of what each holds, one part can be cut: the first.

@@ -86,10 +86,10 @@ def cost(apply: Apply, variables: Any, *inputs: Any, batch_size: int | None = No
     examples = examples_in((inputs, keywords), batch_size)
     leaves = [(path, leaf) for path, leaf in named_leaves(variables, is_compressed) if hasattr(leaf, "shape")]
     has_collections = any(path.startswith("params/") for path, _ in leaves)
-    sources = [_layer(path, has_collections) for path, _ in leaves]
+    sources = [layer_of(path, has_collections) for path, _ in leaves]
 
     layers: dict[str, LayerCost] = {}
-    ran = visits(apply, variables, *inputs, name=lambda path: _layer(path, has_collections), **keywords)
+    ran = visits(apply, variables, *inputs, name=lambda path: layer_of(path, has_collections), **keywords)
     for visit in ran:
         entering = list(dict.fromkeys(source for source in visit.sources if source))
         if visit.product:
@@ -114,7 +114,7 @@ def _row(path: str) -> tuple[str, LayerCost]:
     return path, LayerCost(path)
 
 
-def _layer(path: str, has_collections: bool) -> str:
+def layer_of(path: str, has_collections: bool) -> str:
     """`params/Conv_0/kernel` -> `Conv_0`; a leaf at the top is its own layer."""
     names = path.split("/")[1 if has_collections else 0 :]
     return "/".join(names[:-1] or names)

@@ -6,7 +6,7 @@ its program on the compressed weights themselves.
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import jax
@@ -20,8 +20,9 @@ from nncompress_jax.tracing.trace import traced
 from nncompress_jax.tree import named_leaves
 from nncompress_jax.types import Apply, Array
 from nncompress_jax.weights import channel_pruned_elementwise, channel_pruned_products, channel_pruned_shapes, moves
-from nncompress_jax.weights.base import CompressedWeight, dense, is_compressed
-from nncompress_jax.weights.channel_pruned import ChannelPruned
+from nncompress_jax.weights.base import CompressedWeight, is_compressed
+from nncompress_jax.weights.channel_pruned import ChannelPruned, channel_pruned
+from nncompress_jax.weights.channels import Channels
 from nncompress_jax.weights.outside import OUTSIDE
 
 for _rules in (moves, channel_pruned_elementwise, channel_pruned_products, channel_pruned_shapes):
@@ -166,5 +167,12 @@ def _run(apply: Apply, args: Any, kwargs: Any, interpreter: Interpreter) -> tupl
         sources[: len(paths)] = paths
     interpreter = dataclasses.replace(interpreter, channels=any(isinstance(x, ChannelPruned) for x in values))
     outputs, _, seen = interpreter.run(program, values, [sources[place] for place in places])
-    outputs = [dense(x) if isinstance(x, ChannelPruned) and x.is_uniform else x for x in outputs]
+    given = {cut for x in values if isinstance(x, ChannelPruned) for cut in x.cuts}
+    outputs = [_with_zeros(x, given) if isinstance(x, ChannelPruned) else x for x in outputs]
     return jax.tree.unflatten(jax.tree.structure(shapes), outputs), seen
+
+
+def _with_zeros(x: ChannelPruned, given: Collection[Channels | None]) -> Any:
+    """An output that lacks only what variables lack, not what a program knows to be of one value."""
+    cuts = tuple(cut if cut in given else None for cut in x.cuts)
+    return channel_pruned(x.read(cuts), x.fill, cuts)

@@ -43,8 +43,10 @@ class ChannelPruned(CompressedWeight):
     channels: Cuts = eqx.field(static=True, default=())
 
     @staticmethod
-    def uniform(fill: Any, shape: Sequence[int]) -> "ChannelPruned":
-        """An array of one value: of it no channel is there."""
+    def uniform(fill: Any, shape: Sequence[int]) -> Any:
+        """An array of one value: of it no channel is there; a scalar is itself."""
+        if not shape:
+            return fill
         nothing = jnp.zeros((0,) * len(shape), jnp.result_type(fill))
         return channel_pruned(nothing, fill, tuple(Channels.of(size, ()) for size in shape))
 

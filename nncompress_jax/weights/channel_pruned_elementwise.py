@@ -22,10 +22,11 @@ from nncompress_jax.weights.channel_pruned import (
 from nncompress_jax.weights.channels import Cuts, intersection, union
 
 NAMES = (
-    "abs acos acosh add and asin asinh atan atan2 atanh cbrt ceil clamp complex conj copy cos cosh digamma div eq "
-    "erf erf_inv erfc exp exp2 expm1 floor ge gt imag integer_pow is_finite le lgamma log log1p logistic lt max "
-    "min mul ne neg nextafter not or pow real reduce_precision rem round rsqrt select_n sign sin sinh sqrt square "
-    "stop_gradient sub tan tanh xor "
+    "abs acos acosh add and asin asinh atan atan2 atanh bessel_i0e bessel_i1e cbrt ceil clamp clz complex conj copy "
+    "cos cosh digamma div eq erf erf_inv erfc exp exp2 expm1 floor ge gt igamma igammac imag integer_pow is_finite "
+    "le le_to lgamma log log1p logistic lt lt_to max min mul ne neg nextafter not or polygamma population_count pow "
+    "real reduce_precision regularized_incomplete_beta rem round rsqrt select_n shift_left shift_right_arithmetic "
+    "shift_right_logical sign sin sinh sqrt square stop_gradient sub tan tanh xor zeta "
 )
 ELEMENTWISE = (
     NAME,

@@ -23,7 +23,8 @@ def product(primitive: Any, values: Sequence[Any], params: dict[str, Any]) -> An
     if params.get("batch_group_count", 1) != 1:
         return "batch groups"
     values, more = values[:2], [dense(value) for value in values[2:]]
-    zeros = [has_zeros(value) for value in values]
+    # Of one value everywhere, as a state before the first turn: it is multiplied as any array is.
+    zeros = [has_zeros(value) and not value.is_uniform for value in values]
     if not any(zeros):
         return "neither operand is zero where it lacks channels"
     axes = axes_of_product(primitive, params, [value.shape for value in values])

@@ -11,9 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from nncompress_jax.axes.addressed import batch_axes
 from nncompress_jax.axes.movements import Placing, Reading, Reshaping
 from nncompress_jax.axes.places import Places, along, axes_of, reshaped
-from nncompress_jax.axes.rules import ALONG, REDUCTIONS, RULES, axis_rule
+from nncompress_jax.axes.rules import ALONG, APART, REDUCTIONS, RULES, SCATTERS, axis_rule
 from nncompress_jax.weights.base import dense, moved, registered, run
 from nncompress_jax.weights.channel_pruned import (
     ChannelPruned,
@@ -94,15 +95,19 @@ def read(primitive: Any, values: Sequence[Any], params: dict[str, Any]) -> Any:
     x, *starts = values
     if not isinstance(x, ChannelPruned) or x.is_uniform:
         return "at places that lack channels"
-    reading = Reading(x.shape, primitive, [dense(start) for start in starts], params)
-    if any(cut is not None and axis not in reading.kept for axis, cut in enumerate(x.cuts)):
+    starts = [dense(start) for start in starts]
+    reading = Reading(x.shape, primitive, starts, params)
+    if any(cut is not None and axis not in reading.places.axes for axis, cut in enumerate(x.cuts)):
         return MISSING
     cuts = tuple(None if axis is None else x.cuts[axis] for axis in reading.places.axes)
-    sizes = tuple(size if cut is None else len(cut) for size, cut in zip(params["slice_sizes"], x.cuts, strict=True))
-    here = dataclasses.replace(reading, shape=tuple(x.values.shape), params=params | {"slice_sizes": sizes})
+    own = [None if axis in (batch := batch_axes(params)) else cut for axis, cut in enumerate(x.cuts)]
+    sizes = tuple(size if cut is None else len(cut) for size, cut in zip(params["slice_sizes"], own, strict=True))
+    of_starts = {index: x.cuts[axis] for axis, index in batch.items()}
+    starts = [at(start, tuple(map(of_starts.get, range(start.ndim)))) for start in starts]
+    here = Reading(tuple(x.values.shape), primitive, starts, params | {"slice_sizes": sizes})
     result = moved(x.values, here)
     if reading.fills:
-        outside, fill = reading.outside()
+        outside, fill = here.outside()
         result = jnp.where(outside, fill, dense(result))
     return channel_pruned(result, x.fill, cuts)
 
@@ -111,22 +116,24 @@ def joined(primitive: Any, values: Sequence[Any], params: dict[str, Any]) -> Any
     """Of several arrays: along axes that they share what any has, along those on which they lie behind one another."""
     rule = axis_rule(primitive.name, params, [jnp.shape(value) for value in values])
     places = {i: each for i, each in enumerate(rule.results[0]) if each is not None}
-    if not all(map(has_zeros, filter(lambda value: isinstance(value, ChannelPruned), values))):
+    shown = [value for i, value in enumerate(values) if i not in rule.addresses]
+    if not all(map(has_zeros, filter(lambda value: isinstance(value, ChannelPruned), shown))):
         return "of missing channels that are not zero"
     uniform = [isinstance(value, ChannelPruned) and value.is_uniform for value in values]
     if any(_lacks(value, rule.needs(i)) for i, value in enumerate(values) if not uniform[i]):
         return MISSING
     cuts: list[Channels | None] = []
-    wanted = [[*cuts_of(value)] for value in values]
+    wanted = [_joining(cuts_of(value), places.get(i)) for i, value in enumerate(values)]
     for axis in range(len(places[0].axes)):
         pairs = [(i, each.axes[axis], each.picked[axis]) for i, each in places.items()]
         own = [None if place is None else cuts_of(values[i])[place] for i, place, _ in pairs]
-        if any(picked is not None for *_, picked in pairs):
-            shown = [_shown(cut, picked) for cut, (*_, picked) in zip(own, pairs, strict=True) if picked is not None]
-            cuts.append(Channels.at(np.logical_or.reduce(shown)))
+        there = [cut for cut, (i, *_) in zip(own, pairs, strict=True) if not uniform[i] and i not in rule.addresses]
+        behind = any(picked is not None for *_, picked in pairs)
+        if behind and any(cut is not None for cut in there or own):
+            masks = [_shown(cut, picked) for cut, (*_, picked) in zip(own, pairs, strict=True) if picked is not None]
+            cuts.append(Channels.at(np.logical_or.reduce(masks)))
             continue
-        there = [cut for cut, (i, *_) in zip(own, pairs, strict=True) if not uniform[i]]
-        cuts.append(union(there or own))
+        cuts.append(None if behind else union(there or own))
         for i, place, _ in pairs:
             if place is not None:
                 wanted[i][place] = cuts[-1]
@@ -134,6 +141,11 @@ def joined(primitive: Any, values: Sequence[Any], params: dict[str, Any]) -> Any
     if primitive.multiple_results:
         return [channel_pruned(result, None, tuple(cuts)) for result in results]
     return channel_pruned(results, None, tuple(cuts))
+
+
+def _joining(cuts: Cuts, places: Places | None) -> list[Channels | None]:
+    """What is read of an operand: along axes that the result lacks, everything."""
+    return [cut if places is not None and axis in places.axes else None for axis, cut in enumerate(cuts)]
 
 
 def _shown(cut: Channels | None, picked: np.ndarray) -> np.ndarray:
@@ -195,7 +207,7 @@ SPECIAL = {
     **dict.fromkeys(ALONG, along_others),
     "sort": sort,
     **dict.fromkeys(("gather", "dynamic_slice"), read),
-    **dict.fromkeys(("concatenate", "stack", "dynamic_update_slice", "scatter", "scatter-add"), joined),
+    **dict.fromkeys(("concatenate", "stack", "dynamic_update_slice", *SCATTERS), joined),
     **dict.fromkeys(("sharding_constraint", "optimization_barrier"), hinted),
     **dict.fromkeys(REDUCTIONS, reduced),
 }
@@ -204,7 +216,7 @@ SPECIAL = {
 
 def register() -> None:
     """Makes these rules those of what lacks channels."""
-    for name in {"reshape", *RULES}:
+    for name in {"reshape", *RULES}.difference(APART):
         primitive = getattr(lax, f"{name.replace('-', '_')}_p", None)  # not all are of the oldest jax
         if primitive is not None:
             registered(primitive, ChannelPruned, SPECIAL.get(name, placed))

@@ -190,7 +190,7 @@ BETWEEN = {
         lambda y, _: jnp.linalg.qr(y)[0] @ jnp.ones((5, 8)),
         {},
         [],
-        "qr: what it does to channels is not known",
+        "qr: it needs all channels, as normalization does",
     ),
     "a cache of keys": (cached, {"keys": draw(8, 6), "queries": draw(8, 6), "values": draw(8, 8)}, [8, 8, 6], ""),
     "experts": (

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import nncompress_jax as nnc
+from nncompress_jax.weights.base import dense
 from nncompress_jax.weights.channel_pruned import ChannelPruned
 from nncompress_jax.weights.channels import Channels, intersection, union
 
@@ -70,3 +71,32 @@ def test_what_is_padded_with_zeros_lacks_more_of_them():
         return jnp.einsum("bnc,bmc->bnm", y, y)
 
     assert nnc.cost(apply, weights, jnp.ones((1, 5, 3))).macs == 5 * 3 * 2 + 5 * 5 * 2
+
+
+def test_outputs_lack_only_channels_of_variables():
+    """What a program knows to be zero, as rows that it pads, is part of what it returns."""
+    weights = {"kernel": ChannelPruned(jnp.ones((3, 2)), None, (None, Channels.of(8, [0, 3])))}
+
+    def apply(weights, x):
+        y = x @ weights["kernel"]
+        return jnp.concatenate([jnp.zeros((2, 8)), y]), y, jnp.zeros((2, 3)), jnp.pad(y, ((0, 0), (1, 1)))
+
+    padded, y, nothing, wider = nnc.inject(apply)(weights, jnp.ones((4, 3)))
+    assert [None if cut is None else len(cut) for cut in padded.cuts] == [None, 2]
+    assert y.cuts == padded.cuts
+    assert isinstance(nothing, jax.Array)
+    assert wider.shape == (4, 10)
+    np.testing.assert_array_equal(wider[0], [0, 3, 0, 0, 3, 0, 0, 0, 0, 0])
+
+
+def test_numbers_that_a_program_spreads():
+    """Of an array of one value, one entry is the value; where it is read from and written to is known."""
+    weights = {"kernel": ChannelPruned(jnp.ones((3, 2)), None, (None, Channels.of(8, [0, 3]))), "at": jnp.array(2)}
+
+    def apply(weights, x):
+        y = (x @ weights["kernel"]) * jnp.arange(1.0, 5)[:, None]
+        written = jax.lax.dynamic_update_slice(y, jnp.zeros((1, 8)), (weights["at"], 0))
+        return jnp.roll(y, jnp.full((2,), weights["at"])[1], 0), written, y.at[jnp.full((1,), 3)].set(y[:1])
+
+    rows = [np.asarray(each[:, 3] / 3).tolist() for each in map(dense, nnc.inject(apply)(weights, jnp.ones((4, 3))))]
+    assert rows == [[3, 4, 1, 2], [1, 2, 0, 4], [1, 2, 3, 1]]

@@ -1,6 +1,7 @@
 """Pruning of whole channels, in all weights that share them."""
 
 import dataclasses
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
@@ -15,10 +16,16 @@ from nncompress_jax.errors import InputError
 from nncompress_jax.inputs import arguments
 from nncompress_jax.methods.channels.budget import Budget, Ranking, within
 from nncompress_jax.methods.channels.criteria import Criterion, by_path, contributions, l1
+from nncompress_jax.methods.selection import LeftAlone
 from nncompress_jax.tree import Where, named_leaves, selected
 from nncompress_jax.types import Apply, Context, Method
 from nncompress_jax.weights.base import is_compressed
 from nncompress_jax.weights.channel_pruned import ChannelPruned, cuts_of
+
+UNDEFINED = (
+    "{}: channels that are cut are zero divided by zero there, which nnc.inject takes for zero; of what nnc.decompress "
+    "gives, the program makes NaN: keep the cut variables, or nnc.shrink them"
+)
 
 
 def prune_channels(
@@ -89,6 +96,8 @@ def prune_channels(
         if scope == "global":
             scores = {name: _by_size(each, there[name]) for name, each in scores.items()}
         kept = within(coupled, Ranking(groups, scores, there, scope, round_to, at_least), budget)
+        if coupled.undefined:
+            warnings.warn(UNDEFINED.format(", ".join(coupled.undefined)), LeftAlone, stacklevel=3)
         scales = _scales(groups, weights, kept, own) if reconstruct else {}
         return _scaled(coupled.cut(variables, kept), scales)
 

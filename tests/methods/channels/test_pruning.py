@@ -257,6 +257,25 @@ def test_a_shrunken_network_is_the_same_to_the_last_bit():
     np.testing.assert_allclose(shrunken, outputs, rtol=1e-6)  # scales of inputs, summed in another order
 
 
+def test_channels_divided_by_their_norms(weights):
+    """The cut network takes zero by zero for zero; the dense one cannot, and that is said where it is known."""
+
+    def apply(weights, x, least=0.0):
+        norms = jnp.linalg.norm(weights["a"]["kernel"], axis=0) + least
+        return jax.nn.relu(x @ (weights["a"]["kernel"] / norms)) @ weights["b"]["kernel"]
+
+    with pytest.warns(LeftAlone, match=r"^div: channels that are cut are zero divided by zero there"):
+        small = cut(weights, apply, keep=0.5)
+    there = np.array(channel_pruned(small))
+    narrow = {"a": {"kernel": weights["a"]["kernel"][:, there]}, "b": {"kernel": weights["b"]["kernel"][there]}}
+    np.testing.assert_allclose(nnc.inject(apply)(small, X), apply(narrow, X), rtol=1e-5)
+    assert jnp.isnan(apply(nnc.decompress(small), X)).all()
+    np.testing.assert_allclose(apply(nnc.shrink(small), X), apply(narrow, X), rtol=1e-6)
+    bounded = functools.partial(apply, least=1e-6)
+    small = cut(weights, bounded, keep=0.5)  # without a warning
+    np.testing.assert_allclose(bounded(nnc.decompress(small), X), apply(narrow, X), rtol=1e-4)
+
+
 def test_what_cannot_shrink():
     filled = {"a": ChannelPruned(draw(2), jnp.float32(1.0), (Channels.of(4, [0, 1]),))}
     with pytest.raises(nnc.InputError, match="a: missing channels are not zero"):
