@@ -19,7 +19,7 @@ MOST_TAPS = 16
 """Larger windows are left to the backend."""
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2))
+@functools.partial(jax.custom_jvp, nondiff_argnums=(1, 2))
 def max_pooling(x: Array, sizes: tuple[int, ...], window: Window) -> Array:
     """The largest value that each window sees.
 
@@ -29,8 +29,7 @@ def max_pooling(x: Array, sizes: tuple[int, ...], window: Window) -> Array:
       window: how it moves, along each axis; what lies outside of x does not count.
 
     Returns:
-      As many axes as x has. Where several values are the largest, the gradient goes to the first. Derivatives are of
-      the reverse mode alone.
+      As many axes as x has. Where several values are the largest, the gradient goes to the first.
 
     Example:
       >>> max_pooling(jnp.array([1.0, 3.0, 2.0, 0.0]), (2,), Window((2,), ((0, 0),), (1,), (1,))).tolist()
@@ -57,25 +56,21 @@ def _pooled(x: Array, sizes: tuple[int, ...], window: Window) -> tuple[Array, Ar
     return lax.platform_dependent(x, cpu=shifts if _suits_shifts(x, sizes, window) else native, default=native)
 
 
-def _forward(x: Array, sizes: tuple[int, ...], window: Window) -> tuple[Array, tuple[Array, Array]]:
+@max_pooling.defjvp
+def _(sizes: tuple[int, ...], window: Window, primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+    (x,), (along,) = primals, tangents
     largest, first = _pooled(x, sizes, window)
-    return largest, (x, first)
 
+    def native(x: Array, first: Array, along: Array) -> Array:
+        return jax.jvp(lambda x: _native(x, sizes, window), (x,), (along,))[1]
 
-def _backward(sizes: tuple[int, ...], window: Window, saved: tuple[Array, Array], cotangent: Array) -> tuple[Array]:
-    def native(x: Array, first: Array, cotangent: Array) -> Array:
-        return jax.vjp(lambda x: _native(x, sizes, window), x)[1](cotangent)[0]
-
-    def shifts(x: Array, first: Array, cotangent: Array) -> Array:
+    def shifts(x: Array, first: Array, along: Array) -> Array:
         first = lax.optimization_barrier(first)  # else x would be computed anew for each tap
-        shares = [jnp.where(first == tap, cotangent, 0) for tap in range(math.prod(sizes))]
-        return jax.linear_transpose(lambda x: _taps(x, sizes, window), x)(shares)[0]
+        seen = enumerate(_taps(along, sizes, window, fill=0))
+        return functools.reduce(jnp.add, (jnp.where(first == tap, change, 0) for tap, change in seen))
 
-    cpu = shifts if _suits_shifts(saved[0], sizes, window) else native
-    return (lax.platform_dependent(*saved, cotangent, cpu=cpu, default=native),)
-
-
-max_pooling.defvjp(_forward, _backward)
+    cpu = shifts if _suits_shifts(x, sizes, window) else native
+    return largest, lax.platform_dependent(x, first, along, cpu=cpu, default=native)
 
 
 def _suits_shifts(x: Array, sizes: tuple[int, ...], window: Window) -> bool:
@@ -87,8 +82,8 @@ def _native(x: Array, sizes: tuple[int, ...], window: Window) -> Array:
     return lax.reduce_window(x, -jnp.inf, lax.max, sizes, *options)
 
 
-def _taps(x: Array, sizes: tuple[int, ...], window: Window) -> list[Array]:
-    return [tap[0, ..., 0] for tap in taps(x[None, ..., None], sizes, window, fill=-jnp.inf)]
+def _taps(x: Array, sizes: tuple[int, ...], window: Window, fill: float = -jnp.inf) -> list[Array]:
+    return [tap[0, ..., 0] for tap in taps(x[None, ..., None], sizes, window, fill=fill)]
 
 
 def pool(x: Array, **params: Any) -> Array:

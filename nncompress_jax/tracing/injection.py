@@ -40,8 +40,7 @@ def inject(apply: Apply, *, fast: bool = False) -> Apply:
       apply: any JAX function, such as a linen module's `apply`; not edited. It takes the arrays that hold
         compressed weights as arguments. Where there are any, it is traced as under `jax.jit`: arrays among its
         arguments are abstract, everything else (`train=True`) is as it was given.
-      fast: float convolutions and max pooling, too, run in the form that is fastest on the platform; derivatives of
-        the reverse mode alone.
+      fast: float convolutions and max pooling, too, run in the form that is fastest on the platform.
 
     Returns:
       A function of the same arguments; without a compressed weight among them it does what apply does. Run it under

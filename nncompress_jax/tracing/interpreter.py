@@ -214,14 +214,14 @@ class Interpreter:
         def own(*values: Any) -> list[Any]:
             return _bound(equation, [*map(dense, values)])
 
-        if any(isinstance(result, ChannelPruned) for result in results) and not holds(equation, FAST):
+        if any(isinstance(result, ChannelPruned) for result in results):
             pairs = jax.jvp(lambda *values: [*map(_dense_inside, values)], tuple(primals), tuple(tangents))
             flat = [x for each in pairs for x in each]
             stand_ins = [jax.ShapeDtypeStruct(x.shape, x.dtype) if is_compressed(x) else x for x in flat]
             half = len(primals)
             program = jax.make_jaxpr(lambda *flat: jax.jvp(own, flat[:half], flat[half:])[1])(*stand_ins)
             found = dataclasses.replace(self, statistic=None).run(program, flat, [""] * len(flat))[0]
-        else:  # what is fast has no derivative of its derivative
+        else:
             found = jax.jvp(own, tuple(primals), tuple(tangents))[1]
         return [conforming(tangent, result) for tangent, result in zip(found, results, strict=True)]
 

@@ -50,10 +50,12 @@ def test_outputs_and_gradients(case, dtype):
         for pooling in (max_pooling, native):
             outputs, pull = jax.vjp(lambda x, pooling=pooling: pooling(x, sizes, window), x)
             cotangent = jnp.arange(1, outputs.size + 1, dtype=dtype).reshape(outputs.shape) % 8
-            results.append((outputs, *pull(cotangent)))
+            _, tangent = jax.jvp(lambda x, pooling=pooling: pooling(x, sizes, window), (x,), (jnp.cos(x),))
+            results.append((outputs, *pull(cotangent), tangent))
         return results
 
-    (outputs, gradient), (expected, expected_gradient) = run(jnp.asarray(x, dtype))
+    (outputs, gradient, tangent), (expected, expected_gradient, wanted) = run(jnp.asarray(x, dtype))
+    np.testing.assert_array_equal(tangent, wanted)
     np.testing.assert_array_equal(outputs, expected)
     assert outputs.dtype == dtype
     np.testing.assert_array_equal(gradient, expected_gradient)
