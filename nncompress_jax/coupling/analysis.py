@@ -55,18 +55,20 @@ def coupling(apply: Apply, variables: Any, *inputs: Any, batch_size: int | None 
     if taken := [path for path, leaf in leaves if is_compressed(leaf) and not is_plain(leaf)]:
         raise InputError(f"{', '.join(taken)}: compressed already; cut channels first, then compress what is left")
     examples = examples_in((inputs, keywords), batch_size)
-    uncut = [jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) if is_compressed(leaf) else leaf for _, leaf in leaves]
-    uncut_variables = jax.tree.unflatten(jax.tree.structure(variables, is_leaf=is_compressed), uncut)
-    program, outputs = traced(apply, uncut_variables, *inputs, **keywords)
+    program, outputs = traced(apply, variables, *inputs, stand_in=_uncut, **keywords)
     leaves = [(path, leaf) for path, leaf in leaves if is_compressed(leaf) or is_array(leaf)]
     flow = Flow()
     floats = [jnp.issubdtype(leaf.dtype, jnp.floating) for _, leaf in leaves]
     labelled = [flow.leaf(path, leaf.shape if cut else ()) for (path, leaf), cut in zip(leaves, floats, strict=True)]
     results = flow.run(program, [*labelled, *[Labelled()] * (len(program.invars) - len(leaves))])
     named = {path: (leaf.shape, value) for (path, leaf), value in zip(leaves, labelled, strict=True)}
-    _returned(flow, named, zip(named_leaves(outputs), results, strict=True))
+    _returned(flow, named, zip(outputs, results, strict=True))
     found = _coupling(flow, [(path, value) for (path, _), value in zip(leaves, labelled, strict=True)], examples)
     return dataclasses.replace(found, _shapes={path: tuple(leaf.shape) for path, leaf in leaves})
+
+
+def _uncut(weight: Any) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(weight.shape, weight.dtype)
 
 
 def _returned(
