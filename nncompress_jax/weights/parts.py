@@ -158,7 +158,7 @@ def _in_places(gradients: Mapping[int, Any], variables: Any) -> Any:
 
 
 def _zeros(leaf: Any) -> Any:
-    return jnp.zeros_like(leaf) if is_array(leaf) and not is_key(leaf) else leaf
+    return jnp.zeros_like(leaf) if is_array(leaf) and not is_key(leaf) else None
 
 
 def _marked(leaf: Any, kind: str) -> Any:
