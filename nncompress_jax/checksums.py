@@ -7,7 +7,7 @@ from typing import Any
 
 import jax
 
-from nncompress_jax.leaves import numbers
+from nncompress_jax.leaves import described, numbers
 from nncompress_jax.tree import joined_keys
 
 
@@ -16,7 +16,7 @@ class DamageError(Exception):
 
 
 def of_leaves(tree: Any, root: str = "") -> dict[str, int]:
-    """CRC-32 of each leaf's bytes, by its path.
+    """CRC-32 of each leaf's bytes, by its path; functions and texts have none.
 
     Args:
       tree: of arrays and PRNG keys, whole on each device.
@@ -27,7 +27,7 @@ def of_leaves(tree: Any, root: str = "") -> dict[str, int]:
       >>> of_leaves({"bias": np.zeros(3, np.float32)}, "params")
       {'params/bias': 2077607535}
     """
-    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    leaves = [each for each in jax.tree_util.tree_leaves_with_path(tree) if described(each[1]) is not None]
     keys = [tuple(jax.tree_util.keystr((key,), simple=True) for key in path) for path, _ in leaves]
     names = [f"{root}/{path}" if root else path for path in joined_keys(keys)]
     return {name: zlib.crc32(numbers(name, leaf).tobytes()) for name, (_, leaf) in zip(names, leaves, strict=True)}

@@ -1,6 +1,6 @@
 """What a network is called with: batches, the arguments that each stands for, and how many examples these hold."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import jax
@@ -9,7 +9,7 @@ import numpy as np
 from jax.export import is_symbolic_dim
 
 from nncompress_jax.errors import InputError
-from nncompress_jax.leaves import is_key
+from nncompress_jax.leaves import described, is_key, native
 
 
 def listed(batches: Any) -> tuple[Any, ...]:
@@ -74,13 +74,44 @@ def examples_in(inputs: Any, batch_size: int | None = None) -> int:
 
 
 def is_array(leaf: Any) -> bool:
-    """Whether it is an array, or stands for one: what else a function takes it takes as it is."""
-    return isinstance(leaf, jax.Array | np.ndarray | jax.ShapeDtypeStruct)
+    """Whether it is an array that jax takes, or stands for one: what else a function takes it takes as it is."""
+    is_one = isinstance(leaf, jax.Array | np.ndarray | jax.ShapeDtypeStruct)
+    return is_one and (is_key(leaf) or described(leaf) is not None)
+
+
+def of_arrays(function: Callable[..., Any], tree: Any) -> tuple[Callable[..., Any], dict[int, Any]]:
+    """A function whose first argument is a tree, as one of the arrays in it alone.
+
+    Args:
+      function: of (tree, ...).
+      tree: what is no array in it stays as it is; its nodes are made of what they are for.
+
+    Returns:
+      The function of (arrays, ...), and the arrays, by their places among the leaves.
+
+    Example:
+      >>> function, arrays = of_arrays(lambda tree, x: tree["f"](tree["w"] * x), {"f": abs, "w": np.ones(2)})
+      >>> arrays, function(arrays, -3)
+      ({1: array([1., 1.])}, array([3., 3.]))
+    """
+    leaves, structure = jax.tree.flatten(tree)
+
+    def of(arrays: Mapping[int, Any], *args: Any, **kwargs: Any) -> Any:
+        filled = [arrays.get(place, leaf) for place, leaf in enumerate(leaves)]
+        return function(jax.tree.unflatten(structure, filled), *args, **kwargs)
+
+    return of, {place: native(leaf) for place, leaf in enumerate(leaves) if is_array(leaf)}
 
 
 def shapes_of(tree: Any) -> Any:
-    """Arguments with shapes in the places of arrays, for messages."""
-    return jax.tree.map(lambda leaf: tuple(leaf.shape) if is_array(leaf) else leaf, tree)
+    """Arguments with shapes in the places of arrays, for messages; of nodes of other types their names."""
+    if type(tree) in (list, tuple):
+        return type(tree)(map(shapes_of, tree))
+    if isinstance(tree, Mapping):
+        return {name: shapes_of(child) for name, child in tree.items()}
+    if is_array(tree):
+        return tuple(tree.shape)
+    return tree if tree is None or isinstance(tree, bool | int | float | complex | str) else type(tree).__name__
 
 
 def _is_either_key(leaf: Any) -> bool:

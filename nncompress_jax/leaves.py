@@ -98,6 +98,18 @@ def on_device(leaf: Any) -> Any:
     return jnp.asarray(leaf)
 
 
+def check_there(leaves: Iterable[tuple[str, Any]]) -> None:
+    """Refuses what has no numbers on any machine, all named; values that are traced, or on other hosts, pass.
+
+    Example:
+      >>> check_there([("kernel", jax.ShapeDtypeStruct((3,), jnp.float32))])
+      Traceback (most recent call last):
+      nncompress_jax.errors.InputError: kernel: a shape without numbers, expected an array
+    """
+    if absent := [f"{path}: {reason}" for path, leaf in leaves if (reason := _gone(leaf))]:
+        raise InputError(", ".join(absent))
+
+
 def check_held(leaves: Iterable[tuple[str, Any]], dtypes: Collection[str]) -> None:
     """Refuses leaves that a file cannot hold, all named.
 
@@ -121,12 +133,19 @@ def _absent(leaf: Any) -> str | None:
     """Why a leaf has no numbers that could be read here, and what to do; None: it has."""
     if isinstance(leaf, jax.core.Tracer):
         return "a value inside of jit or vmap, which has no numbers yet; call this outside of them"
+    if gone := _gone(leaf):
+        return gone
+    if isinstance(leaf, jax.Array) and not (leaf.is_fully_addressable or leaf.is_fully_replicated):
+        return "spread over several hosts; gather it by multihost_utils.process_allgather first"
+    return None
+
+
+def _gone(leaf: Any) -> str | None:
+    """As `_absent`, of numbers that are nowhere."""
     if isinstance(leaf, jax.ShapeDtypeStruct):
         return "a shape without numbers, expected an array"
     if is_donated(leaf):
         return "its array was donated to a program; copy what other trees share before a program takes it"
-    if isinstance(leaf, jax.Array) and not (leaf.is_fully_addressable or leaf.is_fully_replicated):
-        return "spread over several hosts; gather it by multihost_utils.process_allgather first"
     return None
 
 

@@ -24,14 +24,15 @@ def named_leaves(tree: Any, is_leaf: Callable[[Any], bool] | None = None) -> lis
 
     Returns:
       (path, leaf) in the tree's own order; the path's keys are joined by `/`, as `joined_keys` does. The boxes that NNX
-      and linen put around an array are no part of it.
+      and linen put around an array are no part of it. A tree that is a single array has the path "array".
 
     Example:
       >>> named_leaves({"params": {"Conv_0": {"bias": 1.0, "kernel": 2.0}}})
       [('params/Conv_0/bias', 1.0), ('params/Conv_0/kernel', 2.0)]
     """
     leaves = keyed_leaves(tree, is_leaf)
-    return list(zip(joined_keys([keys for keys, _ in leaves]), (leaf for _, leaf in leaves), strict=True))
+    paths = joined_keys([keys for keys, _ in leaves])
+    return [(path or "array" * (not keys), leaf) for path, (keys, leaf) in zip(paths, leaves, strict=True)]
 
 
 def keyed_leaves(tree: Any, is_leaf: Callable[[Any], bool] | None = None) -> list[tuple[tuple[str, ...], Any]]:
@@ -62,6 +63,25 @@ def joined_keys(paths: Sequence[tuple[str, ...]]) -> list[str]:
     """
     plain = ["/".join(keys) for keys in paths]
     return plain if len(set(plain)) == len(plain) else ["/".join(map(escaped, keys)) for keys in paths]
+
+
+def rebuilt(structure: Any, leaves: Iterable[Any]) -> Any:
+    """A tree of other leaves.
+
+    Args:
+      structure: of jax.
+      leaves: compressed weights among them, which nodes of a user's own types may not take.
+
+    Raises:
+      InputError: where a node fails at what it is made of.
+    """
+    try:
+        return jax.tree.unflatten(structure, leaves)
+    except Exception as error:
+        raise InputError(
+            "a node of the variables casts or checks its fields when it is made, and takes no compressed weights there "
+            f"({type(error).__name__}); choose weights outside of it with where=, or hold its fields in a dict"
+        ) from error
 
 
 def escaped(key: str) -> str:

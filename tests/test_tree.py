@@ -34,12 +34,21 @@ def test_no_two_leaves_have_the_same_name():
 KEYS = st.text("a/%2F", max_size=3)
 
 
-@given(st.recursive(st.just(0), lambda inner: st.dictionaries(KEYS, inner, min_size=1, max_size=3), max_leaves=6))
+INNER = st.recursive(st.just(0), lambda inner: st.dictionaries(KEYS, inner, min_size=1, max_size=3), max_leaves=6)
+
+
+@given(st.dictionaries(KEYS, INNER, min_size=1, max_size=3))
 def test_names_of_any_dicts_differ(tree):
     keyed, named = keyed_leaves(tree), names(tree)
     assert len(set(named)) == len(named)
     if named != ["/".join(keys) for keys, _ in keyed]:
         assert [tuple(map(unquote, name.split("/"))) for name in named] == [keys for keys, _ in keyed]
+
+
+def test_a_tree_of_one_array_has_a_name():
+    """What is traced knows weights by their names: an empty one would be no weight."""
+    assert named_leaves(1.0) == [("array", 1.0)]
+    assert named_leaves([1.0]) == [("0", 1.0)]
 
 
 def test_boxes_are_no_part_of_a_name():

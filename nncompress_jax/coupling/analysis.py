@@ -57,9 +57,7 @@ def coupling(apply: Apply, variables: Any, *inputs: Any, batch_size: int | None 
     if taken := [path for path, leaf in leaves if is_compressed(leaf) and not is_plain(leaf)]:
         raise InputError(f"{', '.join(taken)}: compressed already; cut channels first, then compress what is left")
     examples = examples_in((inputs, keywords), batch_size)
-    uncut = [jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) if is_compressed(leaf) else leaf for _, leaf in leaves]
-    uncut_variables = jax.tree.unflatten(jax.tree.structure(variables, is_leaf=is_compressed), uncut)
-    program, outputs = traced(apply, uncut_variables, *inputs, **keywords)
+    program, outputs = traced(apply, variables, *inputs, stand_in=_uncut, **keywords)
     leaves = [(path, leaf) for path, leaf in leaves if is_compressed(leaf) or is_array(leaf)]
     network = _Network(program, outputs, leaves, examples)
     found, stuck = network.coupled({})
@@ -82,13 +80,13 @@ class _Network:
 
     Attributes:
       program: of its leaves and its inputs.
-      outputs: the tree of its results, as shapes.
+      outputs: its results, by path, as shapes.
       leaves: by path.
       examples: in the inputs.
     """
 
     program: Any
-    outputs: Any
+    outputs: Sequence[tuple[str, Any]]
     leaves: Sequence[tuple[str, Any]]
     examples: int
 
@@ -101,9 +99,13 @@ class _Network:
         data = [Labelled()] * (len(self.program.invars) - len(labelled))
         results = flow.run(self.program, [*(value for _, value in labelled), *data])
         named = {path: (leaf.shape, value) for (_, leaf), (path, value) in zip(self.leaves, labelled, strict=True)}
-        _returned(flow, named, zip(named_leaves(self.outputs), results, strict=True))
+        _returned(flow, named, zip(self.outputs, results, strict=True))
         found, free = _coupling(flow, labelled, self.examples)
         return found, [place for place, labels in flow.splits.items() if not free[labels].any()]
+
+
+def _uncut(weight: Any) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(weight.shape, weight.dtype)
 
 
 def _returned(

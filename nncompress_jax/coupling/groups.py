@@ -9,8 +9,9 @@ import jax
 import numpy as np
 
 from nncompress_jax.errors import InputError
+from nncompress_jax.leaves import native
 from nncompress_jax.table import Table
-from nncompress_jax.tree import named_leaves
+from nncompress_jax.tree import named_leaves, rebuilt
 from nncompress_jax.weights.base import is_compressed
 from nncompress_jax.weights.channel_pruned import at, channel_pruned, cuts_of
 from nncompress_jax.weights.channels import Channels, intersection
@@ -164,7 +165,12 @@ class Coupling:
                 here = (member.channels < 0) | np.asarray(mask, bool)[member.channels]
                 masks[member.path, member.axis] = masks.get((member.path, member.axis), True) & here
 
+        paths = {path for path, _ in masks}
+
         def new(path: str, leaf: Any) -> Any:
+            if path not in paths:
+                return leaf
+            leaf = native(leaf)
             asked = [masks.get((path, axis)) for axis in range(np.ndim(leaf))]
             wanted = [None if mask is None or mask.all() else Channels.at(mask) for mask in asked]
             cuts = tuple(map(intersection, zip(cuts_of(leaf), wanted, strict=True)))
@@ -172,7 +178,7 @@ class Coupling:
 
         leaves = named_leaves(variables, is_compressed)
         structure = jax.tree.structure(variables, is_leaf=is_compressed)
-        return jax.tree.unflatten(structure, [new(path, leaf) for path, leaf in leaves])
+        return rebuilt(structure, [new(path, leaf) for path, leaf in leaves])
 
     def there(self, variables: Any) -> dict[str, np.ndarray]:
         """By group, [size] bool: which channels variables have, of which others may have been cut before."""

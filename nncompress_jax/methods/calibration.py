@@ -10,10 +10,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from nncompress_jax.errors import InputError
-from nncompress_jax.inputs import arguments, listed
+from nncompress_jax.inputs import arguments, listed, of_arrays
+from nncompress_jax.leaves import check_there
 from nncompress_jax.ops.quantizer import scale_of_range
 from nncompress_jax.tracing.injection import observe, visits
 from nncompress_jax.tracing.interpreter import Statistic
+from nncompress_jax.tree import named_leaves
 from nncompress_jax.types import Apply, Array
 
 BINS = 2048
@@ -115,6 +117,7 @@ def input_scales(
     """
     if not batches:
         raise InputError("static ranges need batches=: a list of representative inputs for calibration")
+    check_there(named_leaves(variables))
     inputs = [arguments(batch) for batch in listed(batches)]
     used = _used(apply, variables, inputs[0])
 
@@ -154,11 +157,11 @@ def _collected(
     apply: Apply, variables: Any, inputs: Sequence[tuple[Any, ...]], statistic: Statistic, combine: np.ufunc
 ) -> dict[tuple[str, int], np.ndarray]:
     """A statistic of all batches, by path and place; without the places that none reached."""
-    program = eqx.filter_jit(observe(apply, statistic))
+    function, arrays = of_arrays(observe(apply, statistic), variables)
+    program = eqx.filter_jit(lambda arrays, *batch: function(arrays, *batch)[1])
     collected: dict[tuple[str, int], np.ndarray] = {}
     for batch in inputs:
-        _, observed = program(variables, *batch)
-        for path, observations in observed.items():
+        for path, observations in program(arrays, *batch).items():
             for place, observation in enumerate(observations):
                 if np.any(observation.reached):  # a place that was not reached holds zeros
                     value, key = np.asarray(observation.value, np.float64), (path, place)

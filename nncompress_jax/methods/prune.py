@@ -113,7 +113,7 @@ def _scores(variables: Any, where: Where, criterion: Criterion, context: Context
 
 def _kept(scores: Mapping[str, np.ndarray], sparsity: float, scope: str) -> dict[str, np.ndarray]:
     """Which entries stay, by path; of the share that goes, to one entry."""
-    if scope == "layer":
+    if scope == "layer" or not scores:
         return {path: _all_but_least(score.ravel(), sparsity) for path, score in scores.items()}
     together = _all_but_least(np.concatenate([score.ravel() for score in scores.values()]), sparsity)
     ends = np.cumsum([score.size for score in scores.values()])

@@ -12,9 +12,9 @@ import numpy as np
 
 from nncompress_jax.errors import InputError
 from nncompress_jax.leaves import described, is_donated, native
-from nncompress_jax.tree import Where, named_leaves, selected
+from nncompress_jax.tree import Where, named_leaves, rebuilt, selected
 from nncompress_jax.types import Array, Context
-from nncompress_jax.weights.base import CompressedWeight, is_compressed
+from nncompress_jax.weights.base import FLOATS, CompressedWeight, is_compressed
 from nncompress_jax.weights.dicts import TYPES
 
 NOTHING = Context()
@@ -64,7 +64,7 @@ def replaced(
 
     results = [new(path, leaf) if path in chosen else native(leaf) for path, leaf in leaves]
     results = _shared_again([leaf for _, leaf in leaves], results)
-    return jax.tree.unflatten(jax.tree.structure(variables, is_leaf=is_compressed), results)
+    return rebuilt(jax.tree.structure(variables, is_leaf=is_compressed), results)
 
 
 def _unfit(leaves: Sequence[tuple[str, Any]]) -> set[str]:
@@ -72,7 +72,7 @@ def _unfit(leaves: Sequence[tuple[str, Any]]) -> set[str]:
     unfit = set()
     for path, leaf in leaves:
         reason = "no entries" if not math.prod(leaf.shape) else "a scalar" if not leaf.shape else ""
-        if reason := reason or ("" if jnp.issubdtype(leaf.dtype, jnp.floating) else f"{leaf.dtype}"):
+        if reason := reason or ("" if _is_taken(leaf) else f"{leaf.dtype}"):
             leave_alone(path, reason)
             unfit.add(path)
     return unfit
@@ -102,6 +102,8 @@ def check(leaves: Sequence[tuple[str, Any]], makes: type) -> None:
     advice = f"start from nnc.decompress(variables), choose with where=, or chain: {order}"
     refuse(f"compressed already other than {others} of floats", advice, is_compressed)
     refuse("not floating point", "choose other leaves with where=", lambda leaf: not _is_float(leaf))
+    refuse("floats of 8 bits or less", f"cast them to one of {', '.join(FLOATS)}", lambda leaf: not _is_taken(leaf))
+    refuse("shapes without numbers", "give arrays", lambda leaf: isinstance(leaf, jax.ShapeDtypeStruct))
     refuse("donated to a program", "copy what trees share before: jax.tree.map(jnp.copy, variables)", is_donated)
     refuse("no entries", "choose other leaves with where=", lambda leaf: not np.size(leaf))
     refuse("NaN or infinite values", "restore an earlier checkpoint", lambda leaf: not _is_finite(leaf))
@@ -139,6 +141,11 @@ def _innermost(leaf: Any, makes: type) -> list[Any]:
 def _is_float(leaf: Any) -> bool:
     shape = described(leaf)
     return shape is not None and bool(jnp.issubdtype(shape.dtype, jnp.floating))
+
+
+def _is_taken(leaf: Any) -> bool:
+    shape = described(leaf)
+    return shape is not None and shape.dtype.name in FLOATS
 
 
 def _is_finite(leaf: Any) -> bool:

@@ -11,8 +11,10 @@ from typing import Any, Literal
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from nncompress_jax.errors import InputError
+from nncompress_jax.tree import named_leaves
 from nncompress_jax.types import Array
 
 
@@ -78,10 +80,13 @@ def fitting(network: "VGG", variables: Any) -> "VGG":
     """
     count = sum(1 + block.separable for block in network.blocks if block.features)
     names = [*(f"Conv_{i}" for i in range(count)), "Dense_0"]
-    params = variables.get("params", {})
-    if missing := sorted(params.keys() ^ {*names, *(f"BatchNorm_{i}" for i in range(count))}):
+    shapes = {path: np.shape(leaf) for path, leaf in named_leaves(variables, lambda x: hasattr(x, "shape"))}
+    layers = {path.split("/")[1] for path in shapes if path.startswith("params/")}
+    kernels = [f"params/{name}/kernel" for name in names]
+    missing = sorted(layers ^ {*names, *(f"BatchNorm_{i}" for i in range(count))})
+    if missing := missing or [path for path in kernels if not shapes.get(path)]:
         raise InputError(f"{missing[0]}: in one of the network and the variables, expected in both")
-    widths = iter([params[name]["kernel"].shape[-1] for name in names])
+    widths = iter([shapes[path][-1] for path in kernels])
     blocks = []
     for block in network.blocks:
         for _ in range(block.separable):

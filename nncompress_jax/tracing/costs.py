@@ -5,6 +5,7 @@ import math
 from typing import Any
 
 from nncompress_jax.inputs import examples_in
+from nncompress_jax.leaves import described
 from nncompress_jax.tracing.injection import visits
 from nncompress_jax.tree import named_leaves, stored_bytes
 from nncompress_jax.types import Apply
@@ -84,7 +85,7 @@ def cost(apply: Apply, variables: Any, *inputs: Any, batch_size: int | None = No
       (15, 12, 60)
     """
     examples = examples_in((inputs, keywords), batch_size)
-    leaves = [(path, leaf) for path, leaf in named_leaves(variables, is_compressed) if hasattr(leaf, "shape")]
+    leaves = [(path, leaf) for path, leaf in named_leaves(variables, is_compressed) if _is_stored(leaf)]
     has_collections = any(path.startswith("params/") for path, _ in leaves)
     sources = [layer_of(path, has_collections) for path, _ in leaves]
 
@@ -108,6 +109,11 @@ def cost(apply: Apply, variables: Any, *inputs: Any, batch_size: int | None = No
         layer.parameters += parameters * (not has_collections or path.startswith("params/"))
         layer.resident_bytes += stored_bytes(leaf)
     return Cost(tuple(layers.values()))
+
+
+def _is_stored(leaf: Any) -> bool:
+    """Whether it is an array; numbers of Python are part of the program."""
+    return hasattr(leaf, "shape") and described(leaf) is not None
 
 
 def _row(path: str) -> tuple[str, LayerCost]:

@@ -14,6 +14,7 @@ import numpy as np
 
 from nncompress_jax.errors import InputError
 from nncompress_jax.inputs import is_array
+from nncompress_jax.leaves import check_there, native
 from nncompress_jax.tracing.interpreter import Interpreter, Observations, Statistic
 from nncompress_jax.tracing.program import Source, Visit, walk
 from nncompress_jax.tracing.trace import traced
@@ -61,6 +62,8 @@ def inject(apply: Apply, *, fast: bool = False) -> Apply:
     @functools.wraps(apply)
     def injected(*args: Any, **kwargs: Any) -> Any:
         if not fast and not any(map(is_compressed, jax.tree.leaves((args, kwargs), is_leaf=is_compressed))):
+            if any(native(leaf) is not leaf for leaf in jax.tree.leaves((args, kwargs))):
+                args, kwargs = jax.tree.map(native, (args, kwargs))
             return _outside_named(apply)(*args, **kwargs)
         return _run(apply, args, kwargs, Interpreter(fast=fast))[0]
 
@@ -147,19 +150,27 @@ def _check(args: Any, kwargs: Any) -> None:
 
 def _run(apply: Apply, args: Any, kwargs: Any, interpreter: Interpreter) -> tuple[Any, Observations]:
     leaves, structure = jax.tree.flatten((args, kwargs), is_leaf=is_compressed)
-    places = [i for i, leaf in enumerate(leaves) if is_compressed(leaf) or isinstance(leaf, jax.Array | np.ndarray)]
+    places = [
+        i
+        for i, leaf in enumerate(leaves)
+        if is_compressed(leaf) or (isinstance(leaf, jax.Array | np.ndarray) and is_array(leaf))
+    ]
+    returned: list[Any] = []
 
     def flat(*arrays: Array) -> Any:
         filled = list(leaves)
         for place, array in zip(places, arrays, strict=True):
             filled[place] = array
         args, kwargs = jax.tree.unflatten(structure, filled)
-        return _outside_named(apply)(*args, **kwargs)
+        outputs, made = jax.tree.flatten(_outside_named(apply)(*args, **kwargs))
+        returned.append(made)
+        return outputs
 
-    values = [leaves[place] for place in places]
+    values = [native(leaves[place]) for place in places]
     _check(args, kwargs)
+    check_there((path.partition("/")[2] or path, leaf) for path, leaf in named_leaves((*args, kwargs)))
     stand_ins = [jax.ShapeDtypeStruct(x.shape, x.dtype) if is_compressed(x) else x for x in values]
-    program, shapes = jax.make_jaxpr(flat, return_shape=True)(*stand_ins)
+    program = jax.make_jaxpr(flat)(*stand_ins)
     sources: list[Source] = [None] * len(leaves)
     if interpreter.statistic:
         paths = [path for path, _ in named_leaves(args[0], is_compressed)]
@@ -168,7 +179,7 @@ def _run(apply: Apply, args: Any, kwargs: Any, interpreter: Interpreter) -> tupl
     outputs, _, seen = interpreter.run(program, values, [sources[place] for place in places])
     given = {cut for x in values if isinstance(x, ChannelPruned) for cut in x.cuts}
     outputs = [_with_zeros(x, given) if isinstance(x, ChannelPruned) else x for x in outputs]
-    return jax.tree.unflatten(jax.tree.structure(shapes), outputs), seen
+    return jax.tree.unflatten(returned[0], outputs), seen
 
 
 def _with_zeros(x: ChannelPruned, given: Collection[Channels | None]) -> Any:

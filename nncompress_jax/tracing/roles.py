@@ -74,9 +74,7 @@ def uses(apply: Apply, variables: Any, *inputs: Any) -> Uses:
       ('input', 'output', 'output')
     """
     leaves = named_leaves(variables, is_compressed)
-    structure = jax.tree.structure(variables, is_leaf=is_compressed)
-    plain = [jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) if is_compressed(leaf) else leaf for _, leaf in leaves]
-    program, _ = traced(apply, jax.tree.unflatten(structure, plain), *inputs)
+    program, _ = traced(apply, variables, *inputs, stand_in=lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype))
     paths = [path for path, leaf in leaves if is_compressed(leaf) or is_array(leaf)]
     own = zip(paths, program.invars, strict=False)
     weights = [_Value(path, {path: _whole(variable.aval.shape)}) for path, variable in own]

@@ -1,27 +1,41 @@
 """Tracing a function on arguments of all kinds: arrays are abstract, everything else is as it was given."""
 
+from collections.abc import Callable
 from typing import Any
 
-import equinox as eqx
 import jax
 
 from nncompress_jax.errors import InputError
 from nncompress_jax.inputs import is_array, shapes_of
+from nncompress_jax.leaves import native
+from nncompress_jax.tree import joined_keys, keyed_leaves
 from nncompress_jax.types import Apply
+from nncompress_jax.weights.base import is_compressed
+
+Outputs = list[tuple[str, jax.ShapeDtypeStruct]]
+"""Arrays that a function returns, with their paths; that of a single array is empty."""
 
 
-def traced(apply: Apply, variables: Any, *inputs: Any, **keywords: Any) -> tuple[Any, Any]:
+def traced(
+    apply: Apply,
+    variables: Any,
+    *inputs: Any,
+    stand_in: Callable[[Any], Any] | None = None,
+    **keywords: Any,
+) -> tuple[Any, Outputs]:
     """The program of a function.
 
     Args:
       apply: of the other arguments.
       variables: its first argument.
       *inputs: the next ones: trees of arrays, `jax.ShapeDtypeStruct`, random keys, numbers, flags, None.
+      stand_in: of a compressed weight, the description of the array that apply sees; by default apply is given the
+        weight, of parts that are arrays.
       **keywords: likewise.
 
     Returns:
-      The program, of the arrays among the arguments in the order of `jax.tree.leaves`; and what the function returns,
-      with shapes in the places of arrays.
+      The program, of the arrays among the arguments in the order of `jax.tree.leaves`; and the arrays that the function
+      returns.
 
     Raises:
       InputError: where apply cannot be traced with these arguments.
@@ -29,18 +43,26 @@ def traced(apply: Apply, variables: Any, *inputs: Any, **keywords: Any) -> tuple
     Example:
       >>> import jax.numpy as jnp
       >>> _, outputs = traced(lambda w, x, twice: x @ w if twice else x, jnp.ones((3, 2)), jnp.ones((4, 3)), twice=True)
-      >>> outputs.shape
-      (4, 2)
+      >>> outputs
+      [('', ShapeDtypeStruct(shape=(4, 2), dtype=float32))]
     """
-    arrays, others = eqx.partition(((variables, *inputs), keywords), is_array)
-    leaves, structure = jax.tree.flatten(arrays)
+    # Nodes of the arguments' own types are made of what they are for alone: some look at it, and cast it.
+    leaves, structure = jax.tree.flatten(((variables, *inputs), keywords), is_leaf=is_compressed if stand_in else None)
+    leaves = [stand_in(leaf) if stand_in and is_compressed(leaf) else native(leaf) for leaf in leaves]
+    places = [place for place, leaf in enumerate(leaves) if is_array(leaf)]
+    paths: list[str] = []
 
-    def function(*leaves: Any) -> Any:
-        arguments, keywords = eqx.combine(jax.tree.unflatten(structure, leaves), others)
-        return eqx.filter(apply(*arguments, **keywords), is_array)
+    def function(*arrays: Any) -> Any:
+        filled = list(leaves)
+        for place, array in zip(places, arrays, strict=True):
+            filled[place] = array
+        arguments, keywords = jax.tree.unflatten(structure, filled)
+        returned = [(keys, leaf) for keys, leaf in keyed_leaves(apply(*arguments, **keywords)) if is_array(leaf)]
+        paths[:] = joined_keys([keys for keys, _ in returned])
+        return [leaf for _, leaf in returned]
 
     try:
-        program, outputs = jax.make_jaxpr(function, return_shape=True)(*leaves)
+        program, outputs = jax.make_jaxpr(function, return_shape=True)(*[leaves[place] for place in places])
     except InputError:
         raise
     except Exception as error:
@@ -50,4 +72,4 @@ def traced(apply: Apply, variables: Any, *inputs: Any, **keywords: Any) -> tuple
         raise InputError(
             f"apply cannot be traced with inputs of shape {given}{hint}: {type(error).__name__}: {lines[0]}"
         ) from error
-    return program.jaxpr, outputs
+    return program.jaxpr, list(zip(paths, outputs, strict=True))

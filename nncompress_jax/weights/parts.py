@@ -1,5 +1,7 @@
 """Which parts of compressed variables train, and derivatives with respect to them."""
 
+import contextlib
+import itertools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -8,28 +10,10 @@ import jax
 import jax.numpy as jnp
 
 from nncompress_jax.errors import InputError
-from nncompress_jax.leaves import described
+from nncompress_jax.inputs import is_array, of_arrays
+from nncompress_jax.leaves import is_key
 from nncompress_jax.tree import named_leaves
 from nncompress_jax.weights.base import is_compressed
-
-
-def trainable(tree: Any) -> Any:
-    """Which leaves training may change: every dense float array, and of compressed weights the fields that train.
-
-    Args:
-      tree: arrays and compressed weights.
-
-    Returns:
-      The same structure, with True and False in the places of arrays.
-
-    Example:
-      >>> from nncompress_jax.methods.cluster import cluster
-      >>> from nncompress_jax.types import Context
-      >>> weights = cluster()({"kernel": jnp.ones((4, 4)), "bias": jnp.ones(4)}, Context())
-      >>> jax.tree.leaves(trainable(weights))
-      [True, True, False]
-    """
-    return jax.tree.map(lambda leaf: _marked(leaf, "TRAINS"), tree, is_leaf=is_compressed)
 
 
 def decaying(tree: Any, dense: Callable[[Any], bool]) -> Any:
@@ -47,8 +31,24 @@ def decaying(tree: Any, dense: Callable[[Any], bool]) -> Any:
 
 
 def split(tree: Any) -> tuple[Any, Any]:
-    """(what trains, what does not): two trees of the structure, each with None in the places of the other's arrays."""
-    return eqx.partition(tree, trainable(tree))
+    """(what trains, what does not): two trees of the structure, each with None in the places of the other's arrays.
+
+    Every dense float array trains, and of compressed weights the fields that their types list.
+
+    Example:
+      >>> from nncompress_jax.methods.cluster import cluster
+      >>> from nncompress_jax.types import Context
+      >>> weights = cluster()({"kernel": jnp.ones((4, 4)), "bias": jnp.ones(4)}, Context())
+      >>> [leaf.shape for leaf in jax.tree.leaves(split(weights)[0])]
+      [(4,), (16,)]
+    """
+    leaves, structure = jax.tree.flatten(tree)
+    trains = _trains(tree)
+    both = [
+        [leaf if mark is here else None for leaf, mark in zip(leaves, trains, strict=True)] for here in (True, False)
+    ]
+    trained, fixed = (jax.tree.unflatten(structure, half) for half in both)
+    return trained, fixed
 
 
 def joined(trained: Any, fixed: Any) -> Any:
@@ -99,7 +99,8 @@ def value_and_grad(function: Callable[..., Any], *, has_aux: bool = False) -> Ca
 
     Returns:
       A function of the same arguments, to the value and the gradients: these have the structure of the variables, with
-      None in the places of arrays that do not train, and are fit for optax beside `split(variables)[0]`.
+      None in the places of arrays that do not train, and are fit for optax beside `split(variables)[0]`. Where a node
+      of the variables looks at what it is made of, and takes no None, dense arrays that do not train have zeros.
 
     Raises:
       InputError: (when called) where nothing trains, because all is integers.
@@ -116,25 +117,54 @@ def value_and_grad(function: Callable[..., Any], *, has_aux: bool = False) -> Ca
     """
 
     def differentiated(variables: Any, *args: Any, **kwargs: Any) -> Any:
-        trained, fixed = split(variables)
-        if not jax.tree.leaves(trained):
+        of_arrays_alone, arrays = of_arrays(function, variables)
+        trained = {place: arrays.pop(place) for place, trains in enumerate(_trains(variables)) if trains}
+        if not trained:
             kinds = sorted({type(leaf).__name__ for leaf in jax.tree.leaves(variables, is_leaf=is_compressed)})
             raise InputError(
                 f"nothing here trains (found {', '.join(kinds)}): integers have no gradient; "
                 "start from nnc.fake_quantize, or leave some weights dense"
             )
-        return jax.value_and_grad(lambda trained: function(joined(trained, fixed), *args, **kwargs), has_aux=has_aux)(
-            trained
-        )
+
+        def of_trained(trained: Mapping[int, Any]) -> Any:
+            return of_arrays_alone({**arrays, **trained}, *args, **kwargs)
+
+        value, gradients = jax.value_and_grad(of_trained, has_aux=has_aux)(trained)
+        return value, _in_places(gradients, variables)
 
     return differentiated
+
+
+def _trains(tree: Any) -> list[bool]:
+    """Of each leaf, in order, whether training changes it."""
+    return jax.tree.leaves([_marked(leaf, "TRAINS") for leaf in jax.tree.leaves(tree, is_leaf=is_compressed)])
+
+
+def _in_places(gradients: Mapping[int, Any], variables: Any) -> Any:
+    """Gradients, by the places of their leaves, in the structure of variables."""
+    weights, structure = jax.tree.flatten(variables, is_leaf=is_compressed)
+    number = itertools.count()
+
+    def given(weight: Any) -> Any:
+        return jax.tree.map(lambda _: gradients.get(next(number)), weight)
+
+    found = [given(weight) for weight in weights]
+    with contextlib.suppress(Exception):  # of a user's constructor
+        tree = jax.tree.unflatten(structure, found)
+        if len(jax.tree.leaves(tree)) == len(gradients):
+            return tree
+    zeros = [_zeros(weight) if gradient is None else gradient for weight, gradient in zip(weights, found, strict=True)]
+    return jax.tree.unflatten(structure, zeros)
+
+
+def _zeros(leaf: Any) -> Any:
+    return jnp.zeros_like(leaf) if is_array(leaf) and not is_key(leaf) else None
 
 
 def _marked(leaf: Any, kind: str) -> Any:
     """The leaf with True for the float arrays in the fields that its type lists, at any depth; and for a dense one."""
     if not is_compressed(leaf):
-        shape = described(leaf)
-        return shape is not None and bool(jnp.issubdtype(shape.dtype, jnp.inexact))
+        return is_array(leaf) and bool(jnp.issubdtype(leaf.dtype, jnp.inexact))
     parts, structure = jax.tree_util.tree_flatten_with_path(leaf, lambda x: x is not leaf and is_compressed(x))
     listed = getattr(type(leaf), kind)
     filled = [

@@ -8,7 +8,7 @@ import numpy as np
 
 from nncompress_jax.errors import InputError
 from nncompress_jax.leaves import described
-from nncompress_jax.tree import named_leaves
+from nncompress_jax.tree import named_leaves, rebuilt
 from nncompress_jax.weights.base import is_compressed
 
 
@@ -35,4 +35,4 @@ def in_structure(leaves: Mapping[str, Any], like: Any) -> Any:
         if path not in kept and np.shape(leaves[path]) != np.shape(leaf):
             raise InputError(f"{path}: {list(np.shape(leaves[path]))} in the file, {list(np.shape(leaf))} in like=")
     structure = jax.tree.structure(like, is_leaf=is_compressed)
-    return jax.tree.unflatten(structure, [leaf if path in kept else leaves[path] for path, leaf in expected])
+    return rebuilt(structure, [leaf if path in kept else leaves[path] for path, leaf in expected])

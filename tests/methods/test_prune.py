@@ -99,3 +99,10 @@ def test_a_weight_that_grows_is_named():
     """Of 8 floats 6 stay, with a position each: 48 bytes for 32."""
     with pytest.warns(Larger, match="kernel: takes 48 bytes, 1.50 times what it took"):
         nnc.compress({"kernel": jnp.arange(8.0).reshape(2, 4)}, nnc.prune(sparsity=0.25))
+
+
+@pytest.mark.parametrize("scope", ["layer", "global"])
+def test_nothing_that_can_be_pruned(scope):
+    variables = {"kernel": jnp.ones((4, 4), jnp.complex64)}
+    with pytest.warns(LeftAlone, match="kernel: left as it is: complex64"):
+        assert nnc.compress(variables, nnc.prune(sparsity=0.5, scope=scope))["kernel"] is variables["kernel"]

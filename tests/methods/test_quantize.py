@@ -38,7 +38,7 @@ TREE = {
 def test_leaves_taken_by_default():
     assert taken(TREE) == ["params/Conv_0/kernel", "params/Embed_0/embedding"]
     assert taken(TREE["params"]) == ["Conv_0/kernel", "Embed_0/embedding"]
-    assert taken(jnp.ones((64, 64))) == [""]
+    assert taken(jnp.ones((64, 64))) == ["array"]
     assert taken([{"kernel": jnp.ones(3)}]) == ["0/kernel"]
 
 

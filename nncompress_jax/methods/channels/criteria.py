@@ -16,7 +16,8 @@ from jax import lax
 
 from nncompress_jax.coupling.groups import Group, Member, Role
 from nncompress_jax.errors import InputError
-from nncompress_jax.inputs import arguments, listed
+from nncompress_jax.inputs import arguments, is_array, listed
+from nncompress_jax.leaves import native
 from nncompress_jax.ops.algorithms import channels_last
 from nncompress_jax.tracing.injection import observe
 from nncompress_jax.tree import named_leaves
@@ -41,7 +42,8 @@ def by_path(variables: Any, context: Context) -> tuple[dict[str, Array], Context
       The dense weights by path, zero where channels are gone, and the context with an apply that takes them so.
     """
     uncut = jax.tree.map(dense, variables, is_leaf=is_compressed)
-    structure, weights = jax.tree.structure(uncut), dict(named_leaves(uncut))
+    leaves = [(path, jnp.asarray(native(leaf)) if is_array(leaf) else leaf) for path, leaf in named_leaves(uncut)]
+    structure, weights = jax.tree.structure(uncut), dict(leaves)
     paths, apply = [*weights], context.apply
     assert apply is not None
 
@@ -203,6 +205,7 @@ def contributions(
 def _by_place(kernel: Array, inputs: Array, samples: int, key: Array) -> Array:
     """[samples, I]: addends of random entries of a layer's output, one for each of its input channels."""
     which, where = jax.random.split(key)
+    kernel = kernel.astype(inputs.dtype)
     if kernel.ndim == 2:
         rows = inputs.reshape(-1, inputs.shape[-1])
         picks = jax.random.randint(where, (samples,), 0, rows.shape[0])

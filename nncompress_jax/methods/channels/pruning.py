@@ -16,7 +16,7 @@ from nncompress_jax.errors import InputError
 from nncompress_jax.inputs import arguments
 from nncompress_jax.methods.channels.budget import Budget, Ranking, within
 from nncompress_jax.methods.channels.criteria import Criterion, by_path, contributions, l1
-from nncompress_jax.methods.selection import LeftAlone
+from nncompress_jax.methods.selection import LeftAlone, check
 from nncompress_jax.tree import Where, named_leaves, selected
 from nncompress_jax.types import Apply, Context, Method
 from nncompress_jax.weights.base import is_compressed
@@ -110,7 +110,11 @@ def chosen(apply: Apply, variables: Any, batches: Sequence[Any], where: Where) -
     if not coupled.groups:
         raise InputError("no group of channels can be cut; nnc.coupling(apply, variables, example).print() says why")
     names = selected([(group.name, group) for group in coupled.groups], where or (lambda _: True))
-    return coupled, [group for group in coupled.groups if group.name in names]
+    groups = [group for group in coupled.groups if group.name in names]
+    cut = {member.path for group in groups for member in group.members}
+    leaves = [(path, leaf) for path, leaf in named_leaves(variables, is_compressed) if path in cut]
+    check([(path, leaf.values if isinstance(leaf, ChannelPruned) else leaf) for path, leaf in leaves], ChannelPruned)
+    return coupled, groups
 
 
 def _by_size(scores: np.ndarray, there: np.ndarray) -> np.ndarray:
@@ -141,8 +145,10 @@ def _scales(
 def _scaled(variables: Any, scales: Mapping[tuple[str, int], np.ndarray]) -> Any:
     """Variables, cut or not, of which some axes are multiplied by numbers."""
 
+    paths = {path for path, _ in scales}
+
     def new(path: str, leaf: Any) -> Any:
-        for axis, cut in enumerate(cuts_of(leaf)):
+        for axis, cut in enumerate(cuts_of(leaf) if path in paths else ()):
             if (path, axis) in scales:
                 values = leaf.values if isinstance(leaf, ChannelPruned) else leaf
                 own = scales[path, axis] if cut is None else scales[path, axis][cut.indices]
