@@ -42,7 +42,7 @@ class Clustered(CompressedWeight):
         codes = dense(self.codes).astype(jnp.int32)
         if self.codebook.ndim == 1:
             placed = jax.typeof(codes).sharding
-            values = self.codebook.at[codes].get(out_sharding=placed if any(placed.spec) else None)
+            values = jnp.asarray(self.codebook).at[codes].get(out_sharding=placed if any(placed.spec) else None)
             return values.astype(self.dtype_name)
         values = jnp.take_along_axis(self.codebook, codes.reshape(-1, codes.shape[-1]), axis=0)
         return values.reshape(codes.shape).astype(self.dtype_name)
