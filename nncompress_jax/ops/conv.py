@@ -12,6 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.custom_derivatives import SymbolicZero
 from jax.extend import core
 from jax.interpreters import ad, batching, mlir
 
@@ -156,6 +157,13 @@ ad.defbilinear(_form, functools.partial(_transposed, 0), functools.partial(_tran
 batching.primitive_batchers[_form] = _batched
 
 
+def derivative_program(equation: Any) -> Any:
+    """The program of an equation that is one of these derivatives; None for others."""
+    if equation.primitive is not _form:
+        return None
+    return jax.make_jaxpr(functools.partial(_derivative, **equation.params))(*(x.aval for x in equation.invars))
+
+
 def linear_convolution(
     images: Array, kernel: Array, window: Window, precision: Any = None, element_type: Any = None
 ) -> Array:
@@ -170,11 +178,14 @@ def linear_convolution(
     return _form.bind(images, kernel, missing="outputs", like=like, window=window, precision=precision)
 
 
-@convolution.defjvp
-def _(window: Window, precision: Any, element_type: Any, primals: Sequence[Array], tangents: Sequence[Array]) -> Any:
-    outputs = float_convolution(*primals, window, precision, element_type, reused=True)
+@functools.partial(convolution.defjvp, symbolic_zeros=True)
+def _(window: Window, precision: Any, element_type: Any, primals: Any, tangents: Any) -> Any:
+    (images, kernel), (of_images, of_kernel) = primals, tangents
+    outputs = float_convolution(images, kernel, window, precision, element_type, reused=True)
     form = functools.partial(linear_convolution, window=window, precision=precision, element_type=element_type)
-    return outputs, form(tangents[0], primals[1]) + form(primals[0], tangents[1])
+    terms = [] if isinstance(of_images, SymbolicZero) else [form(of_images, kernel)]
+    terms += [] if isinstance(of_kernel, SymbolicZero) else [form(images, of_kernel)]
+    return outputs, functools.reduce(jnp.add, terms)
 
 
 def convolve(images: Array, kernel: Array, **params: Any) -> Array:

@@ -19,6 +19,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.custom_derivatives import SymbolicZero
 
 from nncompress_jax.errors import InputError
 from nncompress_jax.ops.conv import Layout, linear_convolution, window_of
@@ -165,24 +166,31 @@ def _quantized(
     return left, right, of_inputs, of_kernel
 
 
-@product.defjvp
+@functools.partial(product.defjvp, symbolic_zeros=True)
 def _(operation: Operation, primals: Any, tangents: Any) -> tuple[Array, Array]:
     inputs, kernel, scale, more = primals
     left, right, of_inputs, of_kernel = _quantized(operation, inputs, kernel, scale)
-    outputs = product(operation, *primals)
+    right = right._replace(straight=None)
+    keeping_codes = functools.partial(jax.checkpoint, prevent_cse=False)  # a backward pass keeps them, not floats
+
+    @keeping_codes
+    def by_inputs(right: Codes, tangent: Array) -> Array:
+        return operation.of_floats(tangent, right.codes * right.scale, *more)
+
+    @keeping_codes
+    def by_kernel(left: Codes, tangent: Array) -> Array:
+        return operation.of_floats(left.codes * left.scale, tangent, *more)
+
+    terms = [] if isinstance(tangents[0], SymbolicZero) else [by_inputs(right, of_inputs(tangents[0]))]
     if of_kernel is not None:
-        kernel_tangent = of_kernel(tangents[1])
-    elif right.straight is not None:
-        kernel_tangent = tangents[1].straight
+        changed, spread = tangents[1], of_kernel
+    elif kernel.straight is not None:
+        changed, spread = tangents[1].straight, lambda tangent: tangent
     else:
-        kernel_tangent = right.codes * tangents[1].scale
-
-    @functools.partial(jax.checkpoint, prevent_cse=False)  # a backward pass keeps the codes, not floats
-    def of_floats(left: Codes, right: Codes, of_left: Array, of_right: Array) -> Array:
-        by_inputs = operation.of_floats(of_left, right.codes * right.scale, *more)
-        return by_inputs + operation.of_floats(left.codes * left.scale, of_right, *more)
-
-    return outputs, of_floats(left, right._replace(straight=None), of_inputs(tangents[0]), kernel_tangent)
+        changed, spread = tangents[1].scale, lambda tangent: right.codes * tangent
+    terms += [] if isinstance(changed, SymbolicZero) else [by_kernel(left, spread(changed))]
+    outputs = product(operation, *primals)
+    return outputs, functools.reduce(jnp.add, terms) if terms else jnp.zeros_like(outputs)
 
 
 def convolve(inputs: Array, kernel: Kernel, scale: Array | None = None, **params: Any) -> Array:

@@ -10,6 +10,7 @@ from jax.extend import core
 
 from nncompress_jax.axes.contraction import PRODUCTS
 from nncompress_jax.axes.primitives import RAGGED_DOT
+from nncompress_jax.ops.conv import derivative_program
 from nncompress_jax.tracing.primitives import branches_of, called_program, scan_operands, while_operands
 from nncompress_jax.weights.delayed import OF_FIRST_OPERAND
 
@@ -163,7 +164,7 @@ def inner_programs(equation: Any) -> list[tuple[Any, int]]:
         return [(params["body_jaxpr"].jaxpr, 1)]
     if equation.primitive.name == "cond":
         return [(branch.jaxpr, 1) for branch in branches_of(equation)]
-    program = called_program(equation)
+    program = called_program(equation) or derivative_program(equation)
     return [] if program is None else [(program.jaxpr, 1)]
 
 

@@ -111,3 +111,25 @@ def test_remat_and_custom_derivatives_are_seen_through():
 
     cost = nnc.cost(apply, {"kernel": jnp.ones((3, 7))}, jnp.ones((1, 3)))
     assert [(layer.path, layer.operation, layer.macs) for layer in cost.layers] == [("kernel", "dot", 21)]
+
+
+def test_gradients_count_what_they_multiply():
+    """Of a convolution that keeps its size both gradients take as many multiply-accumulates as itself, here 9 * 64."""
+    kernel, images = jnp.ones((3, 3, 4, 8)), jnp.ones((2, 6, 6, 4))
+
+    def convolved(weights, x):
+        numbers = ("NHWC", "HWIO", "NHWC")
+        return jax.lax.conv_general_dilated(x, weights["kernel"], (1, 1), "SAME", dimension_numbers=numbers)
+
+    def gradients(weights, x):
+        run = nnc.inject(convolved, fast=True)
+        return nnc.value_and_grad(lambda weights, x: jnp.sum(run(weights, x) ** 2))(weights, x)
+
+    def of_images(weights, x):
+        return jax.grad(lambda x: jnp.sum(nnc.inject(convolved)(weights, x) ** 2))(x)
+
+    forward = 6 * 6 * 9 * 4 * 8
+    weights = {"kernel": kernel}
+    assert nnc.cost(convolved, weights, images).macs == forward
+    assert nnc.cost(gradients, weights, images).macs == 2 * forward
+    assert nnc.cost(of_images, nnc.compress(weights), images).macs == 2 * forward
