@@ -79,12 +79,20 @@ def is_array(leaf: Any) -> bool:
     return is_one and (is_key(leaf) or described(leaf) is not None)
 
 
-def of_arrays(function: Callable[..., Any], tree: Any) -> tuple[Callable[..., Any], dict[int, Any]]:
+def of_arrays(
+    function: Callable[..., Any],
+    tree: Any,
+    *,
+    is_leaf: Callable[[Any], bool] | None = None,
+    stand_in: Callable[[Any], Any] = native,
+) -> tuple[Callable[..., Any], dict[int, Any]]:
     """A function whose first argument is a tree, as one of the arrays in it alone.
 
     Args:
       function: of (tree, ...).
       tree: what is no array in it stays as it is; its nodes are made of what they are for.
+      is_leaf: as of `jax.tree.flatten`.
+      stand_in: of a leaf, what the function sees in its place.
 
     Returns:
       The function of (arrays, ...), and the arrays, by their places among the leaves.
@@ -94,13 +102,14 @@ def of_arrays(function: Callable[..., Any], tree: Any) -> tuple[Callable[..., An
       >>> arrays, function(arrays, -3)
       ({1: array([1., 1.])}, array([3., 3.]))
     """
-    leaves, structure = jax.tree.flatten(tree)
+    leaves, structure = jax.tree.flatten(tree, is_leaf=is_leaf)
+    leaves = [stand_in(leaf) for leaf in leaves]
 
     def of(arrays: Mapping[int, Any], *args: Any, **kwargs: Any) -> Any:
         filled = [arrays.get(place, leaf) for place, leaf in enumerate(leaves)]
         return function(jax.tree.unflatten(structure, filled), *args, **kwargs)
 
-    return of, {place: native(leaf) for place, leaf in enumerate(leaves) if is_array(leaf)}
+    return of, {place: leaf for place, leaf in enumerate(leaves) if is_array(leaf)}
 
 
 def shapes_of(tree: Any) -> Any:

@@ -12,8 +12,8 @@ def convert(variables: Any) -> Any:
 
     To the last bit, and so are products with the same inputs. What a network computes from a weight in floats before
     its product (weight standardisation, weight normalisation) belongs to a program that is compiled anew, and may be
-    rounded otherwise; the next layer's inputs may then round to a neighbouring code. Eight standardised convolutions
-    with GELU: first 1e-6 apart, in the end 2e-3 of outputs up to 0.4.
+    rounded otherwise; the next layer's inputs may then round to a neighbouring code. Nine standardised and eight other
+    convolutions with GELU: first 1e-6 apart, in the end 2e-3 of outputs up to 0.4.
 
     Example:
       >>> import jax.numpy as jnp

@@ -125,7 +125,7 @@ def _patches(
     columns = jnp.stack(list(taps(images, kernel.shape[:-2], window, once=once)), axis=-2)
     *outer, count, channels = columns.shape
     groups, outputs = window.groups, kernel.shape[-1]
-    # Axes that are spread over devices cannot be merged; where none is, the transpose of one is the faster product.
+    # Axes that are spread over devices cannot be merged; others are, since the transpose of their product would copy.
     rows = outer if any(jax.typeof(columns).sharding.spec) else [math.prod(outer)]
     columns = columns.reshape(*rows, count, groups, channels // groups)
     kernel = kernel.reshape(count, channels // groups, groups, outputs // groups)

@@ -10,16 +10,15 @@ from collections.abc import Callable, Collection
 from typing import Any
 
 import jax
-import numpy as np
 
 from nncompress_jax.errors import InputError
-from nncompress_jax.inputs import is_array
+from nncompress_jax.inputs import is_array, of_arrays
 from nncompress_jax.leaves import check_there, native
 from nncompress_jax.tracing.interpreter import Interpreter, Observations, Statistic
 from nncompress_jax.tracing.program import Source, Visit, walk
 from nncompress_jax.tracing.trace import traced
 from nncompress_jax.tree import named_leaves
-from nncompress_jax.types import Apply, Array
+from nncompress_jax.types import Apply
 from nncompress_jax.weights import channel_pruned_elementwise, channel_pruned_products, channel_pruned_shapes, moves
 from nncompress_jax.weights.base import CompressedWeight, is_compressed
 from nncompress_jax.weights.channel_pruned import ChannelPruned, channel_pruned
@@ -149,28 +148,20 @@ def _check(args: Any, kwargs: Any) -> None:
 
 
 def _run(apply: Apply, args: Any, kwargs: Any, interpreter: Interpreter) -> tuple[Any, Observations]:
-    leaves, structure = jax.tree.flatten((args, kwargs), is_leaf=is_compressed)
-    places = [
-        i
-        for i, leaf in enumerate(leaves)
-        if is_compressed(leaf) or (isinstance(leaf, jax.Array | np.ndarray) and is_array(leaf))
-    ]
     returned: list[Any] = []
 
-    def flat(*arrays: Array) -> Any:
-        filled = list(leaves)
-        for place, array in zip(places, arrays, strict=True):
-            filled[place] = array
-        args, kwargs = jax.tree.unflatten(structure, filled)
+    def called(given: tuple[Any, Any]) -> Any:
+        args, kwargs = given
         outputs, made = jax.tree.flatten(_outside_named(apply)(*args, **kwargs))
         returned.append(made)
         return outputs
 
-    values = [native(leaves[place]) for place in places]
     _check(args, kwargs)
     check_there((path.partition("/")[2] or path, leaf) for path, leaf in named_leaves((*args, kwargs)))
-    stand_ins = [jax.ShapeDtypeStruct(x.shape, x.dtype) if is_compressed(x) else x for x in values]
-    program = jax.make_jaxpr(flat)(*stand_ins)
+    leaves = [native(leaf) for leaf in jax.tree.leaves((args, kwargs), is_leaf=is_compressed)]
+    function, places = of_arrays(called, (args, kwargs), is_leaf=is_compressed, stand_in=_stand_in)
+    values = [leaves[place] for place in places]
+    program = jax.make_jaxpr(function)(places)
     sources: list[Source] = [None] * len(leaves)
     if interpreter.statistic:
         paths = [path for path, _ in named_leaves(args[0], is_compressed)]
@@ -180,6 +171,10 @@ def _run(apply: Apply, args: Any, kwargs: Any, interpreter: Interpreter) -> tupl
     given = {cut for x in values if isinstance(x, ChannelPruned) for cut in x.cuts}
     outputs = [_with_zeros(x, given) if isinstance(x, ChannelPruned) else x for x in outputs]
     return jax.tree.unflatten(returned[0], outputs), seen
+
+
+def _stand_in(leaf: Any) -> Any:
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) if is_compressed(leaf) else native(leaf)
 
 
 def _with_zeros(x: ChannelPruned, given: Collection[Channels | None]) -> Any:

@@ -6,7 +6,7 @@ from typing import Any
 import jax
 
 from nncompress_jax.errors import InputError
-from nncompress_jax.inputs import is_array, shapes_of
+from nncompress_jax.inputs import is_array, of_arrays, shapes_of
 from nncompress_jax.leaves import native
 from nncompress_jax.tree import joined_keys, keyed_leaves
 from nncompress_jax.types import Apply
@@ -47,22 +47,22 @@ def traced(
       [('', ShapeDtypeStruct(shape=(4, 2), dtype=float32))]
     """
     # Nodes of the arguments' own types are made of what they are for alone: some look at it, and cast it.
-    leaves, structure = jax.tree.flatten(((variables, *inputs), keywords), is_leaf=is_compressed if stand_in else None)
-    leaves = [stand_in(leaf) if stand_in and is_compressed(leaf) else native(leaf) for leaf in leaves]
-    places = [place for place, leaf in enumerate(leaves) if is_array(leaf)]
     paths: list[str] = []
 
-    def function(*arrays: Any) -> Any:
-        filled = list(leaves)
-        for place, array in zip(places, arrays, strict=True):
-            filled[place] = array
-        arguments, keywords = jax.tree.unflatten(structure, filled)
+    def called(given: tuple[tuple[Any, ...], dict[str, Any]]) -> Any:
+        arguments, keywords = given
         returned = [(keys, leaf) for keys, leaf in keyed_leaves(apply(*arguments, **keywords)) if is_array(leaf)]
         paths[:] = joined_keys([keys for keys, _ in returned])
         return [leaf for _, leaf in returned]
 
+    function, arrays = of_arrays(
+        called,
+        ((variables, *inputs), keywords),
+        is_leaf=is_compressed if stand_in else None,
+        stand_in=lambda leaf: stand_in(leaf) if stand_in and is_compressed(leaf) else native(leaf),
+    )
     try:
-        program, outputs = jax.make_jaxpr(function, return_shape=True)(*[leaves[place] for place in places])
+        program, outputs = jax.make_jaxpr(function, return_shape=True)(arrays)
     except InputError:
         raise
     except Exception as error:

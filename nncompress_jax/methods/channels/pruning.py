@@ -16,7 +16,7 @@ from nncompress_jax.errors import InputError
 from nncompress_jax.inputs import arguments
 from nncompress_jax.methods.channels.budget import Budget, Ranking, within
 from nncompress_jax.methods.channels.criteria import Criterion, by_path, contributions, l1
-from nncompress_jax.methods.selection import LeftAlone, check
+from nncompress_jax.methods.selection import check
 from nncompress_jax.tree import Where, named_leaves, selected
 from nncompress_jax.types import Apply, Context, Method
 from nncompress_jax.weights.base import is_compressed
@@ -97,7 +97,7 @@ def prune_channels(
             scores = {name: _by_size(each, there[name]) for name, each in scores.items()}
         kept = within(coupled, Ranking(groups, scores, there, scope, round_to, at_least), budget)
         if coupled.undefined:
-            warnings.warn(UNDEFINED.format(", ".join(coupled.undefined)), LeftAlone, stacklevel=3)
+            warnings.warn(UNDEFINED.format(", ".join(coupled.undefined)), RuntimeWarning, stacklevel=3)
         scales = _scales(groups, weights, kept, own) if reconstruct else {}
         return _scaled(coupled.cut(variables, kept), scales)
 
