@@ -3,7 +3,7 @@
 import dataclasses
 import math
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -11,9 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from nncompress_jax.errors import InputError
+from nncompress_jax.inputs import arguments
 from nncompress_jax.leaves import described, is_donated, native
 from nncompress_jax.tree import Where, named_leaves, rebuilt, selected
-from nncompress_jax.types import Array, Context
+from nncompress_jax.types import Apply, Array, Context
 from nncompress_jax.weights.base import FLOATS, CompressedWeight, is_compressed
 from nncompress_jax.weights.dicts import TYPES
 
@@ -65,6 +66,24 @@ def replaced(
     results = [new(path, leaf) if path in chosen else native(leaf) for path, leaf in leaves]
     results = _shared_again([leaf for _, leaf in leaves], results)
     return rebuilt(jax.tree.structure(variables, is_leaf=is_compressed), results)
+
+
+def network(context: Context, method: str) -> tuple[Apply, list[tuple[Any, ...]]]:
+    """The network and its batches, each as apply's further arguments; Raises InputError where one is missing."""
+    if context.apply is None or not context.batches:
+        raise InputError(f"{method} needs apply= and batches=: compress(variables, method, apply=, batches=)")
+    return context.apply, [arguments(batch) for batch in context.batches]
+
+
+def exchanged(variables: Any, leaves: Mapping[str, Any]) -> Any:
+    """The tree with other leaves at some paths; numbers become arrays of the type that the leaf had."""
+
+    def new(path: str, leaf: Any) -> Any:
+        other = leaves.get(path, leaf)
+        return jnp.asarray(other, native(leaf).dtype) if isinstance(other, np.ndarray) and other is not leaf else other
+
+    old = named_leaves(variables, is_compressed)
+    return rebuilt(jax.tree.structure(variables, is_leaf=is_compressed), [new(path, leaf) for path, leaf in old])
 
 
 def _unfit(leaves: Sequence[tuple[str, Any]]) -> set[str]:
