@@ -46,6 +46,24 @@ def traced(
       >>> outputs
       [('', ShapeDtypeStruct(shape=(4, 2), dtype=float32))]
     """
+    program, outputs = _traced(apply, variables, inputs, stand_in, keywords)
+    return program.jaxpr, outputs
+
+
+def traced_closed(
+    apply: Apply, variables: Any, *inputs: Any, stand_in: Callable[[Any], Any] | None = None, **keywords: Any
+) -> Any:
+    """The program of `traced`, closed: with the constants that it uses."""
+    return _traced(apply, variables, inputs, stand_in, keywords)[0]
+
+
+def _traced(
+    apply: Apply,
+    variables: Any,
+    inputs: tuple[Any, ...],
+    stand_in: Callable[[Any], Any] | None,
+    keywords: dict[str, Any],
+) -> tuple[Any, Outputs]:
     # Nodes of the arguments' own types are made of what they are for alone: some look at it, and cast it.
     paths: list[str] = []
 
@@ -72,4 +90,4 @@ def traced(
         raise InputError(
             f"apply cannot be traced with inputs of shape {given}{hint}: {type(error).__name__}: {lines[0]}"
         ) from error
-    return program.jaxpr, list(zip(paths, outputs, strict=True))
+    return program, list(zip(paths, outputs, strict=True))
