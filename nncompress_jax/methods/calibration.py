@@ -14,7 +14,6 @@ from nncompress_jax.inputs import arguments, listed, of_arrays
 from nncompress_jax.leaves import check_there
 from nncompress_jax.ops.quantizer import scale_of_range
 from nncompress_jax.tracing.injection import observe, visits
-from nncompress_jax.tracing.interpreter import Statistic
 from nncompress_jax.tree import named_leaves
 from nncompress_jax.types import Apply, Array
 
@@ -154,7 +153,7 @@ def input_scales(
 
 
 def _collected(
-    apply: Apply, variables: Any, inputs: Sequence[tuple[Any, ...]], statistic: Statistic, combine: np.ufunc
+    apply: Apply, variables: Any, inputs: Sequence[tuple[Any, ...]], statistic: Callable[[str, Array], Any], combine: np.ufunc
 ) -> dict[tuple[str, int], np.ndarray]:
     """A statistic of all batches, by path and place; without the places that none reached."""
     function, arrays = of_arrays(observe(apply, statistic), variables)

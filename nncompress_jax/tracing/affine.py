@@ -17,7 +17,7 @@ from jax.extend.core.primitives import add_jaxvals_p
 
 from nncompress_jax.axes.contraction import PRODUCTS
 from nncompress_jax.axes.primitives import NAME
-from nncompress_jax.tracing.flat import OUTPUT, Flat
+from nncompress_jax.tracing.graph import OUTPUT, Graph
 from nncompress_jax.tracing.positions import Positions, is_movement, moved, positions, through_product
 
 MOST_TERMS = 8
@@ -100,7 +100,7 @@ class Values:
     """
 
     def __init__(
-        self, program: Flat, leaves: Mapping[str, Any], is_whole: Callable[[Value], bool] = lambda value: False
+        self, program: Graph, leaves: Mapping[str, Any], is_whole: Callable[[Value], bool] = lambda value: False
     ) -> None:
         """Goes through a program.
 
@@ -123,8 +123,8 @@ class Values:
         for variable, constant in zip(jaxpr.constvars, program.program.consts, strict=True):
             number = _scalar(constant)
             self.known[variable] = _datum(Datum(variable, False)) if number is None else _constant(number)
-        for place, equation in enumerate(program.equations):
-            self.step(place, equation)
+        for place in sorted(program.needed):
+            self.step(place, program.equations[place])
         for value in map(self.of, jaxpr.outvars):
             self.meet(value, OUTPUT)
 

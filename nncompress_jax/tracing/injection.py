@@ -14,11 +14,11 @@ import jax
 from nncompress_jax.errors import InputError
 from nncompress_jax.inputs import is_array, of_arrays
 from nncompress_jax.leaves import check_there, native
-from nncompress_jax.tracing.interpreter import Interpreter, Observations, Statistic
+from nncompress_jax.tracing.interpreter import Interpreter, Meeting, Observations, Statistic
 from nncompress_jax.tracing.program import Source, Visit, walk
 from nncompress_jax.tracing.trace import traced
 from nncompress_jax.tree import named_leaves
-from nncompress_jax.types import Apply
+from nncompress_jax.types import Apply, Array
 from nncompress_jax.weights import channel_pruned_elementwise, channel_pruned_products, channel_pruned_shapes, moves
 from nncompress_jax.weights.base import CompressedWeight, is_compressed
 from nncompress_jax.weights.channel_pruned import ChannelPruned, channel_pruned
@@ -69,7 +69,7 @@ def inject(apply: Apply, *, fast: bool = False) -> Apply:
     return injected
 
 
-def observe(apply: Apply, statistic: Statistic | None = None) -> Apply:
+def observe(apply: Apply, statistic: Callable[[str, Array], Any] | None = None) -> Apply:
     """Makes a function return, beside its outputs, what enters each weight.
 
     Args:
@@ -90,9 +90,19 @@ def observe(apply: Apply, statistic: Statistic | None = None) -> Apply:
       4.0
     """
 
+
+    def at(met: Meeting) -> Any:
+        return met.inputs if statistic is None else statistic(met.path, met.inputs)
+
+    return observe_products(apply, at)
+
+
+def observe_products(apply: Apply, statistic: Statistic) -> Apply:
+    """As `observe`, of all that is known of each place: the operation, and the weight as it stands there."""
+
     @functools.wraps(apply)
     def observed(variables: Any, *args: Any, **kwargs: Any) -> tuple[Any, Observations]:
-        return _run(apply, (variables, *args), kwargs, Interpreter(statistic or (lambda _, inputs: inputs), fast=True))
+        return _run(apply, (variables, *args), kwargs, Interpreter(statistic, fast=True))
 
     return observed
 

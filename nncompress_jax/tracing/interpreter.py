@@ -7,7 +7,7 @@ their own) the same goes on.
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -38,7 +38,29 @@ from nncompress_jax.weights.channel_pruned import (
 )
 from nncompress_jax.weights.channel_pruned_elementwise import ELEMENTWISE
 
-Statistic = Callable[[str, Array], Any]
+
+
+class Meeting(NamedTuple):
+    """A weight and data, at a place where they multiply.
+
+    Attributes:
+      path: of the weight.
+      inputs: the data.
+      weight: the operand that was made of the weight, compressed or not.
+      operand: its place among the operands, 0 or 1.
+      primitive: the operation, one of `PRODUCTS`.
+      params: its parameters.
+    """
+
+    path: str
+    inputs: Array
+    weight: Any
+    operand: int
+    primitive: Any
+    params: Mapping[str, Any]
+
+
+Statistic = Callable[[Meeting], Any]
 
 
 class Observation(NamedTuple):
@@ -66,7 +88,7 @@ class Interpreter:
     results, their sources, and what was observed.
 
     Attributes:
-      statistic: of what enters each weight; None: nothing is observed.
+      statistic: of each place where a weight multiplies data; None: nothing is observed.
       fast: float operations run in the forms of `FAST`.
       channels: arrays of one value are `ChannelPruned` without any channel, so that they do not bring back channels
         that others lack.
@@ -120,7 +142,10 @@ class Interpreter:
             return {}
         data = sources.index(None)
         path = sources[1 - data]
-        return {path: [Observation(self.statistic(path, dense(values[data])), jnp.array(True))]} if path else {}
+        if not path:
+            return {}
+        met = Meeting(path, dense(values[data]), values[1 - data], 1 - data, equation.primitive, equation.params)
+        return {path: [Observation(self.statistic(met), jnp.array(True))]}
 
     def traceable(self, program: Any, sources: Sequence[Source]) -> tuple[Callable[..., Any], list[Source]]:
         """The program as a function of its values, to (results, observations); once it ran, the list holds sources."""

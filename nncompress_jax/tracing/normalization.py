@@ -11,7 +11,7 @@ from typing import Any
 
 from nncompress_jax.axes.places import axes_of
 from nncompress_jax.tracing.affine import Datum, Monomial, Shifted, Value, Values, same_places
-from nncompress_jax.tracing.flat import Flat, flat
+from nncompress_jax.tracing.graph import Graph, graph
 from nncompress_jax.tracing.positions import Positions, is_movement
 from nncompress_jax.tree import named_leaves
 from nncompress_jax.types import Apply
@@ -54,11 +54,11 @@ class Normalizations:
     """Those of a program, in its order.
 
     Attributes:
-      program: without calls; `program.until(found.value)` computes what a normalization meets.
+      program: flat; its variables are the values of `found`.
       found: the normalizations.
     """
 
-    program: Flat
+    program: Graph
     found: tuple[Normalization, ...]
 
 
@@ -81,7 +81,7 @@ def normalizations(apply: Apply, variables: Any, *inputs: Any) -> Normalizations
       >>> norm.mean, norm.variance, norm.epsilon, norm.scale, norm.axes, norm.weight
       ('m', 'v', 0.5, None, (1,), 'w')
     """
-    program = flat(apply, variables, *inputs)
+    program = graph(apply, variables, *inputs)
     values = Values(program, dict(named_leaves(variables, is_compressed)), lambda value: _parts(value) is not None)
     return Normalizations(program, tuple(_Finder(program, values).found()))
 
@@ -144,13 +144,11 @@ def _parts(value: Value) -> _Parts | None:
 class _Finder:
     """Finds normalizations among the values of a program."""
 
-    def __init__(self, program: Flat, values: Values) -> None:
+    def __init__(self, program: Graph, values: Values) -> None:
         self.equations = program.equations
         self.values = values
         self.readers = program.readers()
-        self.producers = {
-            variable: place for place, equation in enumerate(program.equations) for variable in equation.outvars
-        }
+        self.makers = program.makers()
 
     def found(self) -> Iterator[Normalization]:
         """In the order of the program; of a sum that grows, the whole."""
@@ -193,7 +191,7 @@ class _Finder:
 
     def turn(self, variable: Any) -> int:
         """When it is computed; arguments are there before."""
-        return self.producers.get(variable, -1)
+        return self.makers.get(variable, -1)
 
     def between(self, datum: Datum, output: Any) -> list[Any]:
         """Variables on the way from a datum to a value that is made of it, both included."""
@@ -203,7 +201,7 @@ class _Finder:
             if variable in way:
                 continue
             way[variable] = None
-            for atom in self.equations[self.producers[variable]].invars:
+            for atom in self.equations[self.makers[variable]].invars:
                 if self.values.of(atom).datum == datum:
                     left.append(atom)
         return [*way]
@@ -215,7 +213,7 @@ class _Finder:
             return "what it normalizes is not the result of a product with one weight"
         if meetings[weight] != {parts.datum.place}:
             return f"{weight} is used at several places"
-        own = {self.producers[each] for each in inside if each is not parts.datum.variable}
+        own = {self.makers[each] for each in inside if each is not parts.datum.variable}
         if any(self.readers[each] - own for each in inside if each is not output):
             return f"the result of {weight} is used before its normalization"
         elsewhere = [path for path in parts.leaves if meetings[path] - own]

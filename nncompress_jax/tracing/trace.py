@@ -23,26 +23,7 @@ def traced(
     stand_in: Callable[[Any], Any] | None = None,
     **keywords: Any,
 ) -> tuple[Any, Outputs]:
-    """The program of a function, as `traced_with_constants`, without the values of its constants.
-
-    Example:
-      >>> import jax.numpy as jnp
-      >>> _, outputs = traced(lambda w, x, twice: x @ w if twice else x, jnp.ones((3, 2)), jnp.ones((4, 3)), twice=True)
-      >>> outputs
-      [('', ShapeDtypeStruct(shape=(4, 2), dtype=float32))]
-    """
-    program, outputs = traced_with_constants(apply, variables, *inputs, stand_in=stand_in, **keywords)
-    return program.jaxpr, outputs
-
-
-def traced_with_constants(
-    apply: Apply,
-    variables: Any,
-    *inputs: Any,
-    stand_in: Callable[[Any], Any] | None = None,
-    **keywords: Any,
-) -> tuple[Any, Outputs]:
-    """The closed program of a function.
+    """The program of a function.
 
     Args:
       apply: of the other arguments.
@@ -58,7 +39,31 @@ def traced_with_constants(
 
     Raises:
       InputError: where apply cannot be traced with these arguments.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> _, outputs = traced(lambda w, x, twice: x @ w if twice else x, jnp.ones((3, 2)), jnp.ones((4, 3)), twice=True)
+      >>> outputs
+      [('', ShapeDtypeStruct(shape=(4, 2), dtype=float32))]
     """
+    program, outputs = _traced(apply, variables, inputs, stand_in, keywords)
+    return program.jaxpr, outputs
+
+
+def traced_closed(
+    apply: Apply, variables: Any, *inputs: Any, stand_in: Callable[[Any], Any] | None = None, **keywords: Any
+) -> Any:
+    """The program of `traced`, closed: with the constants that it uses."""
+    return _traced(apply, variables, inputs, stand_in, keywords)[0]
+
+
+def _traced(
+    apply: Apply,
+    variables: Any,
+    inputs: tuple[Any, ...],
+    stand_in: Callable[[Any], Any] | None,
+    keywords: dict[str, Any],
+) -> tuple[Any, Outputs]:
     # Nodes of the arguments' own types are made of what they are for alone: some look at it, and cast it.
     paths: list[str] = []
 
