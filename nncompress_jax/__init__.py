@@ -9,7 +9,7 @@ from nncompress_jax.artifact.writer import save
 from nncompress_jax.coupling.analysis import coupling
 from nncompress_jax.errors import ArtifactError, InputError
 from nncompress_jax.importers.safetensors import load_safetensors, save_safetensors
-from nncompress_jax.methods import calibration
+from nncompress_jax.methods import batch_norm, calibration
 from nncompress_jax.methods.binarize import binarize
 from nncompress_jax.methods.channels import criteria
 from nncompress_jax.methods.channels.pruning import prune_channels
@@ -38,6 +38,7 @@ __all__ = [
     "LayerCost",
     "Loaded",
     "__version__",
+    "batch_norm",
     "binarize",
     "calibration",
     "chain",

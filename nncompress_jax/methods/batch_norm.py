@@ -90,7 +90,9 @@ def _folded(each: Normalization, leaves: Leaves) -> dict[str, np.ndarray] | str:
         return f"{each.variance}: not all above {-each.epsilon:g}"
     new = {each.variance: np.full_like(numbers[each.variance], 1 - each.epsilon)}
     for path in filter(None, (each.weight, each.weight_bias)):
-        meets = entries(each.places[path], numbers[path].shape, each.places[each.variance], numbers[each.variance].shape)
+        meets = entries(
+            each.places[path], numbers[path].shape, each.places[each.variance], numbers[each.variance].shape
+        )
         if meets is None:
             return f"{path}: several channels of the normalization meet one of its entries"
         new[path] = numbers[path] * gain[meets]

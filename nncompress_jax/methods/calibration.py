@@ -153,7 +153,11 @@ def input_scales(
 
 
 def _collected(
-    apply: Apply, variables: Any, inputs: Sequence[tuple[Any, ...]], statistic: Callable[[str, Array], Any], combine: np.ufunc
+    apply: Apply,
+    variables: Any,
+    inputs: Sequence[tuple[Any, ...]],
+    statistic: Callable[[str, Array], Any],
+    combine: np.ufunc,
 ) -> dict[tuple[str, int], np.ndarray]:
     """A statistic of all batches, by path and place; without the places that none reached."""
     function, arrays = of_arrays(observe(apply, statistic), variables)

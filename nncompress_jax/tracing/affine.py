@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
@@ -17,6 +18,7 @@ from jax.extend.core.primitives import add_jaxvals_p
 
 from nncompress_jax.axes.contraction import PRODUCTS
 from nncompress_jax.axes.primitives import NAME
+from nncompress_jax.leaves import described, is_donated, is_key
 from nncompress_jax.tracing.graph import OUTPUT, Graph
 from nncompress_jax.tracing.positions import Positions, is_movement, moved, positions, through_product
 
@@ -158,11 +160,11 @@ class Values:
 
 
 def _scalar(value: Any) -> float | None:
-    """The number that a concrete value has everywhere, if it has one entry."""
-    if not isinstance(value, bool | int | float | np.ndarray | np.generic) and not hasattr(value, "addressable_shards"):
+    """The number that a concrete value is, if it has one entry."""
+    shape = None if isinstance(value, jax.ShapeDtypeStruct | jax.core.Tracer) else described(value)
+    if shape is None or shape.size != 1 or is_donated(value) or is_key(value):
         return None
-    array = np.asarray(value) if np.size(value) == 1 and np.asarray(value).dtype.kind in "fiub" else None
-    return None if array is None else float(array.ravel()[0])
+    return None if jnp.issubdtype(shape.dtype, jnp.complexfloating) else float(np.asarray(value).ravel()[0])
 
 
 def _constant(number: float, weights: frozenset[str] = frozenset()) -> Value:

@@ -90,7 +90,6 @@ def observe(apply: Apply, statistic: Callable[[str, Array], Any] | None = None) 
       4.0
     """
 
-
     def at(met: Meeting) -> Any:
         return met.inputs if statistic is None else statistic(met.path, met.inputs)
 

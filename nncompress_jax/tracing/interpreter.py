@@ -39,7 +39,6 @@ from nncompress_jax.weights.channel_pruned import (
 from nncompress_jax.weights.channel_pruned_elementwise import ELEMENTWISE
 
 
-
 class Meeting(NamedTuple):
     """A weight and data, at a place where they multiply.
 

@@ -165,7 +165,9 @@ class _Finder:
     def normalization(self, parts: _Parts, output: Any) -> Normalization | None:
         """None, where no single value is what it normalizes, or entries move on the way."""
         inside = self.between(parts.datum, output)
-        before = [each for each in inside if self.values.known[each].terms == parts.normalized]
+        terms = {each: self.values.known[each].terms for each in inside}
+        terms[parts.datum.variable] = {_alone(parts.datum): 1.0}  # though it is a sum itself, behind a normalization
+        before = [each for each in inside if terms[each] == parts.normalized]
         if not before:
             return None
         normalized = max(before, key=self.turn)

@@ -58,7 +58,9 @@ def numbered(path: str, leaf: Any) -> Any:
     """
     if not is_compressed(leaf):
         values = jnp.asarray(native(leaf))
-        return _Numbered(values, jnp.arange(values.size, dtype=jnp.int32).reshape(values.shape), path, values.dtype.name)
+        return _Numbered(
+            values, jnp.arange(values.size, dtype=jnp.int32).reshape(values.shape), path, values.dtype.name
+        )
     values = dense(leaf)
     size = innermost(leaf).size
     # Of zeros and fills nothing is left in the difference of two numberings.

@@ -57,9 +57,7 @@ def through_product(equation: Any, operand: int, positions: Positions) -> Positi
     return {axis: shown(array, axes) for axis, array in numbered.items() if set(axes_of(array)) <= set(axes.results)}
 
 
-def entries(
-    own: Positions, shape: Sequence[int], other: Positions, other_shape: Sequence[int]
-) -> np.ndarray | None:
+def entries(own: Positions, shape: Sequence[int], other: Positions, other_shape: Sequence[int]) -> np.ndarray | None:
     """Which entry of another weight each entry of a weight meets in a value.
 
     Args:

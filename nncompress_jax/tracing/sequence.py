@@ -70,7 +70,9 @@ def walk_through(
         runs.append(_Run(programs[key], [x for x in jax.tree.leaves(inputs) if is_array(x)]))
     counts = {len(program.stops) for program in programs.values()}
     if len(counts) > 1:
-        raise InputError(f"apply multiplies {sorted(counts)} times, as its inputs' shapes are; give batches of one shape")
+        raise InputError(
+            f"apply multiplies {sorted(counts)} times, as its inputs' shapes are; give batches of one shape"
+        )
     now = {id(program): _Weights(program, dict(leaves)) for program in programs.values()}
     first = {id(program): _Weights(program, dict(leaves)) for program in programs.values()}
 
@@ -137,7 +139,9 @@ class _Piece:
         made = {variable for equation in equations for variable in equation.outvars}
         met = dict.fromkeys(x for equation in equations for x in equation.invars if not isinstance(x, core.Literal))
         used = [variable for variable in met if variable not in made]
-        behind = {x for piece in later for equation in piece for x in equation.invars if not isinstance(x, core.Literal)}
+        behind = {
+            x for piece in later for equation in piece for x in equation.invars if not isinstance(x, core.Literal)
+        }
         self.data = [variable for variable in used if not program.of_weights(variable)]
         self.weights = [variable for variable in used if program.of_weights(variable)]
         self.results = [v for equation in equations for v in equation.outvars if v in behind]
