@@ -16,6 +16,7 @@ from nncompress_jax.methods.channels.pruning import prune_channels
 from nncompress_jax.methods.channels.shrinking import shrink
 from nncompress_jax.methods.cluster import cluster
 from nncompress_jax.methods.conversion import convert
+from nncompress_jax.methods.equalize import equalize
 from nncompress_jax.methods.factorize import factorize
 from nncompress_jax.methods.fake_quantize import fake_quantize
 from nncompress_jax.methods.prune import prune
@@ -49,6 +50,7 @@ __all__ = [
     "coupling",
     "criteria",
     "decompress",
+    "equalize",
     "explain",
     "factorize",
     "fake_quantize",

@@ -10,9 +10,10 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from nncompress_jax.axes.places import axes_of
-from nncompress_jax.tracing.affine import Datum, Monomial, Shifted, Value, Values, same_places
+from nncompress_jax.tracing.affine import Value, Values, same_places
 from nncompress_jax.tracing.graph import Graph, graph
 from nncompress_jax.tracing.positions import Positions, is_movement
+from nncompress_jax.tracing.terms import Datum, Monomial, Shifted, Terms
 from nncompress_jax.tree import named_leaves
 from nncompress_jax.types import Apply
 from nncompress_jax.weights.base import is_compressed
@@ -98,7 +99,7 @@ class _Parts:
     weight_bias: str | None
 
     @property
-    def normalized(self) -> Mapping[Monomial, float]:
+    def normalized(self) -> Terms:
         """The terms of what it normalizes."""
         added = {_alone(self.weight_bias): 1.0} if self.weight_bias else {}
         return {_alone(self.datum): 1.0, **added}

@@ -75,13 +75,39 @@ def entries(own: Positions, shape: Sequence[int], other: Positions, other_shape:
       >>> entries(kernel, (4, 3), vector, (3,)).tolist()
       [[0, 1, 2]]
     """
-    arrays = np.broadcast_arrays(np.zeros((), int), *own.values(), *other.values())[1:]
-    mine = dict(zip(own, arrays, strict=False))
-    theirs = dict(zip(other, arrays[len(own) :], strict=True))
-    met = np.zeros(arrays[0].shape if arrays else (), int)
+    met = np.zeros((), int)
     for axis, size in enumerate(other_shape):
-        met = met * size + theirs.get(axis, 0)
-    table = np.full([size if axis in own else 1 for axis, size in enumerate(shape)], -1)
-    where = tuple(mine.get(axis, np.zeros_like(met)) for axis in range(len(shape)))
-    table[where] = met
-    return table if (table[where] == met).all() and (table >= 0).all() else None
+        met = met * size + other.get(axis, 0)
+    table = beside(own, shape, met)
+    return table if (table >= 0).all() and (at(own, table, met.ndim) == met).all() else None
+
+
+def beside(own: Positions, shape: Sequence[int], array: np.ndarray) -> np.ndarray:
+    """What stands in a value at the places of a weight's entries, in an array that broadcasts to the weight.
+
+    Args:
+      own: positions of the weight in the value.
+      shape: of the weight.
+      array: broadcasts to the value; where it has several entries for one of the weight's, one of them is taken.
+
+    Returns:
+      -1 for entries that the value does not show; of size 1 along axes on which nothing depends.
+    """
+    met = set(axes_of(array))
+    varying = {axis for axis, each in own.items() if met.intersection(axes_of(each))}
+    table = np.full([size if axis in varying else 1 for axis, size in enumerate(shape)], -1)
+    whole = np.broadcast_shapes(array.shape, *(own[axis].shape for axis in varying))
+    table[_index(own, table, whole)] = np.broadcast_to(array, whole)
+    return table
+
+
+def at(own: Positions, table: np.ndarray, rank: int) -> np.ndarray:
+    """The reverse: what broadcasts to a weight, as it stands in a value of this rank, and broadcasts to that."""
+    varying = [own[axis].shape for axis in own if table.shape[axis] > 1]
+    return table[_index(own, table, np.broadcast_shapes((1,) * rank, *varying))]
+
+
+def _index(own: Positions, table: np.ndarray, whole: Sequence[int]) -> tuple[np.ndarray, ...]:
+    nowhere = np.zeros((), int)
+    places = (own[axis] if size > 1 else nowhere for axis, size in enumerate(table.shape))
+    return tuple(np.broadcast_to(each, whole) for each in places)

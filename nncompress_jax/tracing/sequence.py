@@ -103,7 +103,7 @@ class _Program:
         self.jaxpr, self.consts = flat.jaxpr, dict(zip(flat.jaxpr.constvars, flat.consts, strict=True))
         self.leaves = dict(zip(self.jaxpr.invars, paths, strict=False))
         self.inputs = self.jaxpr.invars[len(paths) :]
-        self.depends: dict[Any, frozenset[str] | None] = {variable: None for variable in self.inputs}
+        self.depends: dict[Any, frozenset[str] | None] = dict.fromkeys(self.inputs)
         self.depends |= {variable: frozenset([path]) for variable, path in self.leaves.items()}
         self.makers: dict[Any, Any] = {}
         data = [equation for equation in self.jaxpr.eqns if self._is_of_data(equation)]

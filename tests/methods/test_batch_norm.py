@@ -73,7 +73,7 @@ def test_by_hand():
 
 def test_heads_that_share_a_channel():
     """Normalized along the last axis alone, the gain of a channel goes to its place in every head."""
-    apply, variables, x, small = folded("heads")
+    _apply, variables, _x, small = folded("heads")
     kernel, other = (tree["params"]["DenseGeneral_1"]["kernel"] for tree in (variables, small))
     stats, scale = variables["batch_stats"]["BatchNorm_1"], variables["params"]["BatchNorm_1"]["scale"]
     gain = np.asarray(scale) / np.sqrt(np.asarray(stats["var"]) + 1e-5)
@@ -82,7 +82,7 @@ def test_heads_that_share_a_channel():
 
 
 def test_where():
-    apply, variables, x, small = folded("convolutional", where="*Dense*")
+    _apply, variables, _x, small = folded("convolutional", where="*Dense*")
     changed = {p for (p, a), (_, b) in zip(named_leaves(variables), named_leaves(small), strict=True) if (a != b).any()}
     assert changed == {
         "params/Dense_0/kernel",
