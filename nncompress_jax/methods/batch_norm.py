@@ -1,21 +1,32 @@
-"""Batch normalization: moved into the weights before it."""
+"""Batch normalization: moved into the weights before it, or given the statistics of what it meets now."""
 
-from collections.abc import Mapping
+import math
+import warnings
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 
 from nncompress_jax.errors import InputError
+from nncompress_jax.inputs import arguments, listed
 from nncompress_jax.leaves import check_there
 from nncompress_jax.methods.selection import exchanged, leave_alone, network
+from nncompress_jax.tracing.moments import Moments
 from nncompress_jax.tracing.normalization import Normalization, normalizations
-from nncompress_jax.tracing.positions import entries
+from nncompress_jax.tracing.positions import at, entries
+from nncompress_jax.tracing.sequence import Pairs, Stop, walk_through
 from nncompress_jax.tree import Where, named_leaves, selected
-from nncompress_jax.types import Context, Method
-from nncompress_jax.weights.base import is_compressed
+from nncompress_jax.types import Apply, Context, Method
+from nncompress_jax.weights.base import dense, is_compressed
+from nncompress_jax.weights.channel_pruned import conforming, is_plain
 
 Leaves = Mapping[str, Any]
 """The variables by path."""
+
+FAR = 4.0
+"""By which factor variances change where most of a layer's outputs are gone."""
 
 
 def fold(*, where: Where = None) -> Method:
@@ -103,3 +114,104 @@ def _folded(each: Normalization, leaves: Leaves) -> dict[str, np.ndarray] | str:
     if each.bias:
         new[each.bias] = numbers[each.bias] - left.reshape(numbers[each.bias].shape)
     return new
+
+
+class StatisticsMoved(UserWarning):
+    """Statistics that were re-estimated and are far from what they were: the network may do worse than before."""
+
+
+def reestimate(variables: Any, apply: Apply, batches: Sequence[Any]) -> Any:
+    """Sets the statistics of all batch normalizations to those of the data that they meet.
+
+    Compression changes what enters a normalization; its mean and variance are those of the float network. Here they
+    are the exact ones over all batches, one normalization after the other, each on data that the earlier ones, with
+    their new statistics, let through. Where one leaf serves several places it stays, with a warning.
+
+    Args:
+      variables: of any types; leaves that hold means and variances are arrays, or lack channels.
+      apply: of (variables, *inputs), in inference: it reads the statistics. What it returns does not matter.
+      batches: inputs from the training set, some hundreds at least; each a tuple of apply's further arguments, or the
+        only one. In memory are, for all of them at once, the values that are needed behind the present place.
+
+    Returns:
+      The same tree with other means and variances (the biased ones, as in training).
+
+    Raises:
+      InputError: without batches; where the program holds no batch normalization; where statistics are not finite.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> leaves = {"w": jnp.ones((1, 1)), "mean": jnp.zeros(1), "var": jnp.ones(1)}
+      >>> apply = lambda tree, x: (x @ tree["w"] - tree["mean"]) / jnp.sqrt(tree["var"] + 1e-5)
+      >>> new = reestimate(leaves, apply, [jnp.array([[1.0], [3.0]]), jnp.array([[5.0]])])
+      >>> new["mean"].tolist(), round(new["var"].item(), 4)
+      ([3.0], 2.6667)
+
+    Source: Wu and Johnson 2021, "Rethinking 'Batch' in BatchNorm", section 3.
+    """
+    batches = listed(batches)
+    if not batches:
+        raise InputError("batch_norm.reestimate needs batches=: a list of representative inputs")
+    leaves = dict(named_leaves(variables, is_compressed))
+    check_there(leaves.items())
+    found = normalizations(apply, variables, *arguments(batches[0])).found
+    if not found:
+        raise InputError("the program holds no batch normalization; there is nothing to re-estimate")
+    free = {each.place: each for each in _apart(found, leaves)}
+    moved: list[str] = []
+
+    def visit(stop: Stop, pairs: Pairs) -> dict[str, Any]:
+        each = free[stop.place]
+        moments = Moments(each.places[each.mean], np.shape(leaves[each.mean]))
+        for (operands,) in pairs:
+            moments.add(dense(operands[stop.data]))
+        new = {each.mean: moments.mean, each.variance: moments.variance}
+        if not all(np.isfinite(numbers).all() for numbers in new.values()):
+            raise InputError(f"{each.mean}: the data that it is the mean of hold NaN or infinite values")
+        if _is_far(each, leaves, moments):
+            moved.append(each.mean)
+        changed = {path: _placed(leaves[path], moments, numbers) for path, numbers in new.items()}
+        leaves.update(changed)
+        return changed
+
+    walk_through(apply, variables, batches, lambda stop: stop.place in free, visit, references=(), as_dense=False)
+    if moved:
+        warnings.warn(MOVED.format(count=len(moved), total=len(found), first=moved[0]), StatisticsMoved, stacklevel=2)
+    return exchanged(variables, leaves)
+
+
+MOVED = (
+    "the variances of {count} of {total} batch normalizations ({first}, ...) are far from what they were: so much is "
+    "gone of the weights that the network may do worse with them; compare it with and without"
+)
+
+
+def _is_far(each: Normalization, leaves: Leaves, moments: Moments) -> bool:
+    """Whether most of the variances have changed by a factor of `FAR` or more."""
+    old = np.asarray(dense(leaves[each.variance]), np.float64).ravel()[moments.entries] + each.epsilon
+    return bool(np.median(np.abs(np.log((moments.variance + each.epsilon) / old))) > np.log(FAR))
+
+
+def _apart(found: Sequence[Normalization], leaves: Leaves) -> Iterator[Normalization]:
+    """Those whose statistics are theirs alone, in leaves that can hold new ones."""
+    used: Counter[tuple[str, int]] = Counter()
+    entries = []
+    for each in found:
+        shape, places = np.shape(leaves[each.mean]), each.places[each.mean]
+        numbers = at(places, np.arange(math.prod(shape)).reshape(shape), each.value.aval.ndim)
+        entries.append({(path, number) for path in (each.mean, each.variance) for number in numbers.ravel().tolist()})
+        used.update(entries[-1])
+    for each, own in zip(found, entries, strict=True):
+        statistics = [leaves[path] for path in (each.mean, each.variance)]
+        if any(used[entry] > 1 for entry in own):
+            leave_alone(each.mean, "it is the mean at several places")
+        elif any(is_compressed(leaf) and not is_plain(leaf) for leaf in statistics):
+            leave_alone(each.mean, "compressed already; choose other leaves to compress with where=")
+        else:
+            yield each
+
+
+def _placed(leaf: Any, moments: Moments, numbers: np.ndarray) -> Any:
+    """A leaf with other numbers; what lacks channels lacks the same ones."""
+    new = moments.into(np.asarray(dense(leaf), np.float64), numbers)
+    return conforming(jnp.asarray(new, leaf.dtype), leaf)

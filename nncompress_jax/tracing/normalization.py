@@ -34,6 +34,7 @@ class Normalization:
       weight_bias: path of the leaf that is added to that result before; None: none is.
       obstacle: why what it multiplies by cannot be moved into that weight, in words; empty: it can.
       value: of the program, the data that it normalizes, after `weight_bias`.
+      place: of the first equation of the normalization; it reads the value, and one of the weights.
       places: where the entries of these leaves stand in the data, by path.
     """
 
@@ -47,6 +48,7 @@ class Normalization:
     weight_bias: str | None
     obstacle: str
     value: Any = dataclasses.field(repr=False)
+    place: int = dataclasses.field(repr=False)
     places: Mapping[str, Positions] = dataclasses.field(repr=False)
 
 
@@ -189,6 +191,7 @@ class _Finder:
             parts.weight_bias,
             self.obstacle(parts, inside, output),
             normalized,
+            min(place for place in behind if normalized in self.equations[place].invars),
             {path: value.places[path] for path in (*parts.leaves, *([weight] if weight else []))},
         )
 

@@ -1,7 +1,7 @@
 """Goes through a network once, from place to place, and changes leaves on the way.
 
-Two networks run side by side, batch by batch: the one that changes, and the reference, which stays. At each place what
-meets there is shown for all batches, and leaves may be replaced; what follows is computed with the new ones.
+Networks run side by side, batch by batch: the one that changes, and references, which stay. At each place what meets
+there is shown for all batches, and leaves may be replaced; what follows is computed with the new ones.
 """
 
 import dataclasses
@@ -14,14 +14,15 @@ from jax.extend import core
 
 from nncompress_jax.errors import InputError
 from nncompress_jax.inputs import arguments, is_array
+from nncompress_jax.leaves import native
 from nncompress_jax.tracing.flat import flattened
 from nncompress_jax.tracing.trace import traced_closed
 from nncompress_jax.tree import named_leaves
 from nncompress_jax.types import Apply
 from nncompress_jax.weights.base import bind, dense, is_compressed, run
 
-Pairs = Iterator[tuple[list[Any], list[Any]]]
-"""For each batch, operands of an equation in the network that changes, and in the reference."""
+Pairs = Iterator[tuple[list[Any], ...]]
+"""For each batch, operands of an equation in the network that changes, and in each reference."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,10 +32,17 @@ class Stop:
     Attributes:
       equation: of the flat program.
       operands: what the weights alone say of each; None for data.
+      place: of the equation in the flat program.
     """
 
     equation: Any
     operands: Sequence[Any]
+    place: int
+
+    @property
+    def data(self) -> int:
+        """The first operand that is data."""
+        return next(n for n, operand in enumerate(self.operands) if operand is None)
 
 
 Choice = Callable[[Stop], bool]
@@ -45,21 +53,33 @@ Visit = Callable[[Stop, Pairs], Mapping[str, Any]]
 
 
 def walk_through(
-    apply: Apply, variables: Any, batches: Sequence[Any], choice: Choice, visit: Visit, *, shown: Mapping[str, Any] = {}
+    apply: Apply,
+    variables: Any,
+    batches: Sequence[Any],
+    choice: Choice,
+    visit: Visit,
+    *,
+    shown: Mapping[str, Any] = {},
+    references: Sequence[Any] | None = None,
+    as_dense: bool = True,
 ) -> None:
     """Runs a network on all batches, from one chosen place to the next.
 
-    In memory are, twice for each batch, the values that are needed behind the present place.
+    In memory are, for each network and batch, the values that are needed behind the present place.
 
     Args:
       apply: of (variables, *inputs).
-      variables: any tree; compressed weights count as dense arrays.
+      variables: any tree.
       batches: inputs; each a tuple of apply's further arguments, or the only one.
       choice: of equations with data and a weight among their operands, those to stop at, before they run.
-      visit: what is done there.
+      visit: what is done there; it takes the operands of all batches.
       shown: by path, what stands in a leaf's place in `Stop.operands`.
+      references: trees with leaves at the same paths, of networks that stay; by default the variables as they are.
+      as_dense: whether compressed weights count as dense arrays; else they multiply by their own rules.
     """
-    leaves = {path: dense(leaf) for path, leaf in named_leaves(variables, is_compressed) if _is_leaf(leaf)}
+    trees = (variables, *((variables,) if references is None else references))
+    networks = [_leaves(tree, as_dense) for tree in trees]
+    leaves = networks[0]
     programs: dict[Any, _Program] = {}
     runs = []
     for batch in batches:
@@ -67,23 +87,27 @@ def walk_through(
         key = str(jax.tree.map(lambda x: (x.shape, x.dtype) if is_array(x) else x, inputs))
         if key not in programs:
             programs[key] = _Program(apply, variables, inputs, choice, {**leaves, **shown})
-        runs.append(_Run(programs[key], [x for x in jax.tree.leaves(inputs) if is_array(x)]))
+        runs.append(_Run(programs[key], [x for x in jax.tree.leaves(inputs) if is_array(x)], len(networks)))
     counts = {len(program.stops) for program in programs.values()}
     if len(counts) > 1:
         raise InputError(
             f"apply multiplies {sorted(counts)} times, as its inputs' shapes are; give batches of one shape"
         )
-    now = {id(program): _Weights(program, dict(leaves)) for program in programs.values()}
-    first = {id(program): _Weights(program, dict(leaves)) for program in programs.values()}
+    weights = {id(program): [_Weights(program, own) for own in networks] for program in programs.values()}
 
     def pairs(place: int) -> Pairs:
         for each in runs:
-            yield each.operands(place, now[id(each.program)], first[id(each.program)])
+            yield each.operands(place, weights[id(each.program)])
 
     for place in range(max(counts, default=0)):
         changed = visit(next(iter(programs.values())).stops[place], pairs(place))
-        for weights in now.values():
-            weights.replace(changed)
+        for own, *_ in weights.values():
+            own.replace(changed)
+
+
+def _leaves(tree: Any, as_dense: bool) -> dict[str, Any]:
+    found = [(path, leaf) for path, leaf in named_leaves(tree, is_compressed) if _is_leaf(leaf)]
+    return {path: dense(leaf) if as_dense else native(leaf) for path, leaf in found}
 
 
 def _is_leaf(leaf: Any) -> bool:
@@ -106,12 +130,13 @@ class _Program:
         self.depends: dict[Any, frozenset[str] | None] = dict.fromkeys(self.inputs)
         self.depends |= {variable: frozenset([path]) for variable, path in self.leaves.items()}
         self.makers: dict[Any, Any] = {}
-        data = [equation for equation in self.jaxpr.eqns if self._is_of_data(equation)]
+        data = [(n, equation) for n, equation in enumerate(self.jaxpr.eqns) if self._is_of_data(equation)]
         known = _Weights(self, shown)
-        self.stops, pieces = [], [[]]
-        for equation in data:
+        self.stops: list[Stop] = []
+        pieces: list[list[Any]] = [[]]
+        for place, equation in data:
             operands = [known.value(atom) if self.of_weights(atom) else None for atom in equation.invars]
-            stop = Stop(equation, operands)
+            stop = Stop(equation, operands, place)
             if any(x is not None for x in operands) and choice(stop):
                 self.stops.append(stop)
                 pieces.append([])
@@ -187,23 +212,21 @@ class _Weights:
 
 
 class _Run:
-    """One batch in both networks."""
+    """One batch in all networks."""
 
-    def __init__(self, program: _Program, inputs: Sequence[Any]) -> None:
+    def __init__(self, program: _Program, inputs: Sequence[Any], networks: int) -> None:
         self.program = program
-        self.values = [dict(zip(program.inputs, inputs, strict=True)) for _ in range(2)]
+        self.values = [dict(zip(program.inputs, inputs, strict=True)) for _ in range(networks)]
 
-    def operands(self, place: int, *weights: _Weights) -> tuple[list[Any], list[Any]]:
+    def operands(self, place: int, weights: Sequence[_Weights]) -> tuple[list[Any], ...]:
         """At a stop, after what comes before it."""
         piece, equation = self.program.pieces[place], self.program.stops[place].equation
+        found = []
         for values, own in zip(self.values, weights, strict=True):
             results = piece.run([values[x] for x in piece.data], [own.value(x) for x in piece.weights])
             values |= zip(piece.results, results, strict=True)
             for variable in [*values]:
                 if variable not in piece.behind:
                     del values[variable]
-        current, reference = (
-            [own.value(x) if self.program.of_weights(x) else values[x] for x in equation.invars]
-            for values, own in zip(self.values, weights, strict=True)
-        )
-        return current, reference
+            found.append([own.value(x) if self.program.of_weights(x) else values[x] for x in equation.invars])
+        return tuple(found)
