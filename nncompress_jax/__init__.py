@@ -21,6 +21,7 @@ from nncompress_jax.methods.factorize import factorize
 from nncompress_jax.methods.fake_quantize import fake_quantize
 from nncompress_jax.methods.prune import prune
 from nncompress_jax.methods.quantize import quantize
+from nncompress_jax.methods.reestimate import reestimate
 from nncompress_jax.recipes import chain, compress, decompress, recipe
 from nncompress_jax.report.explain import explain
 from nncompress_jax.report.int8 import int8_report
@@ -64,6 +65,7 @@ __all__ = [
     "prune_channels",
     "quantize",
     "recipe",
+    "reestimate",
     "save",
     "save_safetensors",
     "sensitivity",

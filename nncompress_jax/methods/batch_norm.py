@@ -130,8 +130,9 @@ def reestimate(variables: Any, apply: Apply, batches: Sequence[Any]) -> Any:
     Args:
       variables: of any types; leaves that hold means and variances are arrays, or lack channels.
       apply: of (variables, *inputs), in inference: it reads the statistics. What it returns does not matter.
-      batches: inputs from the training set, some hundreds at least; each a tuple of apply's further arguments, or the
-        only one. In memory are, for all of them at once, the values that are needed behind the present place.
+      batches: some hundreds of inputs from the training set at least, augmented as in training; each a tuple of apply's
+        further arguments, or the only one. In memory are, for all of them at once, the values that are needed behind
+        the present place.
 
     Returns:
       The same tree with other means and variances (the biased ones, as in training).
