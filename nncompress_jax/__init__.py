@@ -10,6 +10,7 @@ from nncompress_jax.coupling.analysis import coupling
 from nncompress_jax.errors import ArtifactError, InputError
 from nncompress_jax.importers.safetensors import load_safetensors, save_safetensors
 from nncompress_jax.methods import batch_norm, calibration
+from nncompress_jax.methods.bias_correction import correct_biases
 from nncompress_jax.methods.binarize import binarize
 from nncompress_jax.methods.channels import criteria
 from nncompress_jax.methods.channels.pruning import prune_channels
@@ -47,6 +48,7 @@ __all__ = [
     "cluster",
     "compress",
     "convert",
+    "correct_biases",
     "cost",
     "coupling",
     "criteria",

@@ -6,12 +6,13 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
 from nncompress_jax.errors import InputError
 from nncompress_jax.inputs import arguments, listed
-from nncompress_jax.leaves import check_there
+from nncompress_jax.leaves import check_there, native
 from nncompress_jax.methods.selection import exchanged, leave_alone, network
 from nncompress_jax.tracing.moments import Moments
 from nncompress_jax.tracing.normalization import Normalization, normalizations
@@ -130,7 +131,7 @@ def reestimate(variables: Any, apply: Apply, batches: Sequence[Any]) -> Any:
     Args:
       variables: of any types; leaves that hold means and variances are arrays, or lack channels.
       apply: of (variables, *inputs), in inference: it reads the statistics. What it returns does not matter.
-      batches: some hundreds of inputs from the training set at least, augmented as in training; each a tuple of apply's
+      batches: some hundreds of inputs at least, from the training set, augmented as there; each a tuple of apply's
         further arguments, or the only one. In memory are, for all of them at once, the values that are needed behind
         the present place.
 
@@ -153,11 +154,11 @@ def reestimate(variables: Any, apply: Apply, batches: Sequence[Any]) -> Any:
     batches = listed(batches)
     if not batches:
         raise InputError("batch_norm.reestimate needs batches=: a list of representative inputs")
-    leaves = dict(named_leaves(variables, is_compressed))
-    check_there(leaves.items())
     found = normalizations(apply, variables, *arguments(batches[0])).found
     if not found:
         raise InputError("the program holds no batch normalization; there is nothing to re-estimate")
+    leaves = dict(named_leaves(variables, is_compressed))
+    check_there(leaves.items())
     free = {each.place: each for each in _apart(found, leaves)}
     moved: list[str] = []
 
@@ -215,4 +216,4 @@ def _apart(found: Sequence[Normalization], leaves: Leaves) -> Iterator[Normaliza
 def _placed(leaf: Any, moments: Moments, numbers: np.ndarray) -> Any:
     """A leaf with other numbers; what lacks channels lacks the same ones."""
     new = moments.into(np.asarray(dense(leaf), np.float64), numbers)
-    return conforming(jnp.asarray(new, leaf.dtype), leaf)
+    return conforming(jnp.asarray(new, jax.dtypes.canonicalize_dtype(native(leaf).dtype)), leaf)

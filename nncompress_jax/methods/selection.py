@@ -80,7 +80,9 @@ def exchanged(variables: Any, leaves: Mapping[str, Any]) -> Any:
 
     def new(path: str, leaf: Any) -> Any:
         other = leaves.get(path, leaf)
-        return jnp.asarray(other, native(leaf).dtype) if isinstance(other, np.ndarray) and other is not leaf else other
+        if other is leaf or not isinstance(other, np.ndarray):
+            return other
+        return jnp.asarray(other, jax.dtypes.canonicalize_dtype(native(leaf).dtype))
 
     old = named_leaves(variables, is_compressed)
     return rebuilt(jax.tree.structure(variables, is_leaf=is_compressed), [new(path, leaf) for path, leaf in old])

@@ -14,6 +14,7 @@ from tests.every_tree.rows import ROWS
 WITHOUT_A_TREE = {
     *("ArtifactError", "Cost", "Info", "InputError", "LayerCost", "Loaded", "__version__"),
     *("calibration.Histogram", "calibration.DynamicRange", "models.create"),
+    "batch_norm.StatisticsMoved",
     *("criteria.by_path", "criteria.contributions"),  # what the methods themselves ask
 }
 
@@ -26,7 +27,7 @@ ANY_FILE = "which no file can hold; save equinox.filter(variables, equinox.is_ar
 ONE_FILE = "use nnc.save, or put jax.random.key_data in their places"
 NODE = "a node of the variables casts or checks its fields when it is made, and takes no compressed weights there"
 UNCUT = "no group of channels can be cut; nnc.coupling(apply, variables, example).print() says why"
-HELD = ("calibration.input_scales", "observe", *FILES)
+HELD = ("calibration.input_scales", "observe", "equalize", *FILES)
 """What takes trees that are not compressed and needs their numbers."""
 
 REFUSED = [
@@ -35,6 +36,8 @@ REFUSED = [
     (["NNX state", "NNX module", "random keys"], FILES[2:], ONE_FILE),
     (["Equinox", "functions", "texts", "objects"], FILES, ANY_FILE),
     (["one array", "stacked"], CHANNELS, UNCUT),
+    (["one array", "stacked"], ["equalize"], "no channels between two layers can be equalized; leave equalize out"),
+    (["one array", "stacked"], ["correct_biases"], "no layer has a bias that could be corrected; leave correct_biases"),
     (["one array"], FILES[2:], "an array without a name; save {'name': array}"),
     (["Equinox"], ["criteria.reconstruction"], "layers/0/weight[0]: enters no layer that can be reconstructed"),
     (["dataclasses that cast"], CHANNELS, NODE),
@@ -44,6 +47,7 @@ REFUSED = [
         NODE,
     ),
     (["NaN"], ROWS.keys() - {*PLAIN, *HELD, "models.fitting"} | {"load"}, "NaN or infinite values; restore an earlier"),
+    (["NaN"], ["equalize"], "NaN or infinite values; restore an earlier"),
     (["NaN"], ["calibration.input_scales"], "the inputs of params/Dense_1/kernel hold NaN or infinite values"),
     (
         ["shapes alone"],
@@ -58,6 +62,7 @@ REFUSED = [
         ["criteria.batch_norm_scale"],
         "no normalization scales these channels; choose another criterion",
     ),
+    (KINDS, ["batch_norm.fold", "batch_norm.reestimate", "reestimate"], "the program holds no batch normalization"),
 ]
 WORDS = {(kind, row): words for kinds, rows, words in REFUSED for kind in kinds for row in rows}
 
