@@ -29,6 +29,9 @@ Leaves = Mapping[str, Any]
 FAR = 4.0
 """By which factor variances change where most of a layer's outputs are gone."""
 
+MANY = 1 / 3
+"""The share of normalizations with such variances from which on networks that were tried stayed near chance."""
+
 
 def fold(*, where: Where = None) -> Method:
     """Moves batch normalization into the weights of the convolution or dense layer before it.
@@ -177,7 +180,7 @@ def reestimate(variables: Any, apply: Apply, batches: Sequence[Any]) -> Any:
         return changed
 
     walk_through(apply, variables, batches, lambda stop: stop.place in free, visit, references=(), as_dense=False)
-    if moved:
+    if len(moved) > MANY * len(found):
         warnings.warn(MOVED.format(count=len(moved), total=len(found), first=moved[0]), StatisticsMoved, stacklevel=2)
     return exchanged(variables, leaves)
 
