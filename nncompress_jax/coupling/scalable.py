@@ -159,7 +159,7 @@ class Scalable(Labels):
                 there = self.entering(value.places[path], self.shapes[path], found)
                 self.share(path, there, None, multiplies=False)
             elif value.number != 0:
-                self.hold([found], "what is added to them is not one weight")
+                self.hold([found], "they meet what is not zero, and no weight alone")
         return found
 
     def multiplied(self, equation: Any, values: Sequence[Value], channels: Sequence[Channels]) -> Channels:
@@ -178,15 +178,14 @@ class Scalable(Labels):
         return None
 
     def reduced(self, equation: Any, values: Sequence[Value], channels: Sequence[Channels]) -> Channels:
-        """Sums and maxima along axes on which the channels do not depend."""
-        (labels,) = channels
-        assert labels is not None
+        """Combined, or read at places that data say: channels along these axes are multiplied by the same number."""
+        labels, *others = channels
+        if labels is None or any(each is not None for each in others) or equation.params.get("fill_value"):
+            self.hold(channels, UNKNOWN)
+            return None
         shapes = [atom.aval.shape for atom in equation.invars]
         rule = axis_rule(equation.primitive.name, equation.params, shapes)
-        if rule.needs(0) & set(axes_of(labels)):
-            self.hold([labels], UNKNOWN)
-            return None
-        return move(labels, rule.places())
+        return move(self.whole(labels, rule.needs(0) & set(axes_of(labels))), rule.places())
 
     def joined_up(self, equation: Any, values: Sequence[Value], channels: Sequence[Channels]) -> Channels:
         """One behind the other, or between zeros, which have channels of their own."""
@@ -221,7 +220,8 @@ _RULES: Mapping[str, Callable[[Scalable, Any, Sequence[Value], Sequence[Channels
     **dict.fromkeys(("eq", "ge", "gt", "le", "lt", "ne"), Scalable.compared),
     **dict.fromkeys(("reduce_sum", "reduce_max", "reduce_min", "cumsum", "cummax", "cummin"), Scalable.reduced),
     **dict.fromkeys(("reduce_window_sum", "reduce_window_max", "reduce_window_min"), Scalable.reduced),
-    **dict.fromkeys(("concatenate", "pad"), Scalable.joined_up),
+    **dict.fromkeys(("gather", "dynamic_slice"), Scalable.reduced),
+    **dict.fromkeys(("concatenate", "pad", "stack"), Scalable.joined_up),
 }
 """By the primitive's name."""
 

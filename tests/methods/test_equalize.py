@@ -30,6 +30,8 @@ FREE = {
     "concatenated": lambda t, x: jnp.concatenate([x @ t["a"], abs(x @ t["a"]) * 2], 1) @ t["d"],
     "apart and together": lambda t, x: sum(part @ t["c"][:3] for part in jnp.split(relu(x @ t["a"]), 2, 1)),
     "padded": lambda t, x: jnp.pad(relu(x @ t["a"])[:, 1:5], ((0, 0), (2, 6))) @ t["d"],
+    "stacked": lambda t, x: jnp.stack([relu(x @ t["a"]), 2 * (x @ t["a"])], 1).sum(1) @ t["c"],
+    "read in another order": lambda t, x: relu(x @ t["a"])[jnp.argsort(x[:, 0])] @ t["c"],
     "one for all": lambda t, x: relu(x @ t["a"] + t["one"]) @ t["c"],
     "summed and cut": lambda t, x: relu((x @ t["a"]).reshape(5, 6)[:, ::-1].T.max(1)) @ t["c"],
     "in jit, remat and einsum": jax.checkpoint(
