@@ -18,8 +18,6 @@ from nncompress_jax.types import Array, Context, Method
 from nncompress_jax.weights.packed import packed
 from nncompress_jax.weights.quantized import Quantized, shared_axes
 
-BITS = (8, 4, 2)
-
 
 def quantize(
     *,
@@ -34,7 +32,7 @@ def quantize(
     """Weights as integers of few bits; by default symmetric, one scale for each output channel.
 
     Args:
-      bits: 8, 4 or 2 for each weight; inputs have 8.
+      bits: 8, 4, 3 or 2 for each weight; inputs have 8.
       where: which leaves, a pattern or a predicate on the path; the default is that of `tree.selected`. Of `Sparse`
         weights the values are quantized, of `LowRank` ones the factors.
       inputs: whether what the weight multiplies is quantized too, so that products run on integers; else the weight
@@ -88,8 +86,8 @@ def quantize(
 
 def check_bits(bits: int) -> None:
     """Raises InputError for a number of bits that has no codes here."""
-    if bits not in BITS:
-        raise InputError(f"bits={bits}: expected one of {', '.join(map(str, BITS))}")
+    if bits not in quantizer.BITS:
+        raise InputError(f"bits={bits}: expected one of {', '.join(map(str, quantizer.BITS))}")
 
 
 def static_scales(variables: Any, context: Context, where: Where, ranges: Rule, makes: type) -> dict[str, Array]:

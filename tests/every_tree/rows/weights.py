@@ -48,6 +48,11 @@ def quantize_of_4_bits(kind, folder):
 
 
 @row
+def quantize_of_3_bits(kind, folder):
+    within_half_a_step(kind, compressed(kind, nnc.quantize(bits=3)), 3.5)
+
+
+@row
 def quantize_of_2_bits_in_groups(kind, folder):
     within_half_a_step(kind, compressed(kind, nnc.quantize(bits=2, group=8)), 1.5)
 
