@@ -92,6 +92,8 @@ def chain(*methods: Method) -> Method:
 
 STEPS: Mapping[str, tuple[str, Callable[[float], Method]]] = {
     "quantize": ("8", lambda bits: quantize(bits=_whole(bits))),
+    "rate": ("2", lambda bits: quantize(rate=bits)),
+    "step": ("0.01", lambda step: quantize(step=step)),
     "fake_quantize": ("8", lambda bits: fake_quantize(bits=_whole(bits), learned_scales=bits < 8)),
     "binarize": ("1", lambda _: binarize()),
     "fake_binarize": ("1", lambda _: binarize(train=True)),
@@ -109,8 +111,8 @@ def recipe(text: str) -> Method:
     """A chain of methods in words, as commands take it.
 
     Args:
-      text: steps joined by `+`, each a word of `STEPS` and, after a colon, its number: bits, sparsity, or the share of
-        multiply-accumulates.
+      text: steps joined by `+`, each a word of `STEPS` and, after a colon, its number: bits (of `rate`: of entropy),
+        the step between values, sparsity, or the share of multiply-accumulates.
 
     Raises:
       InputError: for words or numbers that are not there.

@@ -140,7 +140,7 @@ class Bits(Layout):
     """For codes of a few bits each, packed: they are unpacked, in columns as `Codes`.
 
     Attributes:
-      width: bits of a code, 1, 2 or 4.
+      width: bits of a code, 1, 2, 3 or 4.
       last: codes along the last axis.
     """
 
@@ -150,7 +150,7 @@ class Bits(Layout):
     last: int
 
     def suits(self, array: np.ndarray) -> bool:
-        fits = array.dtype == np.uint8 and self.width in (1, 2, 4) and array.ndim > 0 and self.last > 0
+        fits = array.dtype == np.uint8 and self.width in (1, 2, 3, 4) and array.ndim > 0 and self.last > 0
         return fits and array.shape[-1] == -(-self.last * self.width // 8)
 
     def shape(self, array: np.ndarray) -> tuple[int, int]:
@@ -171,10 +171,12 @@ class Bits(Layout):
             parts = pack(symbols, self.width)
             target[:, rows.start * self.width // 8 :][:, : parts.shape[1]] = parts
             return
-        for place in range(0, 8, self.width):  # of codes in their bytes; two in the same place share none
+        for place in range(8):  # of codes in their bytes; two in the same place share none
             here = columns * self.width % 8 == place
             bytes_of = columns[here] * self.width // 8
             target[rows, bytes_of] |= symbols[here].T << np.uint8(place)
+            if place + self.width > 8:
+                target[rows, bytes_of + 1] |= symbols[here].T >> np.uint8(8 - place)
 
 
 LAYOUTS: dict[str, Any] = {layout.KIND: layout for layout in (Planes, Codes, Gaps, Bits)}

@@ -29,7 +29,7 @@ def fake_quantize(
     """Weights that train through their own quantization; `convert` gives the quantized ones.
 
     Args:
-      bits: 8, 4 or 2 for each weight; inputs have 8.
+      bits: 8, 4, 3 or 2 for each weight; inputs have 8.
       where: which leaves, as in `quantize`; of `LowRank` weights the factors.
       learned_scales: scales train with the weights (LSQ); else they follow the largest magnitude of each channel.
       ranges: static ranges of the inputs to begin with, by a rule of `calibration`; this needs `apply` and `batches`.

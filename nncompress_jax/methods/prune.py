@@ -154,5 +154,5 @@ def _grouped(path: str, leaf: Array, scores: np.ndarray, pattern: tuple[int, int
     order = np.argsort(-scores.reshape(shape), axis=axis, kind="stable")
     positions = np.sort(order.take(range(n), axis), axis=axis)
     values = jnp.asarray(np.take_along_axis(np.asarray(leaf).reshape(shape), positions, axis=axis))
-    bits = next(bits for bits in (1, 2, 4, 8) if 2**bits >= m)
-    return SparseGroups(values, packed(jnp.asarray(positions.astype(np.uint8)), bits), m, axis, leaf.dtype.name)
+    stored = packed(jnp.asarray(positions.astype(np.uint8)), max((m - 1).bit_length(), 1))
+    return SparseGroups(values, stored, m, axis, leaf.dtype.name)

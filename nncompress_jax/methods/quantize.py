@@ -12,13 +12,12 @@ from nncompress_jax.errors import InputError
 from nncompress_jax.methods.calibration import Rule, input_scales
 from nncompress_jax.methods.layout import input_axis, scaled_axes
 from nncompress_jax.methods.selection import replaced
+from nncompress_jax.methods.steps import Rounding, Steps, base_path, check_given, chosen
 from nncompress_jax.ops import quantizer
 from nncompress_jax.tree import Where
 from nncompress_jax.types import Array, Context, Method
 from nncompress_jax.weights.packed import packed
 from nncompress_jax.weights.quantized import Quantized, shared_axes
-
-BITS = (8, 4, 2)
 
 
 def quantize(
@@ -30,11 +29,18 @@ def quantize(
     axes: Sequence[int] | None = None,
     group: int | None = None,
     symmetric: bool = True,
+    step: Steps | None = None,
+    rate: float | None = None,
 ) -> Method:
     """Weights as integers of few bits; by default symmetric, one scale for each output channel.
 
+    With `step` or `rate` the step between values decides and not the number of bits: codes are as large as they have to
+    be, and a file, which is entropy-coded, as small as they allow. One step serves a whole weight. On three trained
+    networks, at equal squared error, steps that follow the spread of each channel took 1 to 5 % more at 1 bit a weight,
+    and 6 to 17 % more at a quarter (`docs/format.md`).
+
     Args:
-      bits: 8, 4 or 2 for each weight; inputs have 8.
+      bits: 8, 4, 3 or 2 for each weight; inputs have 8.
       where: which leaves, a pattern or a predicate on the path; the default is that of `tree.selected`. Of `Sparse`
         weights the values are quantized, of `LowRank` ones the factors.
       inputs: whether what the weight multiplies is quantized too, so that products run on integers; else the weight
@@ -49,47 +55,65 @@ def quantize(
         Products then run on floats.
       symmetric: else the codes span the weights from the least to the largest (zero stays exact), and products run on
         floats: a convolution pads with zeros, which codes with a zero point have no cheap product for.
+      step: between neighbouring values: a number for all weights; {path: step}, which without `where` chooses the
+        leaves, too; or a function of (path, array). A step may be an array that broadcasts to the weight. What is
+        beyond the last code (127 of 8 bits) is clipped, with a warning.
+      rate: instead, bits of entropy: each weight gets the least step with which its codes have at most so many.
 
     Returns:
       A method for `compress` and `chain`.
 
     Raises:
       InputError: for other bits; (when applied) for leaves that are compressed otherwise, not float, or not finite, all
-        named, and for input channels that are no multiple of the group; for static ranges without `apply` and
-        `batches`, or with weights that no batch reached.
+        named, and for input channels that are no multiple of the group; for steps that are none; for static ranges
+        without `apply` and `batches`, or with weights that no batch reached.
 
     Example:
       >>> small = quantize()({"kernel": jnp.array([[0.5, 2.0], [-1.0, 1.0]])}, Context())
       >>> small["kernel"].codes.tolist()
       [[64, 127], [-127, 64]]
+      >>> small = quantize(step=0.5)({"kernel": jnp.array([[0.5, 2.0], [-1.1, 1.0]])}, Context())
+      >>> small["kernel"].codes.tolist(), small["kernel"].scale.tolist()
+      ([[1, 4], [-2, 2]], [[0.5]])
 
     Source: Krishnamoorthi 2018, "Quantizing deep convolutional networks for efficient inference", section 3.
     """
     check_bits(bits)
+    check_given(step, rate, {"axes": axes is not None, "group": group, "symmetric=False": not symmetric})
 
     def method(variables: Any, context: Context) -> Any:
+        taken = chosen(step, where, variables)
         integer = inputs and symmetric and group is None
-        static = static_scales(variables, context, where, ranges, Quantized) if ranges and inputs else {}
+        static = static_scales(variables, context, taken, ranges, Quantized) if ranges and inputs else {}
+        rounding = None if step is None and rate is None else Rounding(step, rate, bits)
 
         def make(path: str, leaf: Array) -> Quantized:
+            if rounding is not None:
+                return weight(path, leaf, *rounding.codes(path, leaf), None)
             varying = scaled_axes(path, leaf, context) if axes is None else axes
             along = input_axis(path, leaf, context)
             count = 1 if group is None or along is None else _groups(path, leaf.shape[along], group)
             place = (along or 0) % leaf.ndim
             codes, scale, zero_point = _codes(leaf, shared_axes(leaf, varying), bits, (place, count), symmetric)
+            return weight(path, leaf, codes, scale, zero_point)
+
+        def weight(path: str, leaf: Array, codes: Array, scale: Array, zero_point: Array | None) -> Quantized:
             stored = packed(codes, bits, lowest=-(2 ** (bits - 1)))
             input_scale = static.get(weight_of(path))
             return Quantized(stored, scale, input_scale, zero_point, integer=integer, dtype_name=leaf.dtype.name)
 
-        return replaced(variables, where, make, makes=Quantized, context=context)
+        small = replaced(variables, taken, make, makes=Quantized, context=context)
+        if rounding is not None:
+            rounding.finish()
+        return small
 
     return method
 
 
 def check_bits(bits: int) -> None:
     """Raises InputError for a number of bits that has no codes here."""
-    if bits not in BITS:
-        raise InputError(f"bits={bits}: expected one of {', '.join(map(str, BITS))}")
+    if bits not in quantizer.BITS:
+        raise InputError(f"bits={bits}: expected one of {', '.join(map(str, quantizer.BITS))}")
 
 
 def static_scales(variables: Any, context: Context, where: Where, ranges: Rule, makes: type) -> dict[str, Array]:
@@ -101,7 +125,7 @@ def static_scales(variables: Any, context: Context, where: Where, ranges: Rule, 
     paths: dict[str, None] = {}
 
     def take(path: str, leaf: Array) -> Array:
-        paths[re.sub(r"(/values|/factors/\d+)+$", "", path)] = None
+        paths[base_path(path)] = None
         return leaf
 
     replaced(variables, where, take, makes=makes, context=context)

@@ -14,6 +14,9 @@ from jax import lax
 
 from nncompress_jax.types import Array
 
+BITS = (8, 4, 3, 2)
+"""Of the codes of weights."""
+
 
 class Codes(NamedTuple):
     """A quantized array, codes * scale; the scale has size 1 along the axes that share one.
@@ -36,12 +39,12 @@ def quantize(x: Array, axes: Sequence[int], scale: Array | None = None, bits: in
       x: float array.
       axes: that share a scale.
       scale: float32, broadcastable to x; what does not fit into the bits is clipped. By default the largest
-        magnitude along the axes is 127.5 scales of 8 bits (7.5 of 4, 1.5 of 2), and nothing is moved by more than
-        half a scale.
-      bits: 8, 4 or 2.
+        magnitude along the axes is 127.5 scales of 8 bits (7.5 of 4, 3.5 of 3, 1.5 of 2), and nothing is moved by
+        more than half a scale.
+      bits: one of `BITS`.
 
     Returns:
-      Codes in [-127, 127] (7 for 4 bits, 1 for 2), int8, with their scale in float32; and the straight-through
+      Codes in [-127, 127] (7 for 4 bits, 3 for 3, 1 for 2), int8, with their scale in float32; and the straight-through
       gradient: from that of the dequantized array to that of x, zero where x was clipped to the range of a given scale.
 
     Example:
@@ -76,7 +79,7 @@ def _of_inputs(gradient: Callable[[Array], tuple[Array, None]], cotangent: Array
 
 
 def quant_bound(bits: int = 8) -> float:
-    """How many scales it is from zero to the end of the range, as AQT counts: 127.5, 7.5, 1.5."""
+    """How many scales it is from zero to the end of the range, as AQT counts: 127.5, 7.5, 3.5, 1.5."""
     return float(aqt_quantizer.quantizer_make(bits).numerics.get_quant_bound())
 
 

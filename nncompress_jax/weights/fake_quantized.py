@@ -29,7 +29,7 @@ class FakeQuantized(CompressedWeight):
       scale: float32 of the weight's rank, learned, with size 1 along the axes that share one; None: from the
         largest magnitude, always anew.
       input_scale: float32, a scalar: of the inputs' codes, static; None: one from each example (row) as it comes.
-      bits: 8, 4 or 2.
+      bits: 8, 4, 3 or 2.
       axes: along which the scale varies.
       tracked: whether training moves `input_scale` with what it sees (`update_ranges`).
       dtype_name: logical dtype.
@@ -78,7 +78,7 @@ class FakeQuantized(CompressedWeight):
         if not is_array(self.weight, "float32"):
             return unexpected("weight", self.weight, "float32")
         rank, axes = self.weight.ndim, self.axes
-        if self.bits not in (2, 4, 8) or type(self.tracked) is not bool:
+        if self.bits not in quantizer.BITS or type(self.tracked) is not bool:
             return f"bits {str(self.bits)[:20]}, tracked {str(self.tracked)[:20]}"
         if not are_axes(axes, rank):
             return f"axes {str(axes)[:40]} of {rank}"

@@ -16,6 +16,9 @@ from nncompress_jax.types import Array
 from nncompress_jax.weights.base import CompressedWeight
 from nncompress_jax.weights.checks import is_array, unexpected
 
+STORED = (1, 2, 3, 4)
+"""Bits of codes that are packed; those of more bits have a byte each."""
+
 
 class Packed(CompressedWeight):
     """Whole numbers from `lowest` to `lowest` + 2^bits - 1, packed along the last axis.
@@ -23,7 +26,7 @@ class Packed(CompressedWeight):
     Attributes:
       parts: [..., ceil(O bits / 8)] uint8, of `ops.packing.pack`.
       size_last: O.
-      bits: 1, 2 or 4.
+      bits: 1, 2, 3 or 4.
       lowest: the number that is stored as 0.
       dtype_name: int8 or uint8.
     """
@@ -52,7 +55,7 @@ class Packed(CompressedWeight):
 
     def check_parts(self) -> str | None:
         parts, bits, last = self.parts, self.bits, self.size_last
-        if not is_array(parts, "uint8") or not parts.ndim or type(last) is not int or bits not in (1, 2, 4):
+        if not is_array(parts, "uint8") or not parts.ndim or type(last) is not int or bits not in STORED:
             return unexpected("packed codes", parts, "uint8")
         if last < 1 or parts.shape[-1] != -(-last * bits // 8):
             return f"{parts.shape[-1]} bytes for {last} codes of {bits} bits"
@@ -82,9 +85,8 @@ def packed(codes: Array, bits: int, lowest: int = 0) -> Array | Packed:
       >>> packed(jnp.array([[-1, 0, 1, 1, -1]], jnp.int8), bits=2, lowest=-2).nbytes
       2
     """
-    if bits > 4:
+    if bits not in STORED:
         return codes
-    bits = next(stored for stored in (1, 2, 4) if stored >= bits)
     return Packed(_packed(codes, bits, lowest), codes.shape[-1], bits, lowest, codes.dtype.name)
 
 

@@ -1,4 +1,4 @@
-"""A weight in integers of 8, 4 or 2 bits."""
+"""A weight in integers of 8 bits or fewer."""
 
 import dataclasses
 import math
@@ -36,7 +36,7 @@ class Quantized(CompressedWeight):
     float32 whatever the logical dtype, and are never rounded to it. Nothing in it trains: `FakeQuantized` does.
 
     Attributes:
-      codes: [..., O] int8, or `Packed` of 4 or 2 bits; the logical shape is theirs.
+      codes: [..., O] int8, or `Packed` of 4, 3 or 2 bits; the logical shape is theirs.
       scale: float32 of the codes' rank. Along an axis of n entries it has n, or 1 that all share, or a divisor of n:
         then groups of neighbours share one, and products run on floats.
       input_scale: float32, a scalar: of the inputs' codes, static; None: one from each example (row) as it comes.

@@ -106,6 +106,7 @@ def test_a_header_that_is_nested_deep(whole, depth):
         ("others", "positions", lambda a: a + 500, "of 600, expected ascending"),
         ("groups", "positions.parts", lambda a: a * 0, "or twice the same"),
         ("others", "codes.parts", lambda a: a | 255, "bits behind the last code"),
+        ("three", "c.codes.parts", lambda a: a | 255, "bits behind the last code"),
         ("integers", "scale", lambda a: a[..., :5], "scale \\[1, 5\\] for codes"),
         ("kept", "scale", lambda a: a.astype(np.float64), "expected float32"),
     ],

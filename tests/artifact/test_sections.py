@@ -45,7 +45,7 @@ def test_bytes_of_any_kind(data):
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.integers(1, 300), st.integers(1, 70), st.sampled_from([1, 2, 4]), st.integers(0, 2**32))
+@given(st.integers(1, 300), st.integers(1, 70), st.sampled_from([1, 2, 3, 4]), st.integers(0, 2**32))
 def test_packed_codes(rows, last, width, seed):
     random = np.random.default_rng(seed)
     codes = random.choice(2**width, (rows, last), p=random.dirichlet(np.full(2**width, 0.5))).astype(np.uint8)
@@ -67,3 +67,4 @@ def test_long_columns_are_coded_in_pieces():
     for shape in ((700_000, 2), (3, 300_000), (600_001,)):
         through(random.integers(-3, 4, shape).astype(np.int8))
     through(pack((random.random(2_000_003) < 0.1).astype(np.uint8), 1), (1, 2_000_003))
+    through(pack(random.integers(0, 8, 600_005, np.uint8), 3), (3, 600_005))

@@ -33,6 +33,7 @@ def originals() -> dict[str, bytes]:
     tied = by("quantize:8", 6, 4)
     sets = {
         "integers": {"a": {"kernel": by("quantize:8", 16, 24), "bias": draw(3)}, "b": by("quantize:4", 8, 5)},
+        "three": {"a": by("quantize:3", 9, 11), "c": by("cluster:3", 1, 21)},
         "others": {"c": by("cluster:3", 12, 9), "s": by("binarize", 9, 9), "p": by("prune:0.8+cluster:2", 30, 20)},
         "trained": [by("fake_quantize:4", 6, 5), (by("fake_binarize", 6, 5), None)],
         "groups": {"g": nnc.compress({"kernel": draw(8, 4)}, nnc.prune(pattern=(2, 4)))["kernel"]},

@@ -29,6 +29,7 @@ def test_zeros_stay_zero():
     weight = compressed(kernel, nnc.cluster(bits=3, keeps_zero=True))
     np.testing.assert_array_equal(weight.materialise() == 0, kernel == 0)
     assert weight.codebook.shape == (8,)
+    assert weight.codes.nbytes == 32 * 6  # 16 codes of 3 bits
 
 
 def test_a_codebook_by_channel_is_nearer():

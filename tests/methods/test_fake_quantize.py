@@ -11,6 +11,7 @@ from tests.methods.drawn import draw
 TRAINING = {
     "8 bits": nnc.fake_quantize(),
     "4 bits": nnc.fake_quantize(bits=4),
+    "3 bits": nnc.fake_quantize(bits=3),
     "2 bits, learned steps": nnc.fake_quantize(bits=2, learned_scales=True),
     "signs": nnc.binarize(train=True),
     "signs, 8-bit inputs": nnc.binarize(train=True, scaled=False, inputs="int8"),
@@ -84,7 +85,7 @@ def test_learned_steps_have_the_papers_gradient():
     np.testing.assert_array_equal(gradients.weight.ravel(), [1, 1, 1, 0])
 
 
-@pytest.mark.parametrize("bits", [8, 4, 2])
+@pytest.mark.parametrize("bits", [8, 4, 3, 2])
 @pytest.mark.parametrize("unit", [2.0**-63, 2.0**-83, 2.0**-119])
 def test_learned_steps_of_dead_channels_have_gradients(bits, unit):
     """The gradient of a step does not depend on the unit of its channel: that of 1e-36 is that of 1."""

@@ -31,6 +31,7 @@ def explained(recipe):
     [
         ("quantize:8", "Quantized", 8.06, "int8 x int8 -> int32", "compressed"),
         ("quantize:4", "Quantized", 4.22, "int8 x int8 -> int32", "compressed"),
+        ("quantize:3", "Quantized", 3.22, "int8 x int8 -> int32", "compressed"),
         ("quantize:2", "Quantized", 2.22, "int8 x int8 -> int32", "compressed"),
         ("prune:0.9+quantize:8", "Sparse of Quantized", 4, "int8 x int8 -> int32", "compressed"),
         ("fake_binarize", "FakeBinary", 32, "float32 x float32 -> float32", "materialised: the weight is quantized"),

@@ -100,6 +100,7 @@ WEIGHTS = {
     "Quantized, static range": Compression(with_static_step(by(nnc.quantize())), lambda largest: 5 / 255),
     "Quantized, weight only": Compression(by(nnc.quantize(inputs=False))),
     "Quantized, 4 bits": Compression(by(nnc.quantize(bits=4)), by_255()),
+    "Quantized, 3 bits": Compression(by(nnc.quantize(bits=3)), by_255()),
     "Quantized, 2 bits in groups": Compression(by(nnc.quantize(bits=2, group=2, where="kernel"))),
     "Quantized, 4 bits, zero point": Compression(by(nnc.quantize(bits=4, symmetric=False))),
     "FakeQuantized": Compression(by(nnc.fake_quantize()), by_255()),

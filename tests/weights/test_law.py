@@ -153,7 +153,8 @@ NETWORKS = {
 }
 
 VARIANTS = (
-    *("Quantized, one scale", "Quantized, scale by both", "Quantized, 4 bits", "Binary, 8-bit inputs"),
+    *("Quantized, one scale", "Quantized, scale by both", "Quantized, 4 bits", "Quantized, 3 bits"),
+    "Binary, 8-bit inputs",
     *("FakeBinary, unscaled", "Clustered by channel", "LowRank, spatial", "LowRank, canonical polyadic"),
     *(f"ChannelPruned of {name}" for name in INSIDE if name not in ("FakeQuantized", "LowRank")),
 )
