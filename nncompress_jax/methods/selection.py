@@ -47,10 +47,7 @@ def replaced(
         or have no entries, if they were asked for: by default they stay, with a warning.
     """
     leaves = named_leaves(variables, is_compressed)
-    chosen = set(selected(leaves, where, context.uses() if where is None else None))
-    if where is None:
-        chosen -= _unfit([(path, leaf) for path, leaf in leaves if path in chosen])
-    check([(path, leaf) for path, leaf in leaves if path in chosen], makes)
+    chosen = taken(variables, where, makes=makes, context=context)
 
     def new(path: str, leaf: Any) -> Any:
         if not is_compressed(leaf):
@@ -66,6 +63,16 @@ def replaced(
     results = [new(path, leaf) if path in chosen else native(leaf) for path, leaf in leaves]
     results = _shared_again([leaf for _, leaf in leaves], results)
     return rebuilt(jax.tree.structure(variables, is_leaf=is_compressed), results)
+
+
+def taken(variables: Any, where: Where, *, makes: type, context: Context = NOTHING) -> set[str]:
+    """Paths of the leaves that `replaced` takes; it raises as that does."""
+    leaves = named_leaves(variables, is_compressed)
+    chosen = set(selected(leaves, where, context.uses() if where is None else None))
+    if where is None:
+        chosen -= _unfit([(path, leaf) for path, leaf in leaves if path in chosen])
+    check([(path, leaf) for path, leaf in leaves if path in chosen], makes)
+    return chosen
 
 
 def network(context: Context, method: str) -> tuple[Apply, list[tuple[Any, ...]]]:

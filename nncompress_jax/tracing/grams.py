@@ -12,8 +12,8 @@ import numpy as np
 
 from nncompress_jax.inputs import arguments, of_arrays
 from nncompress_jax.tracing.injection import observe_products
-from nncompress_jax.tracing.interpreter import Meeting
 from nncompress_jax.tracing.numbered import numbered, places_of
+from nncompress_jax.tracing.observations import Meeting
 from nncompress_jax.tracing.rows import entries, is_known, rows
 from nncompress_jax.tree import named_leaves
 from nncompress_jax.types import Apply, Array

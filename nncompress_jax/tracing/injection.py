@@ -14,7 +14,8 @@ import jax
 from nncompress_jax.errors import InputError
 from nncompress_jax.inputs import is_array, of_arrays
 from nncompress_jax.leaves import check_there, native
-from nncompress_jax.tracing.interpreter import Interpreter, Meeting, Observations, Statistic
+from nncompress_jax.tracing.interpreter import Interpreter
+from nncompress_jax.tracing.observations import Meeting, Observations, Statistic
 from nncompress_jax.tracing.program import Source, Visit, walk
 from nncompress_jax.tracing.trace import traced
 from nncompress_jax.tree import named_leaves

@@ -7,8 +7,8 @@ their own) the same goes on.
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +18,7 @@ from jax.extend import core
 
 from nncompress_jax.axes.contraction import PRODUCTS
 from nncompress_jax.ops.fast import FAST, has_fast_form
+from nncompress_jax.tracing.observations import Meeting, Observation, Observations, Statistic
 from nncompress_jax.tracing.primitives import (
     CALLS,
     CUSTOM_DERIVATIVES,
@@ -37,44 +38,6 @@ from nncompress_jax.weights.channel_pruned import (
     on_fills,
 )
 from nncompress_jax.weights.channel_pruned_elementwise import ELEMENTWISE
-
-
-class Meeting(NamedTuple):
-    """A weight and data, at a place where they multiply.
-
-    Attributes:
-      path: of the weight.
-      inputs: the data.
-      weight: the operand that was made of the weight, compressed or not.
-      operand: its place among the operands, 0 or 1.
-      primitive: the operation, one of `PRODUCTS`.
-      params: its parameters.
-    """
-
-    path: str
-    inputs: Array
-    weight: Any
-    operand: int
-    primitive: Any
-    params: Mapping[str, Any]
-
-
-Statistic = Callable[[Meeting], Any]
-
-
-class Observation(NamedTuple):
-    """What entered a weight at one of the places where it multiplies.
-
-    Attributes:
-      value: the inputs, or the statistic of them; stacked along a first axis inside a `scan`.
-      reached: bool; False where the place is in a branch that was not taken, and `value` is zeros.
-    """
-
-    value: Any
-    reached: Array
-
-
-Observations = dict[str, list[Observation]]
 
 Results = tuple[list[Any], list[Source], Observations]
 

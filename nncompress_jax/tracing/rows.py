@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from nncompress_jax.tracing.interpreter import Meeting
+from nncompress_jax.tracing.observations import Meeting
 from nncompress_jax.types import Array
 
 MOST_BYTES = 2**26
