@@ -8,33 +8,38 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-import artifact
+import jax
+import jax.numpy as jnp
 import measure
 import numpy as np
 
 import nncompress_jax as nnc
+from nncompress_jax import models
 from nncompress_jax.artifact import frequencies, sections
 from nncompress_jax.commands import cli
 from nncompress_jax.importers import torch
 from nncompress_jax.methods.rate import entropy_bits
 from nncompress_jax.table import Table
 from nncompress_jax.tree import named_leaves
+from nncompress_jax.types import Apply
 from nncompress_jax.weights.base import is_compressed
 from nncompress_jax.weights.quantized import Quantized
 
 FORMATS = {
     **{"network": "", "rate": ".2f", "entropy": ",.0f", "codes": ",", "by_channel": ",", "more": ".1%"},
-    **{"contexts": ",", "transposed": ",", "others": ",", "file": ",", "file_bfloat16": ","},
+    **{"contexts": ",", "transposed": ",", "others": ",", "file": ",", "bfloat16": ",", "folded": ","},
 }
 """rate: bits of entropy for each weight. entropy: bytes, zeroth order, of each weight's codes. codes: bytes of all
 codes in a file. by_channel: the same, with steps in proportion to the standard deviation of each output channel; bytes
 of the steps themselves are not counted. more: by_channel / codes - 1. contexts: bytes of codes, if the model of a
 symbol went by its neighbours. transposed: bytes of codes, if classes were of input channels. Of these two, the codes
 as they are where that is less. others: bytes of what is not quantized. file: of the network, with one step for each
-weight. file_bfloat16: likewise, with its floats in 16 bits."""
+weight. bfloat16: likewise, its floats in 16 bits. folded: likewise, after `batch_norm.fold(weights=False)`."""
 
 HALVINGS = 30
 """Of the range of the steps, a factor of 2^12, until errors are equal."""
+
+IMAGE = jnp.ones((1, 32, 32, 3))
 
 NEIGHBOURS = 4
 """Along each of two axes, of which a code's model goes by."""
@@ -45,7 +50,7 @@ class Options:
     """What is quantized."""
 
     networks: tuple[str, ...] = ("vgg16ds",)
-    """Names of models; their weights are at random, as Laplace draws them, without --inits."""
+    """Names of models; their weights are at random without --inits."""
     inits: tuple[str, ...] = ()
     """A .pth file of the original project for each."""
     rates: tuple[float, ...] = (1.0, 0.5, 0.25)
@@ -58,14 +63,26 @@ def main(options: Options) -> None:
     """Prints a table."""
     inits = options.inits or [None] * len(options.networks)
     rows = []
-    for network, init in zip(options.networks, inits, strict=True):
-        variables = torch.load(init, model=network) if init else artifact.drawn(network)
-        rows += [{"network": network, "rate": rate} | compared(variables, rate) for rate in options.rates]
+    for name, init in zip(options.networks, inits, strict=True):
+        network = models.create(name)
+        variables = torch.load(init, model=name) if init else drawn(network)
+        rows += [{"network": name, "rate": rate} | compared(network.apply, variables, rate) for rate in options.rates]
     Table("bytes, at equal squared error", FORMATS, rows).print()
     measure.write(options.json, steps=rows)
 
 
-def compared(variables: Any, rate: float) -> dict[str, Any]:
+def drawn(network: Any) -> Any:
+    """Kernels from a Laplace distribution; positive numbers where variances may be."""
+    random = np.random.default_rng(0)
+
+    def new(leaf: Any) -> jax.Array:
+        numbers = random.laplace(size=leaf.shape) if leaf.ndim > 1 else random.uniform(0.5, 2, leaf.shape)
+        return jnp.asarray(numbers, jnp.float32)
+
+    return jax.tree.map(new, jax.eval_shape(network.init, jax.random.key(0), IMAGE))
+
+
+def compared(apply: Apply, variables: Any, rate: float) -> dict[str, Any]:
     """The columns behind the rate."""
     small = nnc.compress(variables, nnc.quantize(rate=rate))
     floats = dict(named_leaves(variables))
@@ -82,7 +99,12 @@ def compared(variables: Any, rate: float) -> dict[str, Any]:
         sums["contexts"] += min(size, size - len(sections.encode(codes)[1]) + by_neighbours(codes))
         sums["transposed"] += min(size, nnc.stored_size(np.moveaxis(codes, -2, -1)))
         sums["by_channel"] += nnc.stored_size(by_channel(weight, np.asarray(leaf.scale).item()))
-    sizes = {"file": file_bytes(small, None), "file_bfloat16": file_bytes(small, "bfloat16")}
+    folded = nnc.compress(small, nnc.batch_norm.fold(weights=False), apply=apply, batches=[IMAGE])
+    sizes = {
+        "file": file_bytes(small, None),
+        "bfloat16": file_bytes(small, "bfloat16"),
+        "folded": file_bytes(folded, "bfloat16"),
+    }
     whole = {name: int(value) if name != "entropy" else value for name, value in sums.items()}
     return whole | sizes | {"more": sums["by_channel"] / sums["codes"] - 1}
 

@@ -174,7 +174,7 @@ def test_steps(figures):
         assert row["more"] == row["by_channel"] / row["codes"] - 1
         assert row["codes"] + row["others"] == pytest.approx(row["file"], abs=400)
         assert max(row["contexts"], row["transposed"]) <= row["codes"]
-        assert row["file_bfloat16"] < row["file"]
+        assert row["folded"] < row["bfloat16"] < row["file"]
     assert measured["steps"][1]["codes"] < measured["steps"][0]["codes"]
 
 
