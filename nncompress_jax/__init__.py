@@ -5,6 +5,7 @@ import importlib.metadata
 from nncompress_jax import models
 from nncompress_jax.artifact.info import Info
 from nncompress_jax.artifact.reader import Loaded, load
+from nncompress_jax.artifact.size import stored_size
 from nncompress_jax.artifact.writer import save
 from nncompress_jax.coupling.analysis import coupling
 from nncompress_jax.errors import ArtifactError, InputError
@@ -72,5 +73,6 @@ __all__ = [
     "save_safetensors",
     "sensitivity",
     "shrink",
+    "stored_size",
     "value_and_grad",
 ]

@@ -1,6 +1,8 @@
 """Where the parts of a file begin and end: its first bytes, its header, and the digest at its end."""
 
 import json
+import random
+import re
 import struct
 import zlib
 from typing import Any, BinaryIO
@@ -21,6 +23,10 @@ DEEPEST_HEADER = 1000
 """So many lists and objects stand inside one another at most."""
 
 
+OTHERS = 10
+"""Nodes behind which one is deflated, to know what it takes."""
+
+
 def padding(size: int) -> bytes:
     """Zeros up to where a part may begin."""
     return bytes(-size % ALIGNMENT)
@@ -28,12 +34,24 @@ def padding(size: int) -> bytes:
 
 def header_bytes(header: dict[str, Any], sizes: list[int]) -> bytes:
     """What stands before the sections, which have these sizes in bytes."""
-    text = json.dumps(header, separators=(",", ":"), allow_nan=False).encode()
+    text = _text(header)
     deflated = zlib.compress(text, 9)
     before = PREFIX.size + len(deflated) + len(padding(len(deflated)))
     whole = before + sum(size + len(padding(size)) for size in sizes) + DIGEST_BYTES
     prefix = PREFIX.pack(MAGIC, VERSION, len(deflated), len(text), zlib.crc32(deflated), whole)
     return prefix + deflated + padding(len(deflated))
+
+
+def entry_bytes(node: dict[str, Any]) -> int:
+    """About what a node adds to the deflated header, where others have the same words and other digits."""
+    text, digits = _text(node), random.Random(0)
+    other = [re.sub(rb"\d", lambda _: b"%d" % digits.randrange(10), text) for _ in range(OTHERS)]
+    before = b"".join(other)
+    return len(zlib.compress(before + text, 9)) - len(zlib.compress(before, 9))
+
+
+def _text(header: Any) -> bytes:
+    return json.dumps(header, separators=(",", ":"), allow_nan=False).encode()
 
 
 def read_header(file: BinaryIO, size: int) -> tuple[bytes, Any]:

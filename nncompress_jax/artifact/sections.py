@@ -1,6 +1,7 @@
 """One array as bytes, coded in the shortest of several ways, and back."""
 
 import dataclasses
+import decimal
 import functools
 import math
 import zlib
@@ -16,6 +17,9 @@ from nncompress_jax.leaves import DTYPES
 NARROW, WIDE = ("bfloat16", "float16"), ("float32", "float64")
 """Floats, by what they may be stored as."""
 
+UPWARDS = decimal.Context(prec=2, rounding=decimal.ROUND_CEILING)
+"""How errors are rounded: in a network of many small arrays their digits would be a third of the header."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Section:
@@ -29,7 +33,7 @@ class Section:
       checksum: CRC-32 of those bytes.
       symbols: how the array becomes symbols; None for raw.
       stored_dtype: in the file, where that is narrower; None: `dtype`.
-      largest_error: of an entry, by that.
+      largest_error: no entry changes by more, by that; two digits.
     """
 
     shape: tuple[int, ...]
@@ -171,7 +175,8 @@ def _narrowed(array: np.ndarray, floats: str) -> tuple[Section, bytes]:
     section, payload = encode(narrow)
     finite = np.isfinite(array)
     error = float(np.abs(narrow.astype(array.dtype)[finite] - array[finite]).max(initial=0))
-    new: dict[str, Any] = {"dtype": array.dtype.name, "stored_dtype": floats, "largest_error": error}
+    bound = float(UPWARDS.create_decimal_from_float(error))
+    new: dict[str, Any] = {"dtype": array.dtype.name, "stored_dtype": floats, "largest_error": bound}
     return dataclasses.replace(section, **new), payload
 
 

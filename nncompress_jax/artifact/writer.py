@@ -2,19 +2,14 @@
 
 import hashlib
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-import jax
-import numpy as np
-
-from nncompress_jax.artifact import container, sections, tree
+from nncompress_jax.artifact import container, tree
 from nncompress_jax.artifact.info import Info
 from nncompress_jax.artifact.network import network_apply
+from nncompress_jax.artifact.payloads import Floats, Payloads
 from nncompress_jax.errors import InputError
 from nncompress_jax.files import replacing
-from nncompress_jax.leaves import is_number, numbers
-
-Floats = Literal["bfloat16", "float16"]
 
 
 def save(
@@ -59,22 +54,9 @@ def save(
         raise InputError(f"not to be written: {wrong}")
     if info.model:
         network_apply(info, variables)
-    payloads: list[bytes] = []
-    shared: dict[int, tuple[int, Any]] = {}  # the arrays, too: while they are held, no other has their id
-
-    def coded(name: str, array: Any, holder: Any) -> dict[str, Any]:
-        if id(array) in shared:
-            return {"same": shared[id(array)][0]}
-        if isinstance(array, np.ndarray | jax.Array):
-            shared[id(array)] = len(payloads), array
-        bits = None if holder is None else holder.code_bits
-        section, payload = sections.encode(numbers(name, array), bits, None if is_number(array) else floats)
-        payloads.append(payload)
-        return section.to_dict()
-
-    header = info.to_dict() | {"variables": tree.to_dict(variables, coded)}
-    start = container.header_bytes(header, [len(payload) for payload in payloads])
-    parts = [start] + [part for payload in payloads for part in (payload, container.padding(len(payload)))]
+    payloads = Payloads(floats)
+    header = info.to_dict() | {"variables": tree.to_dict(variables, payloads.add)}
+    parts = [container.header_bytes(header, payloads.sizes), *payloads.parts()]
     digest = hashlib.sha256()
     for part in parts:
         digest.update(part)

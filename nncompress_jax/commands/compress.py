@@ -26,7 +26,10 @@ class Options:
     out: Path
     """The file, as model.nnc."""
     recipe: str | None = "quantize:8"
-    """How it is compressed, as prune:0.9+cluster:4; see `nnc.recipe`. None: as it was trained."""
+    """How it is compressed: words of `nnc.recipe` with a number each, joined by +, as prune:0.9+cluster:4. Of bits:
+    quantize, cluster; rate (bits of entropy for each weight). step (between neighbouring values). Of sparsity: prune,
+    prune_global. Of multiply-accumulates, the share that stays: channels, factorize, tucker. Without one: binarize. For
+    training: fake_quantize (bits), fake_binarize. None: as it was trained."""
     model: str | None = None
     """The network that a file is of."""
     images: tyro.conf.OmitArgPrefixes[Images] = dataclasses.field(default_factory=Images)

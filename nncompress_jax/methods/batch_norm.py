@@ -33,7 +33,7 @@ MANY = 1 / 3
 """The share of normalizations with such variances from which on networks that were tried stayed near chance."""
 
 
-def fold(*, where: Where = None) -> Method:
+def fold(*, weights: bool = True, where: Where = None) -> Method:
     """Moves batch normalization into the weights of the convolution or dense layer before it.
 
     The weights, and what is added to their product, are multiplied by scale / sqrt(variance + epsilon). Scale and
@@ -41,11 +41,16 @@ def fold(*, where: Where = None) -> Method:
     the same function, unedited, computes the same outputs but for rounding. Where a layer or a normalization is used
     several times, or something else is normalized, all stays, with a warning.
 
+    With `weights=False` the weights stay as they are, and may be compressed: variance and scale become one scale, mean
+    and biases one bias. The others then hold one number each, which takes next to nothing in a file.
+
     Args:
+      weights: whether the weights are multiplied.
       where: weights of the layers, a pattern or a predicate on the path; by default all that a normalization follows.
 
     Returns:
-      A method for `compress` and `chain`; it needs `apply`, in inference, and `batches`. Fold before what compresses.
+      A method for `compress` and `chain`; it needs `apply`, in inference, and `batches`. Weights that are to be folded
+      into must not be compressed yet.
 
     Raises:
       InputError: (when applied) without `apply` and `batches`; where the program holds no batch normalization.
@@ -74,7 +79,7 @@ def fold(*, where: Where = None) -> Method:
         for each in found:
             if each.weight and each.weight not in chosen:
                 continue
-            made = _folded(each, leaves)
+            made = (_folded if weights else _gathered)(each, leaves)
             if isinstance(made, str):
                 leave_alone(each.weight or each.mean, made)
             else:
@@ -91,18 +96,10 @@ def _chosen(found: tuple[Normalization, ...], leaves: Leaves, where: Where) -> s
 
 def _folded(each: Normalization, leaves: Leaves) -> dict[str, np.ndarray] | str:
     """The leaves that change; or in words, why none does."""
-    if each.weight is None or each.obstacle:
-        return each.obstacle
-    paths = (each.weight, each.weight_bias, each.mean, each.variance, each.scale, each.bias)
-    used = {path: leaves[path] for path in paths if path is not None}
-    if taken := [path for path, leaf in used.items() if is_compressed(leaf)]:
-        return f"{', '.join(taken)}: compressed already; fold before what compresses"
-    numbers = {path: np.asarray(leaf, np.float64) for path, leaf in used.items()}
-    gain = 1 / np.sqrt(numbers[each.variance].ravel() + each.epsilon)
-    if each.scale:
-        gain = gain * numbers[each.scale].ravel()
-    if not np.isfinite(gain).all():
-        return f"{each.variance}: not all above {-each.epsilon:g}"
+    numbers = _numbers(each, leaves, each.weight)
+    if isinstance(numbers, str):
+        return numbers
+    gain = _gain(each, numbers)
     new = {each.variance: np.full_like(numbers[each.variance], 1 - each.epsilon)}
     for path in filter(None, (each.weight, each.weight_bias)):
         meets = entries(
@@ -118,6 +115,49 @@ def _folded(each: Normalization, leaves: Leaves) -> dict[str, np.ndarray] | str:
     if each.bias:
         new[each.bias] = numbers[each.bias] - left.reshape(numbers[each.bias].shape)
     return new
+
+
+def _gathered(each: Normalization, leaves: Leaves) -> dict[str, np.ndarray] | str:
+    """Likewise, without the weight."""
+    numbers = _numbers(each, leaves)
+    if isinstance(numbers, str):
+        return numbers
+    new, gain, added = {}, _gain(each, numbers), -numbers[each.mean].ravel()
+    if each.weight_bias:
+        bias, shape = numbers[each.weight_bias], numbers[each.variance].shape
+        meets = entries(each.places[each.weight_bias], bias.shape, each.places[each.variance], shape)
+        order = None if meets is None else np.broadcast_to(meets, bias.shape).ravel()
+        if order is not None and sorted(order) == [*range(len(added))]:  # else channels share a mean, not a bias
+            added[order] += bias.ravel()
+            new[each.weight_bias] = np.zeros_like(bias)
+    if each.scale:
+        new[each.scale] = gain.reshape(numbers[each.scale].shape)
+        new[each.variance] = np.full_like(numbers[each.variance], 1 - each.epsilon)
+    new[each.mean] = -added.reshape(numbers[each.mean].shape)
+    if each.bias:
+        new[each.bias] = numbers[each.bias] + (added * gain).reshape(numbers[each.bias].shape)
+        new[each.mean] = np.zeros_like(new[each.mean])
+    return new
+
+
+def _numbers(each: Normalization, leaves: Leaves, *weights: str | None) -> dict[str, np.ndarray] | str:
+    """Of the leaves of a normalization, in float64; or in words, why they cannot be changed."""
+    if each.weight is None or each.obstacle:
+        return each.obstacle
+    paths = (*weights, each.weight_bias, each.mean, each.variance, each.scale, each.bias)
+    used = {path: leaves[path] for path in paths if path is not None}
+    if taken := [path for path, leaf in used.items() if is_compressed(leaf)]:
+        return f"{', '.join(taken)}: compressed already; fold before what compresses"
+    numbers = {path: np.asarray(leaf, np.float64) for path, leaf in used.items()}
+    if not np.isfinite(_gain(each, numbers)).all():
+        return f"{each.variance}: not all above {-each.epsilon:g}"
+    return numbers
+
+
+def _gain(each: Normalization, numbers: Leaves) -> np.ndarray:
+    """What the normalization multiplies by, for each of its entries."""
+    gain: np.ndarray = 1 / np.sqrt(numbers[each.variance].ravel() + each.epsilon)
+    return gain * numbers[each.scale].ravel() if each.scale else gain
 
 
 class StatisticsMoved(UserWarning):

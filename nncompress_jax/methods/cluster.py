@@ -6,6 +6,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from nncompress_jax.errors import InputError
+from nncompress_jax.methods.in_sequence import replaced_in_sequence
+from nncompress_jax.methods.rounding import Rounding, check_rounding, closest_places
+from nncompress_jax.methods.second_order import Problem
 from nncompress_jax.methods.selection import replaced
 from nncompress_jax.tree import Where
 from nncompress_jax.types import Array, Method
@@ -25,6 +28,7 @@ def cluster(
     by_channel: bool = False,
     keeps_zero: bool = False,
     seed: int = 0,
+    rounding: Rounding = "nearest",
 ) -> Method:
     """Weights as codes of a codebook of 2^bits values, found by k-means.
 
@@ -35,6 +39,7 @@ def cluster(
       by_channel: a codebook for each output channel; else for each weight.
       keeps_zero: zero is one of the values, and weights that are zero stay so (for dense weights with zeros in them).
       seed: of k-means++.
+      rounding: "nearest", or "second_order", as in `quantize`: of the values that k-means found.
 
     Returns:
       A method for `compress` and `chain`.
@@ -56,19 +61,24 @@ def cluster(
     if start not in ("linear", "density", "k-means++"):
         raise InputError(f"start={start!r}: expected 'linear', 'density' or 'k-means++'")
 
-    def make(path: str, leaf: Array) -> Clustered:
-        values = np.asarray(leaf, np.float32)
-        columns = values.reshape(-1, values.shape[-1]).T if by_channel and values.ndim > 1 else values.reshape(1, -1)
+    check_rounding(rounding)
+
+    def make(path: str, leaf: Array, problem: Problem | None = None) -> Clustered:
+        values = np.asarray(leaf if problem is None else problem.entries(problem.target, leaf), np.float32)
+        if problem is not None and keeps_zero:
+            values = np.where(np.asarray(leaf) == 0, np.float32(0), values)
+        apart = by_channel and values.ndim > 1
+        columns = values.reshape(-1, values.shape[-1]).T if apart else values.reshape(1, -1)
         results = [k_means(column, 2**bits, start, keeps_zero=keeps_zero, seed=seed) for column in columns]
         codebooks, codes = (np.stack(parts) for parts in zip(*results, strict=True))
-        if len(columns) == 1:
-            codebook, codes = codebooks[0], codes[0]
-        else:
-            codebook, codes = codebooks.T, codes.T
-        stored = packed(jnp.asarray(codes.reshape(values.shape)), bits)
-        return Clustered(jnp.asarray(codebook), stored, leaf.dtype.name)
+        codes = (codes.T if len(columns) > 1 else codes).reshape(values.shape)
+        if problem is not None:
+            codes = closest_places(problem, codes, codebooks, fixed=codes == 0 if keeps_zero else None)
+        codebook = codebooks[0] if len(columns) == 1 else codebooks.T
+        return Clustered(jnp.asarray(codebook), packed(jnp.asarray(codes), bits), leaf.dtype.name)
 
-    return lambda variables, context: replaced(variables, where, make, makes=Clustered, context=context)
+    change = replaced if rounding == "nearest" else replaced_in_sequence
+    return lambda variables, context: change(variables, where, make, makes=Clustered, context=context)
 
 
 def k_means(

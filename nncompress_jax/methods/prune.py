@@ -9,7 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from nncompress_jax.errors import InputError
+from nncompress_jax.methods.compensation import ROUNDS, compensated, shares
+from nncompress_jax.methods.in_sequence import replaced_in_sequence
 from nncompress_jax.methods.layout import input_axis
+from nncompress_jax.methods.second_order import Problem
 from nncompress_jax.methods.selection import leave_alone, replaced, warn_larger
 from nncompress_jax.tree import Where
 from nncompress_jax.types import Array, Context, Method
@@ -45,6 +48,7 @@ def prune(
     where: Where = None,
     scope: Literal["layer", "global"] = "layer",
     criterion: Criterion = magnitude,
+    compensate: bool = False,
 ) -> Method:
     """Takes the least important weights away; the others train on, these do not exist.
 
@@ -58,6 +62,9 @@ def prune(
       where: which leaves, as in `quantize`; of `LowRank` weights the factors.
       scope: the share of each weight ("layer"), or of all together ("global").
       criterion: which are important: `magnitude`, `random(key)`, or a function of (path, weights) to scores.
+      compensate: what stays makes up for what goes: weight after weight, in the order of the program, so that outputs
+        stay closest to those of the network as it was. The criterion then says how many stay of each weight; which, the
+        outputs say. This needs `apply` and `batches`, a thousand examples or so, and takes minutes.
 
     Returns:
       A method for `compress` and `chain`.
@@ -84,14 +91,25 @@ def prune(
         scores = _scores(variables, where, criterion, context)
         kept = {} if sparsity is None else _kept(scores, sparsity, scope)
 
-        def make(path: str, leaf: Array) -> Any:
+        def make(path: str, leaf: Array, problem: Problem | None = None) -> Any:
             if pattern:
-                return _grouped(path, leaf, scores[path], pattern, input_axis(path, leaf, context))
-            return _sparse(path, leaf, kept[path], float(sparsity or 0))
+                return _grouped(path, leaf, scores[path], pattern, input_axis(path, leaf, context), problem)
+            stays: Any = kept[path]
+            values: Any = leaf
+            if problem is not None and stays.any():
+                counts = [round(share * stays.size) for share in shares(stays.mean())]
+                there, values = compensated(problem, leaf, counts, _largest)
+                stays = there.ravel()
+            return _sparse(path, leaf, values, stays, float(sparsity or 0))
 
-        return replaced(variables, where, make, makes=Sparse, context=context)
+        change = replaced_in_sequence if compensate else replaced
+        return change(variables, where, make, makes=Sparse, context=context)
 
     return method
+
+
+def _largest(scores: np.ndarray, count: int) -> np.ndarray:
+    return _all_but_least(scores.ravel(), scores.size - count).reshape(scores.shape)
 
 
 def _further(leaf: Any) -> Any:
@@ -114,15 +132,15 @@ def _scores(variables: Any, where: Where, criterion: Criterion, context: Context
 def _kept(scores: Mapping[str, np.ndarray], sparsity: float, scope: str) -> dict[str, np.ndarray]:
     """Which entries stay, by path; of the share that goes, to one entry."""
     if scope == "layer" or not scores:
-        return {path: _all_but_least(score.ravel(), sparsity) for path, score in scores.items()}
-    together = _all_but_least(np.concatenate([score.ravel() for score in scores.values()]), sparsity)
+        return {path: _all_but_least(score.ravel(), round(sparsity * score.size)) for path, score in scores.items()}
+    scored = np.concatenate([score.ravel() for score in scores.values()])
+    together = _all_but_least(scored, round(sparsity * scored.size))
     ends = np.cumsum([score.size for score in scores.values()])
     return dict(zip(scores, np.split(together, ends[:-1]), strict=True))
 
 
-def _all_but_least(scores: np.ndarray, sparsity: float) -> np.ndarray:
-    """Of equal scores at the border those that go are spread evenly."""
-    count = round(sparsity * scores.size)
+def _all_but_least(scores: np.ndarray, count: int) -> np.ndarray:
+    """Without so many; of equal scores at the border those that go are spread evenly."""
     if not count:
         return np.ones(scores.shape, bool)
     border = np.partition(scores, count - 1)[count - 1]
@@ -133,17 +151,19 @@ def _all_but_least(scores: np.ndarray, sparsity: float) -> np.ndarray:
     return kept
 
 
-def _sparse(path: str, leaf: Array, kept: np.ndarray, sparsity: float) -> Sparse:
+def _sparse(path: str, leaf: Array, values: Any, kept: np.ndarray, sparsity: float) -> Sparse:
     if not kept.any():
         raise InputError(f"{path}: none of its {kept.size} weights would be left; lower sparsity={sparsity}")
     positions = jnp.asarray(np.flatnonzero(kept), jnp.int32)
-    weight = Sparse(jnp.asarray(np.asarray(leaf).ravel()[kept]), positions, leaf.shape, leaf.dtype.name)
+    weight = Sparse(jnp.asarray(np.asarray(values).ravel()[kept], leaf.dtype), positions, leaf.shape, leaf.dtype.name)
     if weight.nbytes > leaf.nbytes:
         warn_larger(path, weight.nbytes, leaf.nbytes)
     return weight
 
 
-def _grouped(path: str, leaf: Array, scores: np.ndarray, pattern: tuple[int, int], axis: int | None) -> Any:
+def _grouped(
+    path: str, leaf: Array, scores: np.ndarray, pattern: tuple[int, int], axis: int | None, problem: Problem | None
+) -> Any:
     n, m = pattern
     inputs = 0 if axis is None else leaf.shape[axis]
     if axis is None or inputs % m or not inputs:
@@ -151,8 +171,22 @@ def _grouped(path: str, leaf: Array, scores: np.ndarray, pattern: tuple[int, int
         return leaf
     place = axis % leaf.ndim
     shape = (*leaf.shape[:place], inputs // m, m, *leaf.shape[place + 1 :])
-    order = np.argsort(-scores.reshape(shape), axis=axis, kind="stable")
-    positions = np.sort(order.take(range(n), axis), axis=axis)
-    values = jnp.asarray(np.take_along_axis(np.asarray(leaf).reshape(shape), positions, axis=axis))
+
+    def first(scores: np.ndarray, count: int) -> np.ndarray:
+        order = np.argsort(-scores.reshape(shape), axis=axis, kind="stable")
+        return np.sort(order.take(range(count), axis), axis=axis)
+
+    def largest(scores: np.ndarray, count: int) -> np.ndarray:
+        kept = np.zeros(shape, bool)
+        np.put_along_axis(kept, first(scores, count), True, axis)
+        return kept.reshape(scores.shape)
+
+    values: Any = np.asarray(leaf)
+    if problem is not None:
+        counts = [m - (m - n) * turn // ROUNDS for turn in range(1, ROUNDS + 1)]
+        there, values = compensated(problem, leaf, list(dict.fromkeys(counts)), largest)
+        scores = there.astype(np.float32)
+    positions = first(scores, n)
+    values = jnp.asarray(np.take_along_axis(values.reshape(shape), positions, axis=axis), leaf.dtype)
     stored = packed(jnp.asarray(positions.astype(np.uint8)), max((m - 1).bit_length(), 1))
     return SparseGroups(values, stored, m, axis, leaf.dtype.name)

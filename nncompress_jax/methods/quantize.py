@@ -10,9 +10,12 @@ import jax.numpy as jnp
 
 from nncompress_jax.errors import InputError
 from nncompress_jax.methods.calibration import Rule, input_scales
+from nncompress_jax.methods.in_sequence import replaced_in_sequence
 from nncompress_jax.methods.layout import input_axis, scaled_axes
+from nncompress_jax.methods.rounding import FACTORS, Rounding, check_rounding, closest_codes
+from nncompress_jax.methods.second_order import Problem
 from nncompress_jax.methods.selection import replaced
-from nncompress_jax.methods.steps import Rounding, Steps, base_path, check_given, chosen
+from nncompress_jax.methods.steps import GivenSteps, Steps, base_path, check_given, chosen
 from nncompress_jax.ops import quantizer
 from nncompress_jax.tree import Where
 from nncompress_jax.types import Array, Context, Method
@@ -31,13 +34,14 @@ def quantize(
     symmetric: bool = True,
     step: Steps | None = None,
     rate: float | None = None,
+    rounding: Rounding = "nearest",
 ) -> Method:
     """Weights as integers of few bits; by default symmetric, one scale for each output channel.
 
     With `step` or `rate` the step between values decides and not the number of bits: codes are as large as they have to
     be, and a file, which is entropy-coded, as small as they allow. One step serves a whole weight. On three trained
     networks, at equal squared error, steps that follow the spread of each channel took 1 to 5 % more at 1 bit a weight,
-    and 6 to 17 % more at a quarter (`docs/format.md`).
+    and 8 to 18 % more at a quarter (`docs/format.md`).
 
     Args:
       bits: 8, 4, 3 or 2 for each weight; inputs have 8.
@@ -59,6 +63,10 @@ def quantize(
         leaves, too; or a function of (path, array). A step may be an array that broadcasts to the weight. What is
         beyond the last code (127 of 8 bits) is clipped, with a warning.
       rate: instead, bits of entropy: each weight gets the least step with which its codes have at most so many.
+      rounding: "nearest", or "second_order": weight after weight, in the order of the program, codes are chosen with
+        which the outputs stay closest to those of the network as it was; errors that the weights before it made are
+        made up for. This needs `apply` and `batches`, a thousand examples or so, and takes minutes; with less than 8
+        bits each output gets the best of several scales.
 
     Returns:
       A method for `compress` and `chain`.
@@ -76,35 +84,40 @@ def quantize(
       >>> small["kernel"].codes.tolist(), small["kernel"].scale.tolist()
       ([[1, 4], [-2, 2]], [[0.5]])
 
-    Source: Krishnamoorthi 2018, "Quantizing deep convolutional networks for efficient inference", section 3.
+    Source: Krishnamoorthi 2018, "Quantizing deep convolutional networks for efficient inference", section 3; of the
+    second order, Frantar et al. 2023, "GPTQ", and Li et al. 2025, "GPTAQ".
     """
     check_bits(bits)
+    check_rounding(rounding)
     check_given(step, rate, {"axes": axes is not None, "group": group, "symmetric=False": not symmetric})
 
     def method(variables: Any, context: Context) -> Any:
         taken = chosen(step, where, variables)
         integer = inputs and symmetric and group is None
         static = static_scales(variables, context, taken, ranges, Quantized) if ranges and inputs else {}
-        rounding = None if step is None and rate is None else Rounding(step, rate, bits)
+        steps = None if step is None and rate is None else GivenSteps(step, rate, bits)
+        factors = FACTORS if steps is None and bits < 8 else (1.0,)
 
-        def make(path: str, leaf: Array) -> Quantized:
-            if rounding is not None:
-                return weight(path, leaf, *rounding.codes(path, leaf), None)
-            varying = scaled_axes(path, leaf, context) if axes is None else axes
-            along = input_axis(path, leaf, context)
-            count = 1 if group is None or along is None else _groups(path, leaf.shape[along], group)
-            place = (along or 0) % leaf.ndim
-            codes, scale, zero_point = _codes(leaf, shared_axes(leaf, varying), bits, (place, count), symmetric)
-            return weight(path, leaf, codes, scale, zero_point)
-
-        def weight(path: str, leaf: Array, codes: Array, scale: Array, zero_point: Array | None) -> Quantized:
+        def make(path: str, leaf: Array, problem: Problem | None = None) -> Quantized:
+            target = leaf if problem is None else jnp.asarray(problem.entries(problem.target, leaf))
+            codes, scale, zero_point = (steps.codes if steps else by_range)(path, target)
+            if problem is not None:
+                codes, scale = closest_codes(problem, leaf, scale, zero_point, bits, factors=factors)
             stored = packed(codes, bits, lowest=-(2 ** (bits - 1)))
             input_scale = static.get(weight_of(path))
             return Quantized(stored, scale, input_scale, zero_point, integer=integer, dtype_name=leaf.dtype.name)
 
-        small = replaced(variables, taken, make, makes=Quantized, context=context)
-        if rounding is not None:
-            rounding.finish()
+        def by_range(path: str, leaf: Array) -> tuple[Array, Array, Array | None]:
+            varying = scaled_axes(path, leaf, context) if axes is None else axes
+            along = input_axis(path, leaf, context)
+            count = 1 if group is None or along is None else _groups(path, leaf.shape[along], group)
+            place = (along or 0) % leaf.ndim
+            return _codes(leaf, shared_axes(leaf, varying), bits, (place, count), symmetric)
+
+        change = replaced if rounding == "nearest" else replaced_in_sequence
+        small = change(variables, taken, make, makes=Quantized, context=context)
+        if steps is not None:
+            steps.finish()
         return small
 
     return method

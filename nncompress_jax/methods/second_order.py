@@ -32,7 +32,7 @@ DAMPING = 0.01
 LEAST_ROWS = 1 / 8
 """Rows of data for each column, below which nothing is known of most directions."""
 
-ITERATIONS = 30
+ITERATIONS = 20
 """Of conjugate gradients, at most as many as there are columns."""
 
 Choose = Callable[[Array, Any, Any], Array]
@@ -48,6 +48,7 @@ class Problem:
       target: [G, R, n] float32: the closest outputs without any constraint; 0 where no entry is.
       squares: [G, n, n] float32: H, damped.
       factor: [G, n, n] float64, upper triangles U with U^T U = H^-1.
+      met: [G, 1, n] bool: where inputs were ever other than zero.
       shape: of the weight.
     """
 
@@ -55,6 +56,7 @@ class Problem:
     target: Array
     squares: Array
     factor: np.ndarray
+    met: np.ndarray
     shape: tuple[int, ...]
 
     @property
@@ -65,15 +67,15 @@ class Problem:
     @property
     def precisions(self) -> np.ndarray:
         """[G, 1, n]: what the square of one entry costs if the others make up for it, 1 / (H^-1)_jj."""
-        return 1 / np.square(self.factor).sum(1)[:, None]
+        return self.met / np.square(self.factor).sum(1)[:, None]
 
     def columns(self, entries: Any) -> np.ndarray:
         """[G, R, n] of what broadcasts to the weight; anything where no entry is."""
         return np.broadcast_to(np.asarray(entries), self.shape).ravel()[self.places]
 
-    def entries(self, columns: Any, dtype: Any = np.float32) -> np.ndarray:
-        """Of the weight's shape, of [G, R, n]."""
-        flat = np.zeros(int(np.prod(self.shape)), dtype)
+    def entries(self, columns: Any, leaf: Any) -> np.ndarray:
+        """Of the weight's shape, float32, of [G, R, n]; entries that stand in no column are the leaf's."""
+        flat = np.array(leaf, np.float32).ravel()
         flat[self.places[self.there]] = np.asarray(columns)[self.there]
         return flat.reshape(self.shape)
 
@@ -87,9 +89,9 @@ class Problem:
         error = self.target - chosen
         return jnp.sum(jnp.matmul(error, self.squares, precision="highest") * error, -1)
 
-    def fitted(self, kept: np.ndarray) -> Array:
-        """[G, R, n]: the closest outputs with entries only where they are kept."""
-        return least_squares(self.target, self.squares, jnp.asarray(kept & self.there, jnp.float32))
+    def fitted(self, kept: np.ndarray, start: Array | None = None) -> Array:
+        """[G, R, n]: the closest outputs with entries only where they are kept; from a start that is near."""
+        return least_squares(self.target, self.squares, jnp.asarray(kept & self.there, jnp.float32), start)
 
 
 def problem_of(path: str, leaf: Any, gram: Gram) -> Problem:
@@ -119,7 +121,9 @@ def problem_of(path: str, leaf: Any, gram: Gram) -> Problem:
         outputs = np.matmul(weights, _ordered(gram.cross, order).transpose(0, 2, 1)) + damping * weights
         target = np.matmul(np.matmul(outputs, factor.transpose(0, 2, 1)), factor)
     damped = squares + damping * np.eye(size)
-    problem = Problem(places, jnp.asarray(target, jnp.float32), jnp.asarray(damped, jnp.float32), factor, leaf.shape)
+    met = np.diagonal(squares, axis1=1, axis2=2)[:, None] > 0
+    single = [jnp.asarray(part, jnp.float32) for part in (target, damped)]
+    problem = Problem(places, *single, factor, met, leaf.shape)
     if problem.there.all():
         return problem
     return dataclasses.replace(problem, target=problem.fitted(problem.there))
@@ -212,13 +216,14 @@ def spread(weights: Array, factor: Array, there: Array, choose: Choose, parts: A
 
 
 @jax.jit
-def least_squares(target: Array, squares: Array, kept: Array) -> Array:
+def least_squares(target: Array, squares: Array, kept: Array, start: Array | None = None) -> Array:
     """The least loss with entries only where they are kept, for all outputs at once, by conjugate gradients.
 
     Args:
       target: [G, R, n] float32.
       squares: [G, n, n] float32.
       kept: [G, R, n] float32, of 0 and 1.
+      start: [G, R, n] float32, of the iterations; the target by default.
 
     Returns:
       [G, R, n].
@@ -242,7 +247,7 @@ def least_squares(target: Array, squares: Array, kept: Array) -> Array:
         new = inner(residual, residual / diagonal)
         return x, residual, residual / diagonal + ratio(new, size) * direction, new
 
-    start = target * kept
+    start = (target if start is None else start) * kept
     residual = times(target - start)
     first = (start, residual, residual / diagonal, inner(residual, residual / diagonal))
     return lax.fori_loop(0, min(ITERATIONS, target.shape[-1]), iteration, first)[0]

@@ -26,7 +26,7 @@ class Clipped(UserWarning):
 
 
 @dataclasses.dataclass
-class Rounding:
+class GivenSteps:
     """Weights -> codes, by steps that are given or found; what is wrong with any is said once, at the end.
 
     Attributes:
@@ -43,8 +43,8 @@ class Rounding:
     wrong: dict[str, str] = dataclasses.field(default_factory=dict)
     clipped: dict[str, int] = dataclasses.field(default_factory=dict)
 
-    def codes(self, path: str, leaf: Array) -> tuple[Array, Array]:
-        """Codes of the leaf's shape, int8, and the scale, float32 of its rank."""
+    def codes(self, path: str, leaf: Array) -> tuple[Array, Array, None]:
+        """Codes of the leaf's shape, int8, and the scale, float32 of its rank; there are no zero points."""
         scale = self._given(path, leaf) if self.rate is None else step_of_rate(leaf, self.rate, self.bits)
         if scale is None:
             scale = np.ones((1,) * leaf.ndim, np.float32)
@@ -52,7 +52,7 @@ class Rounding:
         codes, beyond = rounded(leaf, scale, self.bits)
         if not isinstance(beyond, jax.core.Tracer) and beyond:
             self.clipped[path] = int(beyond)
-        return codes, scale
+        return codes, scale, None
 
     def finish(self) -> None:
         """Raises InputError for steps that are none, all named; warns of what was clipped, in one line."""

@@ -167,6 +167,17 @@ def test_artifact(figures):
         assert rows[recipe, "nnc.save, nnc.load"] < rows[recipe, "numpy savez_compressed"]
 
 
+def test_steps(figures):
+    measured, _ = figures("steps.py", "--networks", "narrow_stride", "--rates", "1", "0.25")
+    for row in measured["steps"]:
+        assert 0.99 * row["entropy"] < row["codes"] < row["entropy"] + 2000
+        assert row["more"] == row["by_channel"] / row["codes"] - 1
+        assert row["codes"] + row["others"] == pytest.approx(row["file"], abs=400)
+        assert max(row["contexts"], row["transposed"]) <= row["codes"]
+        assert row["folded"] < row["bfloat16"] < row["file"]
+    assert measured["steps"][1]["codes"] < measured["steps"][0]["codes"]
+
+
 def test_scale(figures):
     small = ("--networks", "narrow_stride", "--rounds", "1", "--batch_size", "8")
     measured, _ = figures("scale.py", *small)

@@ -11,6 +11,7 @@ import pytest
 import tensorflow_datasets as tfds
 
 import nncompress_jax as nnc
+from nncompress_jax import recipes
 from nncompress_jax.commands import nncompress as installed
 from tests.prepared import labelled_images, write_prepared
 
@@ -152,3 +153,7 @@ def test_it_helps(nncompress):
     code, out, _ = nncompress("inspect --help")
     assert code == 0
     assert "usage: nncompress inspect" in out
+    code, out, _ = nncompress("compress --help")
+    assert code == 0
+    words = set(re.findall(r"\w+", out))
+    assert recipes.STEPS.keys() <= words

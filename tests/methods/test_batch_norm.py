@@ -11,6 +11,7 @@ import pytest
 import nncompress_jax as nnc
 from nncompress_jax.methods.selection import LeftAlone
 from nncompress_jax.tree import named_leaves
+from nncompress_jax.weights.base import is_compressed
 from tests.normalized import NETWORKS, draw, linen
 
 
@@ -19,9 +20,10 @@ def folded(name, **options):
     return apply, variables, x, nnc.compress(variables, nnc.batch_norm.fold(**options), apply=apply, batches=[x])
 
 
+@pytest.mark.parametrize("weights", [True, False])
 @pytest.mark.parametrize("name", NETWORKS)
-def test_the_same_outputs(name):
-    apply, variables, x, small = folded(name)
+def test_the_same_outputs(name, weights):
+    apply, variables, x, small = folded(name, weights=weights)
     before, after = apply(variables, x), apply(small, x)
     np.testing.assert_allclose(after, before, rtol=0, atol=1e-5 * float(abs(before).max()))
     assert jax.tree.structure(small) == jax.tree.structure(variables)
@@ -69,6 +71,28 @@ def test_by_hand():
         "s": [1.0, 1.0],
         "o": [2.0, 2.0],
     }
+
+
+def test_by_hand_without_the_weights():
+    """Of 3 x + 5 and 4 x + 6, less 1 and 2, by 2 and 3, times 10 and 9, plus 7 and 8: gains 5, 3 and sums 4, 4."""
+    leaves = {"w": [[3.0, 4.0]], "b": [5.0, 6.0], "m": [1.0, 2.0], "v": [3.0, 8.0], "s": [10.0, 9.0], "o": [7.0, 8.0]}
+    leaves = {name: jnp.array(numbers) for name, numbers in leaves.items()}
+
+    def apply(t, x):
+        y = (x @ t["w"] + t["b"] - t["m"]) * jax.lax.rsqrt(t["v"] + 1.0)
+        return (y * t["s"] if "s" in t else y) + t.get("o", 0)
+
+    def small(*names):
+        some = {name: leaves[name] for name in names}
+        method = nnc.batch_norm.fold(weights=False)
+        small = nnc.compress(some, method, apply=apply, batches=[jnp.ones((1, 1))])
+        assert small.pop("w") is leaves["w"]
+        return {name: small[name].tolist() for name in small}
+
+    gone = {"b": [0.0, 0.0], "v": [0.0, 0.0], "m": [0.0, 0.0]}
+    assert small(*"wbmvso") == gone | {"s": [5.0, 3.0], "o": [27.0, 20.0]}
+    assert small(*"wbmvs") == gone | {"s": [5.0, 3.0], "m": [-4.0, -4.0]}
+    assert small(*"wbmv") == gone | {"v": [3.0, 8.0], "m": [-4.0, -4.0]}
 
 
 def test_heads_that_share_a_channel():
@@ -122,6 +146,34 @@ def test_compressed_before():
     method = nnc.chain(nnc.quantize(where="conv.weight"), nnc.batch_norm.fold())
     with pytest.warns(LeftAlone, match="conv.weight: compressed already; fold before what compresses"):
         nnc.compress(variables, method, apply=apply, batches=[x])
+
+
+def test_biases_that_share_a_mean_stay():
+    """Two heads, each with its own biases, and one mean for both."""
+    leaves = {"w": draw(4, 2, 3), "b": draw(2, 3), "m": draw(3), "v": draw(3) ** 2, "s": draw(3, seed=2)}
+
+    def apply(t, x):
+        return (jnp.einsum("bi,ihd->bhd", x, t["w"]) + t["b"] - t["m"]) / jnp.sqrt(t["v"] + 1e-3) * t["s"]
+
+    x = draw(5, 4)
+    small = nnc.compress(leaves, nnc.batch_norm.fold(weights=False), apply=apply, batches=[x])
+    np.testing.assert_allclose(apply(small, x), apply(leaves, x), rtol=1e-5, atol=1e-5)
+    assert (small["b"] == leaves["b"]).all()
+    assert np.ptp(small["v"]) == 0 < np.ptp(leaves["v"])
+
+
+@pytest.mark.parametrize("name", ["convolutional", "torch's order", "NNX"])
+def test_without_the_weights_after_what_compresses(name):
+    """Of the statistics nothing is left; the codes are the same arrays."""
+    apply, variables, x = NETWORKS[name]()
+    small = nnc.compress(variables, nnc.quantize(where=lambda path: "conv" in path.lower() and "bias" not in path))
+    gathered = nnc.compress(small, nnc.batch_norm.fold(weights=False), apply=apply, batches=[x])
+    before, after = nnc.inject(apply)(small, x), nnc.inject(apply)(gathered, x)
+    np.testing.assert_allclose(after, before, rtol=0, atol=1e-5 * float(abs(before).max()))
+    same, other = (dict(named_leaves(tree, is_compressed)) for tree in (small, gathered))
+    assert all(other[path] is leaf for path, leaf in same.items() if is_compressed(leaf))
+    first = {path: np.asarray(leaf) for path, leaf in other.items() if VECTORS[name][0] in path}
+    assert [np.ptp(leaf) == 0 for path, leaf in first.items() if path.endswith(("mean", "var"))] == [True, True]
 
 
 def test_negative_variances():

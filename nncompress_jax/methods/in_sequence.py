@@ -1,0 +1,126 @@
+"""Weights replaced one after the other, in the order of the program, by what keeps their outputs closest.
+
+Each is solved for on the inputs that the replaced weights before it leave, and for the outputs that the network had.
+
+Source: of the order, Frantar et al. 2023, "GPTQ", section 3; of the outputs, Li et al. 2025, "GPTAQ".
+"""
+
+import collections
+import warnings
+from collections.abc import Callable, Collection, Mapping
+from typing import Any
+
+import equinox as eqx
+from rich.progress import Progress
+
+from nncompress_jax.axes.contraction import PRODUCTS
+from nncompress_jax.methods.second_order import Problem, problem_of
+from nncompress_jax.methods.selection import LeftAlone, exchanged, network, replaced, taken
+from nncompress_jax.tracing.grams import Gram, Sums, collected, grams, sums
+from nncompress_jax.tracing.numbered import innermost, is_numbered, numbered, path_of
+from nncompress_jax.tracing.observations import Meeting
+from nncompress_jax.tracing.sequence import Pairs, Stop, walk_through
+from nncompress_jax.tree import Where, named_leaves
+from nncompress_jax.types import Array, Context
+from nncompress_jax.weights.base import dense, is_compressed
+
+Make = Callable[[str, Array, Problem | None], Any]
+"""Of (path, array, problem) what takes the array's place; without a problem, where nothing is known of its inputs."""
+
+UNKNOWN = "no batch reached it, or it is computed with before it multiplies; it becomes what it does without batches"
+
+
+def replaced_in_sequence(variables: Any, where: Where, make: Make, *, makes: type, context: Context) -> Any:
+    """As `selection.replaced`, with what is to be solved for each weight.
+
+    The inputs of a weight that multiplies at several places, or in turns of a loop, are those of the network as it was.
+    Of weights of which nothing is known a warning says so.
+
+    Raises:
+      InputError: as `replaced` does, where `apply` or `batches` are missing, and for too few rows of data.
+    """
+    apply, _ = network(context, "second order")
+    paths = taken(variables, where, makes=makes, context=context)
+    leaves = {path: leaf for path, leaf in named_leaves(variables, is_compressed) if path in paths}
+    shown = {path: numbered(path, leaf) for path, leaf in leaves.items()}
+    places: dict[int, str] = {}
+
+    def choice(stop: Stop) -> bool:
+        weights = [operand for operand in stop.operands[:2] if is_numbered(operand)]
+        if stop.equation.primitive not in PRODUCTS or len(weights) != 1 or None not in stop.operands[:2]:
+            return False
+        places[stop.place] = path_of(weights[0])
+        return True
+
+    with Progress(transient=True) as progress:
+        task = progress.add_task("layer by layer", total=len(leaves))
+        solver = _Solver(variables, leaves, make, makes, context, lambda: progress.advance(task))
+
+        def visit(stop: Stop, pairs: Pairs) -> Mapping[str, Any]:
+            path = places[stop.place]
+            counts = collections.Counter(places.values())
+            if counts[path] == 1:
+                solver.solve(path, _gram(stop, path, pairs, len(context.batches)))
+                return {path: dense(solver.made[path])}
+            collections.deque(pairs, 0)  # the networks go on
+            if path in solver.made:
+                return {}
+            several = [other for other, count in counts.items() if count > 1]
+            solver.solve_apart(several)
+            return {other: dense(solver.made[other]) for other in several}
+
+        walk_through(apply, variables, context.batches, choice, visit, shown=shown)
+        solver.solve_apart(leaves.keys() - solver.made.keys())
+    return exchanged(variables, solver.made)
+
+
+class _Solver:
+    """What becomes of leaves, by path."""
+
+    def __init__(
+        self,
+        variables: Any,
+        leaves: Mapping[str, Any],
+        make: Make,
+        makes: type,
+        context: Context,
+        advance: Callable[[], None],
+    ) -> None:
+        self.variables, self.leaves, self.make, self.makes = variables, leaves, make, makes
+        self.context, self.advance = context, advance
+        self.made: dict[str, Any] = {}
+
+    def solve(self, path: str, gram: Gram | None) -> None:
+        leaf, problem = self.leaves[path], None
+        if gram is None:
+            warnings.warn(f"{path}: {UNKNOWN}", LeftAlone, stacklevel=3)
+        else:
+            problem = problem_of(path, innermost(leaf), gram)
+
+        def make(inner: str, array: Array) -> Any:
+            return self.make(inner, array, problem)
+
+        alone = {path: leaf}
+        self.made |= replaced(alone, lambda _: True, make, makes=self.makes, context=self.context)
+        self.advance()
+
+    def solve_apart(self, paths: Collection[str]) -> None:
+        """On the inputs of the network as it was."""
+        assert self.context.apply is not None
+        found = grams(self.context.apply, self.variables, self.context.batches, paths) if paths else {}
+        for path in sorted(paths):
+            self.solve(path, found.get(path))
+
+
+def _gram(stop: Stop, path: str, pairs: Pairs, batches: int) -> Gram | None:
+    """Of what meets a weight in both networks."""
+    operand = next(place for place, known in enumerate(stop.operands) if is_numbered(known))
+    weight, equation = stop.operands[operand], stop.equation
+
+    @eqx.filter_jit
+    def of_batch(inputs: Array, reference: Array) -> Sums | None:
+        met = Meeting(path, inputs, weight, operand, equation.primitive, equation.params)
+        return sums(met, inputs, reference, batches, 0)
+
+    parts = [of_batch(now[1 - operand], first[1 - operand]) for now, first in pairs]
+    return collected(part for part in parts if part is not None)
