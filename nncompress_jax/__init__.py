@@ -27,6 +27,8 @@ from nncompress_jax.methods.reestimate import reestimate
 from nncompress_jax.recipes import chain, compress, decompress, recipe
 from nncompress_jax.report.explain import explain
 from nncompress_jax.report.int8 import int8_report
+from nncompress_jax.search.auto import auto
+from nncompress_jax.search.front import front
 from nncompress_jax.search.sweep import sensitivity
 from nncompress_jax.tracing.costs import Cost, LayerCost, cost
 from nncompress_jax.tracing.injection import inject, observe
@@ -42,6 +44,7 @@ __all__ = [
     "LayerCost",
     "Loaded",
     "__version__",
+    "auto",
     "batch_norm",
     "binarize",
     "calibration",
@@ -58,6 +61,7 @@ __all__ = [
     "explain",
     "factorize",
     "fake_quantize",
+    "front",
     "inject",
     "int8_report",
     "load",

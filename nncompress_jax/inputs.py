@@ -1,5 +1,6 @@
 """What a network is called with: batches, the arguments that each stands for, and how many examples these hold."""
 
+import functools
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -71,6 +72,32 @@ def examples_in(inputs: Any, batch_size: int | None = None) -> int:
     elif not is_symbolic_dim(batch_size):
         raise InputError(f"batch_size={batch_size!r}: expected a whole number of examples")
     return batch_size  # type: ignore[return-value]
+
+
+def pieces(inputs: Any, size: int) -> list[tuple[int, Any]]:
+    """Arguments of a network with at most so many examples each.
+
+    Args:
+      inputs: arguments of all kinds; arrays whose first axis has the length of `examples_in` are divided along it.
+      size: examples of a piece.
+
+    Returns:
+      (examples, arguments) of each piece.
+
+    Example:
+      >>> [(count, x.tolist()) for count, (x, _) in pieces((jnp.arange(5), None), 2)]
+      [(2, [0, 1]), (2, [2, 3]), (1, [4])]
+    """
+    examples = examples_in(inputs)
+
+    def part(leaf: Any, first: int) -> Any:
+        divided = is_array(leaf) and not _is_either_key(leaf) and leaf.ndim and leaf.shape[0] == examples
+        return leaf[first : first + size] if divided else leaf
+
+    starts = range(0, examples, size)
+    return [
+        (min(size, examples - first), jax.tree.map(functools.partial(part, first=first), inputs)) for first in starts
+    ]
 
 
 def is_array(leaf: Any) -> bool:

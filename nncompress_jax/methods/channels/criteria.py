@@ -18,11 +18,25 @@ from nncompress_jax.coupling.groups import Group, Member, Role
 from nncompress_jax.errors import InputError
 from nncompress_jax.inputs import arguments, is_array, listed
 from nncompress_jax.leaves import native
+from nncompress_jax.methods.curvature import fisher, obd
 from nncompress_jax.ops.algorithms import channels_last
 from nncompress_jax.tracing.injection import observe
 from nncompress_jax.tree import named_leaves
 from nncompress_jax.types import Array, Context
 from nncompress_jax.weights.base import dense, is_compressed
+
+__all__ = [
+    "batch_norm_scale",
+    "fisher",
+    "geometric_median",
+    "l1",
+    "l2",
+    "obd",
+    "random",
+    "reconstruction",
+    "summed",
+    "taylor",
+]
 
 Weights = Mapping[str, Array]
 """The dense weights, by path."""
@@ -35,11 +49,8 @@ def by_path(variables: Any, context: Context) -> tuple[dict[str, Array], Context
     """What a criterion looks at.
 
     Args:
-      variables: dense, or without some channels.
-      context: of a method; its apply takes the tree of variables.
-
-    Returns:
-      The dense weights by path, zero where channels are gone, and the context with an apply that takes them so.
+      variables: dense, or without some channels; in the dense weights by path those are zero.
+      context: of a method; its apply takes the tree of variables, that of the context which is returned the weights.
     """
     uncut = jax.tree.map(dense, variables, is_leaf=is_compressed)
     leaves = [(path, jnp.asarray(native(leaf)) if is_array(leaf) else leaf) for path, leaf in named_leaves(uncut)]
@@ -101,6 +112,21 @@ def random(key: Array) -> Criterion:
     def scores(groups: Sequence[Group], weights: Weights, context: Context) -> list[np.ndarray]:
         keys = [jax.random.fold_in(key, zlib.crc32(group.name.encode())) for group in groups]
         return [np.asarray(jax.random.uniform(own, (group.size,))) for own, group in zip(keys, groups, strict=True)]
+
+    return scores
+
+
+def summed(criterion: Callable[[str, Array], Array]) -> Criterion:
+    """A channel's score as the sum of those of the weights that compute it, by a criterion of `prune`.
+
+    Args:
+      criterion: of (path, weights) to scores, as `obd(apply, variables, batches)`, of the same dense variables.
+
+    Source: Theis et al. 2018, "Faster gaze prediction with dense networks and Fisher pruning", section 3.1.
+    """
+
+    def scores(groups: Sequence[Group], weights: Weights, context: Context) -> list[np.ndarray]:
+        return [_sums(group, "output", lambda path: criterion(path, weights[path])) for group in groups]
 
     return scores
 

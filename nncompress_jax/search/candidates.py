@@ -1,0 +1,126 @@
+"""What each weight may become, what that takes in a file, and what it costs the network."""
+
+import dataclasses
+import functools
+import zlib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from rich.progress import track
+
+from nncompress_jax import checksums
+from nncompress_jax.artifact.size import stored_size
+from nncompress_jax.inputs import arguments
+from nncompress_jax.measurements import Measurements
+from nncompress_jax.methods.quantize import quantize
+from nncompress_jax.methods.selection import network, replaced
+from nncompress_jax.tracing.fisher import Likelihood, fisher
+from nncompress_jax.tracing.injection import inject
+from nncompress_jax.tree import Where
+from nncompress_jax.types import Array, Context
+from nncompress_jax.weights.quantized import Quantized
+
+RUNGS = 24
+"""Steps of a weight that are tried: from a hundredth of the largest entry to one that leaves next to nothing."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Ladder:
+    """The steps of one weight, from fine to coarse.
+
+    Attributes:
+      path: of the weight, or of the part that is quantized.
+      entries: of it.
+      steps: between values.
+      sizes: bytes in a file, at each step.
+      losses: how much the loss of an example grows, to second order, at each step.
+    """
+
+    path: str
+    entries: int
+    steps: tuple[float, ...]
+    sizes: tuple[int, ...]
+    losses: tuple[float, ...]
+
+
+def ladders(
+    variables: Any,
+    where: Where,
+    context: Context,
+    *,
+    likelihood: Likelihood = "categorical",
+    measurements: Measurements | None = None,
+    shown: bool = False,
+) -> list[Ladder]:
+    """Of every weight that `quantize` would take.
+
+    The loss of a step is half the sum of squared errors of rounding to nearest, each times the Fisher information of
+    its weight.
+
+    Args:
+      variables: dense, or compressed otherwise than by codes.
+      where: as `quantize` has it.
+      context: of the method, with apply and batches.
+      likelihood: as of `tracing.fisher.fisher`.
+      measurements: of ladders that are known.
+      shown: whether a bar shows how far it is.
+
+    Raises:
+      InputError: as `quantize` does, and where apply or batches are missing.
+
+    Source: Choi et al. 2017, "Towards the Limit of Network Quantization", section 3, for the loss.
+    """
+    leaves: dict[str, Array] = {}
+
+    def take(path: str, leaf: Array) -> Array:
+        leaves[path] = leaf
+        return leaf
+
+    replaced(variables, where, take, makes=Quantized, context=context)
+    apply, _ = network(context, "auto")
+
+    @functools.cache
+    def information() -> Mapping[str, np.ndarray]:
+        return fisher(apply, variables, context.batches, likelihood=likelihood)
+
+    measurements = measurements or Measurements(None)
+    print_of = fingerprint(variables, context) | {"likelihood": likelihood}
+    found = []
+    for path, leaf in track(leaves.items(), "steps of each weight", transient=True, disable=not shown):
+        curvature = functools.partial(lambda path: information()[path], path)
+        figures = measurements.of(
+            print_of | {"weight": path, "rungs": RUNGS}, functools.partial(_figures, leaf, curvature)
+        )
+        found.append(Ladder(path, leaf.size, *(tuple(figures[name]) for name in ("steps", "sizes", "losses"))))
+    return found
+
+
+def fingerprint(variables: Any, context: Context) -> dict[str, Any]:
+    """What tells a network and its batches from others: checksums of its weights, and of its outputs for a batch."""
+    apply, _ = network(context, "auto")
+    outputs = jax.jit(inject(apply, fast=True))(variables, *arguments(context.batches[0]))
+    return {
+        "weights": checksums.of_description(checksums.of_leaves(variables)),
+        "batches": checksums.of_description(checksums.of_leaves(list(context.batches))),
+        "outputs": zlib.crc32(b"".join(np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(outputs))),
+    }
+
+
+def _figures(leaf: Array, curvature: Callable[[], np.ndarray]) -> dict[str, Any]:
+    largest = float(np.abs(np.asarray(leaf, np.float32)).max())
+    steps = (largest or 1.0) * np.geomspace(1 / 100, 1.9, RUNGS)
+    sizes, losses = [], []
+    for step in steps.tolist():
+        alone = quantize(step=step, where=lambda _: True)({"weight": leaf}, Context())["weight"]
+        sizes.append(stored_size(alone))
+        losses.append(float(_loss(leaf, alone.materialise(), curvature())))
+    return {"steps": steps.tolist(), "sizes": sizes, "losses": losses}
+
+
+@jax.jit
+def _loss(leaf: Array, rounded: Array, curvature: Array) -> Array:
+    error = leaf.astype(jnp.float32) - rounded.astype(jnp.float32)
+    return 0.5 * jnp.sum(curvature * jnp.square(error))

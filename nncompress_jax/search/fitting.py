@@ -1,0 +1,152 @@
+"""Networks whose files have at most so many bytes."""
+
+import dataclasses
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+
+from nncompress_jax.errors import InputError
+from nncompress_jax.measurements import Measurements
+from nncompress_jax.methods.quantize import quantize
+from nncompress_jax.search.candidates import Ladder, fingerprint
+from nncompress_jax.search.knapsack import knapsack
+from nncompress_jax.search.stitching import Stitching, file_bytes
+from nncompress_jax.tree import stored_bytes
+from nncompress_jax.types import Context, Method
+from nncompress_jax.weights.base import dense, is_compressed
+
+RESERVED = 512
+"""Bytes of a budget that are left for what a file says of its network."""
+
+NEAR = 0.985
+"""The share of a budget with which a network is taken."""
+
+ROUNDS = 6
+
+Choice = tuple[int, ...]
+"""The rung of each ladder."""
+
+
+@dataclasses.dataclass
+class Fitting:
+    """Chooses steps, makes the network, and measures its file.
+
+    Attributes:
+      variables: that steps are chosen for.
+      context: with apply and batches.
+      ladders: of the weights.
+      stitching: how steps become a network.
+      measurements: of networks that are known.
+    """
+
+    variables: Any
+    context: Context
+    ladders: Sequence[Ladder]
+    stitching: Stitching
+    measurements: Measurements
+
+    def __post_init__(self) -> None:
+        self.fingerprint = fingerprint(self.variables, self.context) | dataclasses.asdict(self.stitching)
+        self._latest: tuple[Choice, Any, list[Any]] | None = None
+        subject = self.fingerprint | {"around": [ladder.path for ladder in self.ladders]}
+        self.around = int(self.measurements.of(subject, lambda: {"bytes": self._around()})["bytes"])
+
+    def within(self, budget: float, name: str) -> Choice:
+        """The best steps whose file is no larger than so many bytes.
+
+        Args:
+          budget: bytes of the file.
+          name: of the budget, for errors.
+
+        Raises:
+          InputError: for less than the coarsest steps take.
+        """
+        found = self.held(budget)
+        if found is None:
+            size = self.size(self.coarsest) + RESERVED
+            raise InputError(
+                f"{name}: with the coarsest steps a file has {size:,} bytes, {self.share(size):.4f} of the "
+                "uncompressed arrays; allow as many, or cut channels first, with macs="
+            )
+        return found
+
+    def held(self, budget: float) -> Choice | None:
+        """As `within`; None, where there are none."""
+        aim = room = budget - RESERVED - self.around
+        held: list[Choice] = []
+        for _ in range(ROUNDS):
+            choice = self.predicted(aim)
+            if choice is None or choice in held:
+                break
+            size = self.size(choice) + RESERVED
+            held += [choice] * (size <= budget)
+            if NEAR * budget <= size <= budget:
+                break
+            aim *= min(max(0.999 * room / max(size - RESERVED - self.around, 1), 0.5), 1.5)
+        if not held and self.size(self.coarsest) + RESERVED <= budget:
+            held.append(self.coarsest)
+        return min(held, key=self.loss, default=None)
+
+    @property
+    def coarsest(self) -> Choice:
+        """The last rung of each ladder."""
+        return tuple(len(ladder.steps) - 1 for ladder in self.ladders)
+
+    def method(self, choice: Choice) -> Method:
+        """What makes the network with these steps."""
+        steps, stitching = self.steps(choice), self.stitching
+        return lambda variables, context: stitching(variables, steps, context)
+
+    def predicted(self, room: float) -> Choice | None:
+        """The steps of the least loss whose weights take no more than so many bytes."""
+        costs, losses = ([getattr(ladder, of) for ladder in self.ladders] for of in ("sizes", "losses"))
+        found = knapsack(costs, losses, room) if room > 0 else None
+        return None if found is None else tuple(found)
+
+    def steps(self, choice: Choice) -> dict[str, float]:
+        """By path."""
+        return {ladder.path: ladder.steps[rung] for ladder, rung in zip(self.ladders, choice, strict=True)}
+
+    def loss(self, choice: Choice) -> float:
+        """How much the loss of an example is predicted to grow."""
+        return sum(ladder.losses[rung] for ladder, rung in zip(self.ladders, choice, strict=True))
+
+    def share(self, size: float) -> float:
+        """Of the bytes of all arrays, uncompressed."""
+        return size / whole_bytes(self.variables)
+
+    def size(self, choice: Choice) -> int:
+        """Bytes of the file."""
+        return int(self.figures(choice, "bytes", lambda made: {"bytes": file_bytes(made)})["bytes"])
+
+    def figures(self, choice: Choice, of: str, measure: Any) -> Mapping[str, Any]:
+        """What a function of the network says, unless it is known."""
+        subject = self.fingerprint | {"steps": self.steps(choice), "measured": of}
+        return self.measurements.of(subject, lambda: measure(self.made(choice, speak=False)))
+
+    def made(self, choice: Choice, *, speak: bool = True) -> Any:
+        """The network with these steps; what warnings its making gave is said where it is kept."""
+        if self._latest is None or self._latest[0] != choice:
+            self._latest = None
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always")
+                made = self.stitching(self.variables, self.steps(choice), self.context)
+            self._latest = choice, made, caught
+        for warning in self._latest[2] if speak else ():
+            warnings.warn(warning.message, stacklevel=4)
+        return self._latest[1]
+
+    def _around(self) -> int:
+        """Bytes of everything but the weights."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            rounded = quantize(step=self.steps(self.coarsest))(self.variables, self.context)
+            made = self.stitching.folded(rounded, self.context)
+        return file_bytes(made) - sum(ladder.sizes[-1] for ladder in self.ladders)
+
+
+def whole_bytes(variables: Any) -> int:
+    """Bytes of all arrays, uncompressed."""
+    return stored_bytes(jax.eval_shape(lambda tree: jax.tree.map(dense, tree, is_leaf=is_compressed), variables))

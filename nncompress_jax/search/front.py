@@ -1,0 +1,133 @@
+"""What can be had: the best networks for several budgets."""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.progress import track
+
+from nncompress_jax.errors import InputError
+from nncompress_jax.measurements import Measurements
+from nncompress_jax.methods.layout import context_of
+from nncompress_jax.methods.rounding import Rounding, check_rounding
+from nncompress_jax.search.auto import of_weights
+from nncompress_jax.search.candidates import ladders
+from nncompress_jax.search.drop import Measure
+from nncompress_jax.search.fitting import RESERVED, Choice, Fitting, whole_bytes
+from nncompress_jax.search.stitching import Stitching
+from nncompress_jax.table import Table
+from nncompress_jax.tracing.fisher import Likelihood
+from nncompress_jax.tree import Where
+from nncompress_jax.types import Apply, Method
+
+FORMATS = {"budget": ".4f", "share": ".4f", "bytes": ",", "loss": ".2e", "accuracy": ".4f"}
+"""budget, share: of the bytes of all arrays, uncompressed. loss: by which that of an example is predicted to grow."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Point:
+    """One network of a front.
+
+    Attributes:
+      budget: that was asked for, a share.
+      weights: a row for each weight: its step, and why.
+      method: makes the network, for `compress` with the same variables, apply and batches.
+    """
+
+    budget: float
+    weights: Table
+    method: Method
+
+
+@dataclasses.dataclass(frozen=True)
+class Front:
+    """Networks from large to small.
+
+    Attributes:
+      table: a row for each point.
+      points: in the same order.
+    """
+
+    table: Table
+    points: Sequence[Point]
+
+
+def front(
+    apply: Apply,
+    variables: Any,
+    batches: Sequence[Any],
+    *,
+    bytes: Sequence[float] = (0.1, 0.05, 0.03, 0.02, 0.01, 0.005),
+    measure: Measure | None = None,
+    where: Where = None,
+    rounding: Rounding = "second_order",
+    inputs: bool = True,
+    short: bool = True,
+    likelihood: Likelihood = "categorical",
+    file: Path | None = None,
+    title: str = "",
+) -> Front:
+    """What `auto` makes of a network with several budgets.
+
+    Args:
+      apply: the network, in inference.
+      variables: of it.
+      batches: representative inputs.
+      bytes: budgets, each as of `auto`; those that are below what is possible are left out.
+      measure: of variables, for each of N examples whether the network is right. With it every network is made and its
+        file measured; without, sizes are predicted from those of weights rounded to nearest, which takes no longer than
+        one budget.
+      where: as of `auto`, and so are rounding, inputs, short, likelihood and file.
+      title: of the table.
+
+    Returns:
+      The table, with a row for each budget, and the points, each with the method that makes its network.
+
+    Raises:
+      InputError: for budgets that are none, and where all are below what is possible.
+
+    Example:
+      >>> import jax, nncompress_jax as nnc
+      >>> keys = jax.random.split(jax.random.key(0))
+      >>> weights, x = {"w": jax.random.normal(keys[0], (64, 64))}, jax.random.normal(keys[1], (128, 64))
+      >>> apply = lambda v, x: x @ v["w"]
+      >>> found = front(apply, weights, [x], bytes=[0.2, 0.12], rounding="nearest")
+      >>> [round(row["share"], 2) for row in found.table.rows]
+      [0.16, 0.08]
+      >>> type(nnc.compress(weights, found.points[1].method, apply=apply, batches=[x])["w"]).__name__
+      'Quantized'
+    """
+    check_rounding(rounding)
+    if bad := [size for size in bytes if not size > 0]:
+        raise InputError(f"bytes={bad}: expected shares up to 1, or numbers of bytes")
+    context = context_of(variables, apply, batches)
+    measurements, stitching = Measurements(file), Stitching(rounding, inputs, short)
+    found = ladders(variables, where, context, likelihood=likelihood, measurements=measurements, shown=file is not None)
+    fitting, whole = Fitting(variables, context, found, stitching, measurements), whole_bytes(variables)
+    shares = sorted((size if size <= 1 else size / whole for size in bytes), reverse=True)
+    points, rows = [], []
+    for share in track(shares, "budgets", transient=True, disable=file is None):
+        choice = (
+            fitting.held(share * whole) if measure else fitting.predicted(share * whole - RESERVED - fitting.around)
+        )
+        if choice is None:
+            continue
+        row = _row(fitting, choice, measure)
+        rows.append({"budget": share} | row)
+        points.append(Point(share, of_weights(found, choice, f"{title} {share:.4f}"), fitting.method(choice)))
+    if not points:
+        fitting.within(shares[0] * whole, f"bytes={shares[0]}")
+    return Front(Table(title, FORMATS, rows), points)
+
+
+def _row(fitting: Fitting, choice: Choice, measure: Measure | None) -> dict[str, Any]:
+    row: dict[str, Any] = {"loss": fitting.loss(choice), "accuracy": None}
+    if measure is None:
+        size = fitting.around + sum(ladder.sizes[i] for ladder, i in zip(fitting.ladders, choice, strict=True))
+    else:
+        size = fitting.size(choice)
+        figures = fitting.figures(choice, "accuracy", lambda made: {"accuracy": float(np.mean(measure(made)))})
+        row |= figures
+    return row | {"bytes": size, "share": fitting.share(size)}
