@@ -10,7 +10,10 @@ import numpy as np
 
 from nncompress_jax.errors import InputError
 from nncompress_jax.inputs import arguments
+from nncompress_jax.methods.closest_factors import Factors, closest_factors
+from nncompress_jax.methods.in_sequence import replaced_in_sequence
 from nncompress_jax.methods.layout import use_of
+from nncompress_jax.methods.second_order import Problem
 from nncompress_jax.methods.selection import leave_alone, replaced
 from nncompress_jax.tracing.injection import visits
 from nncompress_jax.tracing.roles import Use
@@ -20,7 +23,6 @@ from nncompress_jax.weights.base import is_compressed
 from nncompress_jax.weights.low_rank import LowRank
 
 Kind = Literal["spatial", "tucker", "cp"]
-Factors = list[np.ndarray]
 ITERATIONS = 100
 """Of alternating least squares, for the canonical polyadic decomposition."""
 
@@ -33,6 +35,7 @@ def factorize(
     kind: Kind = "spatial",
     where: Where = None,
     most_error: float | None = None,
+    compensate: bool = False,
 ) -> Method:
     """Weights as products of factors of low rank (`LowRank`), the nearest in the sum of squares as a rule.
 
@@ -51,6 +54,9 @@ def factorize(
         become Tucker-2 where "spatial" is asked for.
       where: which leaves, as in `quantize`.
       most_error: a weight whose relative error (norm of the difference over norm) would be more is left as it is.
+      compensate: factors whose outputs are nearest to those of the network as it was, weight after weight in the order
+        of the program, instead of factors whose product is nearest to the weight; energy is then that of the outputs.
+        This needs `apply` and `batches`, a thousand examples or so.
 
     Returns:
       A method for `compress` and `chain`.
@@ -81,12 +87,21 @@ def factorize(
     if kind == "cp" and energy is not None:
         raise InputError("kind='cp' has no singular values to take energy= of; give rank= or macs=")
 
-    def make(path: str, leaf: Array, use: Use) -> Any:
+    def make(path: str, leaf: Array, use: Use, problem: Problem | None) -> Any:
         if reason := _unfit(leaf, use, named=where is not None):
             leave_alone(path, reason)
             return leaf
         kernel = np.asarray(leaf, np.float32)
-        factors = _decomposition(kernel, kind)(path, kernel, rank, energy, macs)
+        decomposition = _decomposition(kernel, kind)
+
+        def decompose(kernel: np.ndarray) -> Factors:
+            return decomposition(path, kernel, rank, energy, macs)
+
+        if problem is None or len(problem.places) > 1:
+            factors = decompose(kernel)
+        else:
+            pair, turned = decomposition in (_pair, _spatial), use.roles == ("output", "input")
+            factors = closest_factors(problem, kernel, decompose, pair=pair, turned=turned)
         cost = sum(factor.size for factor in factors)
         if cost >= kernel.size:
             leave_alone(path, f"its chain would take {cost / kernel.size:.2f} times the multiply-accumulates")
@@ -99,10 +114,11 @@ def factorize(
         return weight
 
     def method(variables: Any, context: Context) -> Any:
-        def make_here(path: str, leaf: Array) -> Any:
-            return make(path, leaf, use_of(path, leaf, context))
+        def make_here(path: str, leaf: Array, problem: Problem | None = None) -> Any:
+            return make(path, leaf, use_of(path, leaf, context), problem)
 
-        return _cheaper(variables, replaced(variables, where, make_here, makes=LowRank, context=context), context)
+        change = replaced_in_sequence if compensate else replaced
+        return _cheaper(variables, change(variables, where, make_here, makes=LowRank, context=context), context)
 
     return method
 

@@ -30,11 +30,18 @@ Make = Callable[[str, Array, Problem | None], Any]
 UNKNOWN = "no batch reached it, or it is computed with before it multiplies; it becomes what it does without batches"
 
 
-def replaced_in_sequence(variables: Any, where: Where, make: Make, *, makes: type, context: Context) -> Any:
+def replaced_in_sequence(
+    variables: Any, where: Where, make: Make, *, makes: type, context: Context, reference: Any = None
+) -> Any:
     """As `selection.replaced`, with what is to be solved for each weight.
 
     The inputs of a weight that multiplies at several places, or in turns of a loop, are those of the network as it was.
     Of weights of which nothing is known a warning says so.
+
+    Args:
+      variables, where, makes, context: as of `replaced`.
+      make: what takes a leaf's place.
+      reference: variables whose outputs are to be kept, arrays of the same shapes; by default the same.
 
     Raises:
       InputError: as `replaced` does, where `apply` or `batches` are missing, and for too few rows of data.
@@ -42,6 +49,7 @@ def replaced_in_sequence(variables: Any, where: Where, make: Make, *, makes: typ
     apply, _ = network(context, "second order")
     paths = taken(variables, where, makes=makes, context=context)
     leaves = {path: leaf for path, leaf in named_leaves(variables, is_compressed) if path in paths}
+    reference = variables if reference is None else reference
     shown = {path: numbered(path, leaf) for path, leaf in leaves.items()}
     places: dict[int, str] = {}
 
@@ -54,7 +62,7 @@ def replaced_in_sequence(variables: Any, where: Where, make: Make, *, makes: typ
 
     with Progress(transient=True) as progress:
         task = progress.add_task("layer by layer", total=len(leaves))
-        solver = _Solver(variables, leaves, make, makes, context, lambda: progress.advance(task))
+        solver = _Solver(reference, leaves, make, makes, context, lambda: progress.advance(task))
 
         def visit(stop: Stop, pairs: Pairs) -> Mapping[str, Any]:
             path = places[stop.place]
@@ -69,7 +77,7 @@ def replaced_in_sequence(variables: Any, where: Where, make: Make, *, makes: typ
             solver.solve_apart(several)
             return {other: dense(solver.made[other]) for other in several}
 
-        walk_through(apply, variables, context.batches, choice, visit, shown=shown)
+        walk_through(apply, variables, context.batches, choice, visit, shown=shown, references=[reference])
         solver.solve_apart(leaves.keys() - solver.made.keys())
     return exchanged(variables, solver.made)
 
@@ -79,14 +87,15 @@ class _Solver:
 
     def __init__(
         self,
-        variables: Any,
+        reference: Any,
         leaves: Mapping[str, Any],
         make: Make,
         makes: type,
         context: Context,
         advance: Callable[[], None],
     ) -> None:
-        self.variables, self.leaves, self.make, self.makes = variables, leaves, make, makes
+        self.reference, self.leaves, self.make, self.makes = reference, leaves, make, makes
+        self.before = dict(named_leaves(reference, is_compressed))
         self.context, self.advance = context, advance
         self.made: dict[str, Any] = {}
 
@@ -95,7 +104,7 @@ class _Solver:
         if gram is None:
             warnings.warn(f"{path}: {UNKNOWN}", LeftAlone, stacklevel=3)
         else:
-            problem = problem_of(path, innermost(leaf), gram)
+            problem = problem_of(path, innermost(self.before[path]), gram)
 
         def make(inner: str, array: Array) -> Any:
             return self.make(inner, array, problem)
@@ -107,7 +116,7 @@ class _Solver:
     def solve_apart(self, paths: Collection[str]) -> None:
         """On the inputs of the network as it was."""
         assert self.context.apply is not None
-        found = grams(self.context.apply, self.variables, self.context.batches, paths) if paths else {}
+        found = grams(self.context.apply, self.reference, self.context.batches, paths) if paths else {}
         for path in sorted(paths):
             self.solve(path, found.get(path))
 

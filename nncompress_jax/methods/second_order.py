@@ -122,8 +122,9 @@ def problem_of(path: str, leaf: Any, gram: Gram) -> Problem:
         target = np.matmul(np.matmul(outputs, factor.transpose(0, 2, 1)), factor)
     damped = squares + damping * np.eye(size)
     met = np.diagonal(squares, axis1=1, axis2=2)[:, None] > 0
-    single = [jnp.asarray(part, jnp.float32) for part in (target, damped)]
-    problem = Problem(places, *single, factor, met, leaf.shape)
+    problem = Problem(
+        places, jnp.asarray(target, jnp.float32), jnp.asarray(damped, jnp.float32), factor, met, leaf.shape
+    )
     if problem.there.all():
         return problem
     return dataclasses.replace(problem, target=problem.fitted(problem.there))

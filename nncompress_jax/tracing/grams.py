@@ -19,7 +19,7 @@ from nncompress_jax.tree import named_leaves
 from nncompress_jax.types import Apply, Array
 from nncompress_jax.weights.base import is_compressed
 
-LEAST_ROWS, ROWS_A_COLUMN = 65_536, 16
+LEAST_ROWS, ROWS_A_COLUMN = 32_768, 16
 """Of all batches together: no more rows are taken than the larger of the first and so many for each column."""
 
 
@@ -92,7 +92,7 @@ def collected(parts: Iterable[Sums]) -> Gram | None:
 def grams(apply: Apply, variables: Any, batches: Sequence[Any], paths: Collection[str]) -> dict[str, Gram]:
     """Gram matrices of the inputs of weights, over all batches.
 
-    Of places with more rows than 65,536, or 16 for each column, in all batches together, a random choice of so many is
+    Of places with more rows than 32,768, or 16 for each column, in all batches together, a random choice of so many is
     taken. In memory is one batch, and for each weight 8 n^2 bytes.
 
     Args:

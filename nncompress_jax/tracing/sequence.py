@@ -107,7 +107,7 @@ def walk_through(
 
 def _leaves(tree: Any, as_dense: bool) -> dict[str, Any]:
     found = [(path, leaf) for path, leaf in named_leaves(tree, is_compressed) if _is_leaf(leaf)]
-    return {path: dense(leaf) if as_dense else native(leaf) for path, leaf in found}
+    return {path: dense(native(leaf)) if as_dense else native(leaf) for path, leaf in found}
 
 
 def _is_leaf(leaf: Any) -> bool:

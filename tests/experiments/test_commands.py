@@ -205,6 +205,26 @@ def test_prune_channels(command, workdir, tiny_data, tmp_path):
     assert cut["init"] == checksums.of_description(checksums.of_leaves(checkpoint.restore(workdir)))
 
 
+def test_post_training(command, workdir, tiny_data, tmp_path):
+    data = f"--dataset=tiny --data_dir={tiny_data} --networks narrow_stride={workdir} --out={tmp_path}"
+    code, out, error = command(f"post_training {data} --settings 2:4")
+    assert code == 0, error
+    whole, half = json.loads((tmp_path / "post_training-tiny.json").read_text())["rows"]
+    assert [whole["setting"], half["setting"]] == ["float", "2:4"]
+    assert whole["second_order"] is None
+    assert {name for name, value in half.items() if value is None} == set()
+    assert 0 < half["gigabytes"] < 64
+    measured = tmp_path / "measurements.jsonl"
+    lines = measured.read_text().splitlines()
+    assert [json.loads(line)["of"]["kind"] for line in lines] == ["plain", "plain", "second_order"]
+    code, again, _ = command(f"post_training {data} --settings 2:4")
+    assert (code, again.split()) == (0, out.split())
+    assert measured.read_text().splitlines() == lines
+    code, _, error = command(f"post_training {data} --settings 1:4")
+    assert code == 2
+    assert "settings 1:4: expected some of 4 bits, 3 bits" in error
+
+
 def test_channels_are_cut_by_a_recipe(workdir, tiny_data):
     config = Config(model="narrow_stride", dataset="tiny", data_dir=tiny_data, init=workdir, recipe="channels:0.5")
     kernel = initial_variables(config)["params"]["Conv_0"]["kernel"]

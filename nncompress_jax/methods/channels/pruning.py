@@ -1,6 +1,5 @@
 """Pruning of whole channels, in all weights that share them."""
 
-import dataclasses
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
@@ -9,18 +8,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nncompress_jax.axes.places import along
 from nncompress_jax.coupling.analysis import coupling
 from nncompress_jax.coupling.groups import Coupling, Group
 from nncompress_jax.errors import InputError
 from nncompress_jax.inputs import arguments
 from nncompress_jax.methods.channels.budget import Budget, Ranking, within
-from nncompress_jax.methods.channels.criteria import Criterion, by_path, contributions, l1
-from nncompress_jax.methods.selection import check
+from nncompress_jax.methods.channels.criteria import Criterion, by_path, l1
+from nncompress_jax.methods.in_sequence import replaced_in_sequence
+from nncompress_jax.methods.second_order import Problem
+from nncompress_jax.methods.selection import check, exchanged
 from nncompress_jax.tree import Where, named_leaves, selected
-from nncompress_jax.types import Apply, Context, Method
-from nncompress_jax.weights.base import is_compressed
-from nncompress_jax.weights.channel_pruned import ChannelPruned, cuts_of
+from nncompress_jax.types import Apply, Array, Context, Method
+from nncompress_jax.weights.base import dense, is_compressed
+from nncompress_jax.weights.channel_pruned import ChannelPruned
 
 UNDEFINED = (
     "{}: channels that are cut are zero divided by zero there, which nnc.inject takes for zero; of what nnc.decompress "
@@ -56,9 +56,9 @@ def prune_channels(
       round_to: what stays of a group is a multiple of this, where the group has as many; 16 makes VGG16 faster on the
         CPU than as many channels of other numbers do.
       at_least: channels that stay of each group.
-      reconstruct: scale what stays, where it is summed over, so that sums come nearest to those with all channels, by
-        least squares on `batches`: after Luo et al. 2017, "ThiNet", section 3.3. Of dense layers and convolutions of
-        one group, all at once, with the inputs of the uncut network.
+      reconstruct: weights that sum over fewer channels than before are solved for anew, by least squares on `batches`,
+        a thousand examples or so: one after the other, in the order of the program, so that outputs come nearest to
+        those of the network as it was; after Luo et al. 2017, "ThiNet", section 3.3.
 
     Returns:
       A method for `compress(variables, method, apply=, batches=)`: weights that lose channels become `ChannelPruned`.
@@ -98,8 +98,9 @@ def prune_channels(
         kept = within(coupled, Ranking(groups, scores, there, scope, round_to, at_least), budget)
         if coupled.undefined:
             warnings.warn(UNDEFINED.format(", ".join(coupled.undefined)), RuntimeWarning, stacklevel=3)
-        scales = _scales(groups, weights, kept, own) if reconstruct else {}
-        return _scaled(coupled.cut(variables, kept), scales)
+        if reconstruct:
+            variables = _reconstructed(coupled, variables, kept, context)
+        return coupled.cut(variables, kept)
 
     return method
 
@@ -122,40 +123,28 @@ def _by_size(scores: np.ndarray, there: np.ndarray) -> np.ndarray:
     return scores / (np.sqrt(np.mean(np.square(scores[there]))) or 1)
 
 
-def _scales(
-    groups: Sequence[Group], weights: Mapping[str, Any], kept: Mapping[str, np.ndarray], context: Context
-) -> dict[tuple[str, int], np.ndarray]:
-    """By path and axis of a weight, what its input channels that stay are multiplied by."""
-    found = contributions(groups, weights, context, context.batches, samples=1024, seed=0)
-    scales = {}
-    for group in groups:
-        there = kept[group.name]
-        for path, each in found[group.name].items():
-            member = next(member for member in group.members if member.path == path and member.role == "input")
-            inside = each[:, there]
-            ridge = 1e-4 * (inside**2).mean(0).sum() / max(inside.shape[1], 1) * len(inside) * np.eye(inside.shape[1])
-            # Towards scales of one, where the samples say nothing.
-            more = np.linalg.solve(inside.T @ inside + ridge, inside.T @ each[:, ~there].sum(1))
-            own = np.ones(group.size)
-            own[there] += more
-            scales[path, member.axis] = np.where(member.channels < 0, 1, own[member.channels])
-    return scales
+def _reconstructed(coupled: Coupling, variables: Any, kept: Mapping[str, np.ndarray], context: Context) -> Any:
+    """Variables, uncut, with which the cut network comes nearest to the uncut one."""
+    fewer = [group for group in coupled.groups if not np.all(kept.get(group.name, True))]
+    summed = {member.path for group in fewer for member in group.members if member.role == "input"}
+    if not summed:
+        return variables
 
+    def of_dense(tree: Any) -> Any:
+        return jax.tree.map(dense, tree, is_leaf=is_compressed)
 
-def _scaled(variables: Any, scales: Mapping[tuple[str, int], np.ndarray]) -> Any:
-    """Variables, cut or not, of which some axes are multiplied by numbers."""
+    whole, cut = of_dense(variables), of_dense(coupled.cut(variables, kept))
+    ones = jax.tree.map(lambda leaf: jnp.ones(jnp.shape(leaf)), whole)
+    stays = dict(named_leaves(of_dense(coupled.cut(ones, kept))))
 
-    paths = {path for path, _ in scales}
+    def make(path: str, leaf: Array, problem: Problem | None) -> Array:
+        if problem is None:
+            return leaf
+        fitted = problem.fitted(problem.columns(np.asarray(stays[path]) > 0))
+        return jnp.asarray(problem.entries(fitted, leaf), leaf.dtype)
 
-    def new(path: str, leaf: Any) -> Any:
-        for axis, cut in enumerate(cuts_of(leaf) if path in paths else ()):
-            if (path, axis) in scales:
-                values = leaf.values if isinstance(leaf, ChannelPruned) else leaf
-                own = scales[path, axis] if cut is None else scales[path, axis][cut.indices]
-                values = values * jnp.asarray(along(axis, values.ndim, own), values.dtype)
-                leaf = dataclasses.replace(leaf, values=values) if isinstance(leaf, ChannelPruned) else values
-        return leaf
+    def where(path: str) -> bool:
+        return path in summed
 
-    leaves = named_leaves(variables, is_compressed)
-    structure = jax.tree.structure(variables, is_leaf=is_compressed)
-    return jax.tree.unflatten(structure, [new(path, leaf) for path, leaf in leaves])
+    fitted = replaced_in_sequence(cut, where, make, makes=ChannelPruned, context=context, reference=whole)
+    return exchanged(variables, {path: leaf for path, leaf in named_leaves(fitted) if path in summed})

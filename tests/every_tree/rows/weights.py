@@ -1,5 +1,6 @@
 """Methods that make weights smaller, one by one."""
 
+import functools
 import warnings
 from typing import Any
 
@@ -8,7 +9,7 @@ import numpy as np
 
 import nncompress_jax as nnc
 from tests.every_tree.network import Kind
-from tests.every_tree.rows.checks import both, compressed, eps, is_compressed, kept, pairs, row
+from tests.every_tree.rows.checks import both, compressed, eps, is_compressed, kept, pairs, row, wide
 
 
 def within_half_a_step(kind: Kind, small: Any, most: float, steps: float = 0.5) -> None:
@@ -206,3 +207,39 @@ def recipe(kind, folder):
 def decompress(kind, folder):
     """What is dense stays the object that it is."""
     assert all(one is other for one, other in both(kind.variables, nnc.decompress(kind.variables)))
+
+
+def closer(kind: Kind, method: Any, **second: Any) -> None:
+    """Outputs come closer to those of the network as it was."""
+    small = [compressed(kind, method(**options)) for options in ({}, second)]
+    before, *after = (jax.tree.leaves(nnc.inject(kind.apply)(tree, kind.x)) for tree in (kind.variables, *small))
+    errors = [sum(np.square(wide(x) - wide(y)).sum() for x, y in zip(before, each, strict=True)) for each in after]
+    assert errors[1] < 0.8 * errors[0], errors
+
+
+@row
+def quantize_of_the_second_order(kind, folder):
+    closer(kind, functools.partial(nnc.quantize, bits=4, inputs=False), rounding="second_order")
+
+
+@row
+def cluster_of_the_second_order(kind, folder):
+    closer(kind, functools.partial(nnc.cluster, bits=8), rounding="second_order")
+
+
+@row
+def binarize_of_the_second_order(kind, folder):
+    closer(kind, nnc.binarize, rounding="second_order")
+
+
+@row
+def prune_of_the_second_order(kind, folder):
+    closer(kind, functools.partial(nnc.prune, sparsity=0.5), compensate=True)
+
+
+@row
+def factorize_of_the_second_order(kind, folder):
+    if np.ndim(kind.parts(kind.variables)["W"]) > 2:
+        compressed(kind, nnc.factorize(rank=8, compensate=True), left=kind.paths)
+    else:
+        closer(kind, functools.partial(nnc.factorize, rank=8), compensate=True)

@@ -1,0 +1,153 @@
+"""Compression without training: the plain methods and those of the second order, side by side.
+
+python experiments/post_training.py --networks vgg16=vgg16.pth vgg16ds=vgg16ds.pth --dataset=cifar10
+python experiments/post_training.py --networks vgg16ds=runs/seed0 --dataset=digits --settings "2 bits" "2:4"
+"""
+
+import dataclasses
+import gc
+import time
+import warnings
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import tyro
+
+import nncompress_jax as nnc
+from nncompress_jax import checksums, models
+from nncompress_jax.commands import cli
+from nncompress_jax.commands.initial import initial_variables
+from nncompress_jax.measurements import Measurements
+from nncompress_jax.table import Table
+from nncompress_jax.training.config import Config, Settings
+from nncompress_jax.training.evaluation import evaluate
+from nncompress_jax.training.setup import calibration_batches, load_dataset, preprocessing
+from nncompress_jax.types import Method
+
+FORMATS = {
+    **{"network": "", "setting": "", "plain": ".2%", "plain_reestimated": ".2%"},
+    **{"second_order": ".2%", "second_order_reestimated": ".2%", "minutes": ".1f", "gigabytes": ".1f"},
+}
+"""Minutes and peak memory are those of the second order."""
+
+BATCHES, BATCH_SIZE = 8, 128
+"""Of training images at most."""
+
+
+def quantized(bits: int) -> Callable[[bool], Method]:
+    """Weights of so many bits, inputs of 8."""
+    return lambda second: nnc.quantize(bits=bits, rounding="second_order" if second else "nearest")
+
+
+def pruned(**options: Any) -> Callable[[bool], Method]:
+    """The least important weights taken away."""
+    return lambda second: nnc.prune(**options, compensate=second)
+
+
+def pruned_and_quantized(sparsity: float, bits: int) -> Callable[[bool], Method]:
+    """Both, one after the other."""
+    prune, quantize = pruned(sparsity=sparsity, scope="global"), quantized(bits)
+    return lambda second: nnc.chain(prune(second), quantize(second))
+
+
+SETTINGS: Mapping[str, Callable[[bool], Method]] = {
+    **{f"{bits} bits": quantized(bits) for bits in (4, 3, 2)},
+    **{f"{share} % sparse": pruned(sparsity=share / 100, scope="global") for share in (80, 90, 95)},
+    "2:4": pruned(pattern=(2, 4)),
+    "80 % sparse, 4 bits": pruned_and_quantized(0.8, 4),
+    **{"signs": lambda second: nnc.binarize(rounding="second_order" if second else "nearest")},
+    "16 clusters": lambda second: nnc.cluster(bits=4, rounding="second_order" if second else "nearest"),
+    "half of the MACs in channels": lambda second: nnc.prune_channels(macs=0.5, reconstruct=second),
+    "half of the MACs in factors": lambda second: nnc.factorize(macs=0.5, compensate=second),
+}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Options:
+    """Which networks, compressed how."""
+
+    config: tyro.conf.OmitArgPrefixes[Settings]
+    networks: tuple[str, ...]
+    """MODEL=WEIGHTS: a network by name, and its workdir or .pth file."""
+    settings: tuple[str, ...] = tuple(SETTINGS)
+    """What is done to them."""
+    out: Path = Path("runs/post_training")
+    """Folder for the table (Markdown, CSV, JSON); what is measured is written at once and not repeated."""
+
+
+def main(options: Options) -> None:
+    """Compresses and tests."""
+    if wrong := [each for each in options.networks if "=" not in each]:
+        raise nnc.InputError(f"networks {', '.join(wrong)}: expected MODEL=WEIGHTS, as vgg16=vgg16.pth")
+    if unknown := set(options.settings) - SETTINGS.keys():
+        raise nnc.InputError(f"settings {', '.join(sorted(unknown))}: expected some of {', '.join(SETTINGS)}")
+    measurements = Measurements(options.out / "measurements.jsonl")
+    rows: list[dict[str, Any]] = []
+    for model, init in (each.split("=", 1) for each in options.networks):
+        config = Config(**dataclasses.asdict(options.config), model=model, init=init)
+        for setting in ("float", *options.settings):
+            row: dict[str, Any] = dict.fromkeys(FORMATS) | {"network": model, "setting": setting}
+            for kind in ("plain",) if setting == "float" else ("plain", "second_order"):
+                found = _measured_once(measurements, config, setting, kind)
+                row |= {kind: found["accuracy"], f"{kind}_reestimated": found["reestimated"]}
+                row |= {name: found[name] for name in ("minutes", "gigabytes")} if kind == "second_order" else {}
+            rows.append(row)
+            print(Table("", FORMATS, [row]).markdown().splitlines()[-1], flush=True)
+    title = (
+        f"Accuracy on the test split of {options.config.dataset}, up to {BATCHES * BATCH_SIZE} images for calibration"
+    )
+    table = Table(title, FORMATS, rows)
+    table.print()
+    table.write(options.out, f"post_training-{options.config.dataset}")
+
+
+def _measured_once(measurements: Measurements, config: Config, setting: str, kind: str) -> dict[str, Any]:
+    variables = initial_variables(config)
+    subject: dict[str, Any] = {"network": config.model, "dataset": config.dataset, "setting": setting, "kind": kind}
+    subject |= {"init": checksums.of_description(checksums.of_leaves(variables))}
+
+    return measurements.of(subject, lambda: measured(config, setting, kind == "second_order"))
+
+
+def measured(config: Config, setting: str, second: bool) -> dict[str, Any]:
+    """Accuracies as it is and with re-estimated statistics, minutes of compression, and peak memory in 10^9 bytes."""
+    warnings.simplefilter("ignore")
+    dataset, variables = load_dataset(config), initial_variables(config)
+    network, preprocess = models.fitting(models.create(config.model), variables), preprocessing(dataset)
+    images = calibration_batches(dataset, BATCHES, min(BATCH_SIZE, len(dataset.train) // BATCHES))
+    options: dict[str, Any] = {"apply": network.apply, "batches": images}
+    gc.collect()
+    start = time.monotonic()
+    _reset_peak()
+    if setting != "float":
+        variables = nnc.compress(variables, SETTINGS[setting](second), **options)
+    minutes = (time.monotonic() - start) / 60
+    peak = _peak()
+
+    def accuracy(variables: Any) -> float:
+        return evaluate(network.apply, variables, dataset.test, preprocess, description=f"testing {setting}").accuracy
+
+    reestimated = accuracy(nnc.compress(variables, nnc.reestimate, **options)) if setting != "float" else None
+    return {"accuracy": accuracy(variables), "reestimated": reestimated, "minutes": minutes, "gigabytes": peak}
+
+
+PROCESS = Path("/proc/self")
+
+
+def _reset_peak() -> None:
+    """Of this process's memory: from here on it counts anew. Linux alone has that."""
+    if PROCESS.exists():
+        (PROCESS / "clear_refs").write_text("5")
+
+
+def _peak() -> float | None:
+    """In 10^9 bytes, with all that was in memory before."""
+    if not PROCESS.exists():
+        return None
+    lines = (PROCESS / "status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) * 1024 / 1e9
+
+
+if __name__ == "__main__":
+    cli.run(main, Options)
