@@ -51,7 +51,7 @@ def ladders(
     where: Where,
     context: Context,
     *,
-    likelihood: Likelihood = "categorical",
+    likelihood: Likelihood = "gaussian",
     measurements: Measurements | None = None,
     shown: bool = False,
 ) -> list[Ladder]:

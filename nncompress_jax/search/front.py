@@ -65,7 +65,7 @@ def front(
     rounding: Rounding = "second_order",
     inputs: bool = True,
     short: bool = True,
-    likelihood: Likelihood = "categorical",
+    likelihood: Likelihood = "gaussian",
     file: Path | None = None,
     title: str = "",
 ) -> Front:

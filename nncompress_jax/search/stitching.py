@@ -2,6 +2,7 @@
 
 import dataclasses
 import tempfile
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,10 @@ from nncompress_jax.methods.quantize import quantize
 from nncompress_jax.methods.reestimate import reestimate
 from nncompress_jax.methods.rounding import Rounding
 from nncompress_jax.methods.selection import network
+from nncompress_jax.methods.steps import base_path
 from nncompress_jax.tracing.injection import inject
 from nncompress_jax.tracing.normalization import normalizations
+from nncompress_jax.tree import named_leaves
 from nncompress_jax.types import Context
 from nncompress_jax.weights.base import is_compressed
 
@@ -39,9 +42,6 @@ class Stitching:
     def __call__(self, variables: Any, steps: Mapping[str, float], context: Context) -> Any:
         """The network with these steps, by path.
 
-        Batch normalization is re-estimated where outputs for the batches come nearer by that: after rounding to nearest
-        they mostly do, after second-order rounding, which keeps the outputs, they mostly do not.
-
         Args:
           variables: dense, or compressed otherwise than by codes.
           steps: by path.
@@ -51,13 +51,8 @@ class Stitching:
         return self.finished(method(variables, context), variables, context)
 
     def finished(self, variables: Any, reference: Any, context: Context) -> Any:
-        """With what stands around the weights, so that outputs are near those of other variables."""
-        apply, inputs = network(context, "auto")
-        if not normalizations(apply, variables, *inputs[0]).found:
-            return self.folded(variables, context)
-        estimated = reestimate(variables, context)
-        errors = [_error(context, each, reference) for each in (variables, estimated)]
-        return self.folded(estimated if errors[1] < errors[0] else variables, context)
+        """With what stands around the weights, so that outputs are near those of the variables before."""
+        return self.folded(estimated(variables, reference, context), context)
 
     def folded(self, variables: Any, context: Context) -> Any:
         """With two vectors for each batch normalization, and other floats made short."""
@@ -65,6 +60,42 @@ class Stitching:
         if normalizations(apply, variables, *inputs[0]).found:
             variables = batch_norm.fold(weights=False)(variables, context)
         return jax.tree.map(shortened, variables, is_leaf=is_compressed) if self.short else variables
+
+
+def estimated(variables: Any, reference: Any, context: Context) -> Any:
+    """With the statistics of batch normalization moved by as much as those of the batches move.
+
+    Means are moved by the difference between the two networks, variances by the ratio: what batches without
+    augmentation have other than training had it does not count. All stays, where outputs for the batches come no nearer
+    to those of the reference: after second-order rounding, which keeps the outputs, they mostly do not.
+
+    Args:
+      variables: compressed.
+      reference: the same tree before; where channels are gone since, statistics become those of the batches.
+      context: with apply and batches.
+    """
+    apply, inputs = network(context, "auto")
+    found = normalizations(apply, variables, *inputs[0]).found
+    if not found:
+        return variables
+    epsilons = {each.variance: each.epsilon for each in found}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", batch_norm.StatisticsMoved)  # whether they do worse is seen below
+        now, then = (dict(named_leaves(reestimate(tree, context))) for tree in (variables, reference))
+
+    def moved(path: str, leaf: Any) -> Any:
+        if leaf is now[path] or base_path(path) not in {*epsilons, *(each.mean for each in found)}:
+            return leaf
+        if path not in then or then[path].shape != leaf.shape:
+            return now[path]
+        if (epsilon := epsilons.get(base_path(path))) is None:
+            return leaf + (now[path] - then[path])
+        return jnp.maximum((leaf + epsilon) * (now[path] + epsilon) / (then[path] + epsilon) - epsilon, 0)
+
+    new = [moved(path, leaf) for path, leaf in named_leaves(variables)]
+    other = jax.tree.unflatten(jax.tree.structure(variables), new)
+    errors = [_error(context, each, reference) for each in (variables, other)]
+    return other if errors[1] < errors[0] else variables
 
 
 def _error(context: Context, variables: Any, reference: Any) -> float:

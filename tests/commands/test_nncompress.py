@@ -61,6 +61,32 @@ def test_from_weights_to_predictions(nncompress, variables, tiny_data, tmp_path)
     }
 
 
+def test_a_budget(nncompress, variables, tiny_data, tmp_path):
+    file, weights = tmp_path / "model.nnc", tmp_path / "weights.safetensors"
+    nnc.save_safetensors(
+        weights, jax.tree.map(lambda leaf: leaf + 0.01 * jnp.cos(jnp.arange(leaf.size)).reshape(leaf.shape), variables)
+    )
+    data = f"--model=narrowest --dataset=tiny --data_dir={tiny_data}"
+    code, out, err = nncompress(f"compress --init={weights} {data} --auto=bytes:0.2 --out={file}")
+    assert code == 0, err
+    whole = int(re.search(r"of ([\d,]+) as floats", out)[1].replace(",", ""))
+    assert 0.15 * whole < file.stat().st_size <= 0.2 * whole
+    assert re.search(r"params/Conv_\d+/kernel +[\d,]+ ", out)
+    assert nnc.load(file)[2].recipe == "auto(bytes:0.2)"
+    assert file.with_suffix(".search.jsonl").exists()
+    line = f"compress --init={weights} {data} --out={file} --auto="
+    for budget, words in {
+        "size:3": "--auto=size:3: expected bytes:0.03, macs:0.5 or max_drop:0.005, joined by +",
+        "bytes:few": "--auto=bytes:few: expected bytes:0.03",
+        "max_drop:0.1": "calibration has seen all 64 training images; lower --calibration_batches",
+        "bytes:1e-6": "bytes=1e-06: with the coarsest steps a file has",
+    }.items():
+        code, _, err = nncompress(line + budget)
+        assert code == 2
+        assert words in err
+        assert err.count("\n") == 1
+
+
 @pytest.mark.parametrize(
     ("line", "message"),
     [

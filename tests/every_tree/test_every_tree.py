@@ -15,10 +15,15 @@ WITHOUT_A_TREE = {
     *("ArtifactError", "Cost", "Info", "InputError", "LayerCost", "Loaded", "__version__"),
     *("calibration.Histogram", "calibration.DynamicRange", "models.create"),
     "batch_norm.StatisticsMoved",
-    *("criteria.by_path", "criteria.contributions"),  # what the methods themselves ask
 }
 
-CHANNELS = ("prune_channels", "shrink", "sensitivity", *(row for row in ROWS if row.startswith("criteria.")))
+OF_WEIGHTS = ("criteria.obd", "criteria.fisher")
+CHANNELS = (
+    "prune_channels",
+    "shrink",
+    "sensitivity",
+    *(row for row in ROWS if row.startswith("criteria.") and row not in OF_WEIGHTS),
+)
 FILES = ("save", "load", "save_safetensors", "load_safetensors")
 PLAIN = ("decompress", "coupling", "cost")
 """What needs no numbers."""

@@ -81,6 +81,12 @@ def criteria__reconstruction(kind, folder):
 
 
 @row
+def criteria__summed(kind, folder):
+    _, there = half(kind, criterion=nnc.criteria.summed(lambda path, weights: abs(weights)))
+    assert set(np.flatnonzero(there)) == largest(abs(wide(kind.parts(kind.variables)["W"])).sum(0))
+
+
+@row
 def shrink(kind, folder):
     small, there = half(kind)
     before = {name: wide(array) for name, array in kind.parts(kind.variables).items()}

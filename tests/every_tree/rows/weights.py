@@ -86,6 +86,41 @@ def prune(kind, folder):
     pruned(kind, compressed(kind, nnc.prune(sparsity=0.75)), 0.75)
 
 
+def pruned_by(kind: Kind, criterion: Any) -> None:
+    """Of half of the entries."""
+    for before, after in pairs(kind, compressed(kind, nnc.prune(sparsity=0.5, criterion=criterion))):
+        assert (after == 0).sum() == before.size // 2
+        assert (after[after != 0] == before[after != 0]).all()
+
+
+@row
+def criteria__obd(kind, folder):
+    pruned_by(kind, nnc.criteria.obd(kind.apply, kind.variables, [kind.x]))
+
+
+@row
+def criteria__fisher(kind, folder):
+    pruned_by(kind, nnc.criteria.fisher(kind.apply, kind.variables, [kind.x], [np.arange(4)]))
+
+
+@row
+def auto(kind, folder):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        made = nnc.auto(bytes=0.5, rounding="nearest")
+        small = nnc.compress(kind.variables, made, apply=kind.apply, batches=[kind.x])
+    for before, after in pairs(kind, small):
+        assert abs(before - after).max() < abs(before).max() / 50
+
+
+@row
+def front(kind, folder):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        found = nnc.front(kind.apply, kind.variables, [kind.x], bytes=[0.6, 0.5], rounding="nearest")
+    assert [round(row["budget"], 1) for row in found.table.rows] == [0.6, 0.5]
+
+
 @row
 def prune_of_a_pattern(kind, folder):
     for before, after in pairs(kind, compressed(kind, nnc.prune(pattern=(2, 4)))):
