@@ -24,7 +24,7 @@ from nncompress_jax.tree import Where
 from nncompress_jax.types import Apply, Context, Method
 
 FORMATS = {"weight": "", "entries": ",", "step": ".3g", "bytes": ",", "bits_per_entry": ".3f", "loss": ".2e"}
-"""bytes: in the file, of codes rounded to nearest. loss: by which that of an example is predicted to grow."""
+"""bytes: in the file, of codes rounded to nearest. loss: as of `candidates.ladders`."""
 
 FINENESS = 1.06
 """The ratio of two file sizes between which `max_drop` looks no further."""
@@ -65,8 +65,8 @@ def auto(
     """The best compression within a budget, without training.
 
     Channels go first, if there is a budget of multiply-accumulates. Then each weight gets a step between values: those
-    steps are chosen together, by the bytes that the coder makes of them and by half the sum of squared errors times
-    Fisher information. The weights are rounded with them, batch normalization is re-estimated and folded into two
+    steps are chosen together, by the bytes that the coder makes of them and by squared errors times Fisher
+    information. The weights are rounded with them, batch normalization is re-estimated and folded into two
     vectors, the file is measured, and the choice made again until it holds the budget.
 
     Args:

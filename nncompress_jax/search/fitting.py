@@ -110,7 +110,7 @@ class Fitting:
         return {ladder.path: ladder.steps[rung] for ladder, rung in zip(self.ladders, choice, strict=True)}
 
     def loss(self, choice: Choice) -> float:
-        """How much the loss of an example is predicted to grow."""
+        """Of all weights."""
         return sum(ladder.losses[rung] for ladder, rung in zip(self.ladders, choice, strict=True))
 
     def share(self, size: float) -> float:

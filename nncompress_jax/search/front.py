@@ -23,7 +23,7 @@ from nncompress_jax.tree import Where
 from nncompress_jax.types import Apply, Method
 
 FORMATS = {"budget": ".4f", "share": ".4f", "bytes": ",", "loss": ".2e", "accuracy": ".4f"}
-"""budget, share: of the bytes of all arrays, uncompressed. loss: by which that of an example is predicted to grow."""
+"""budget, share: of the bytes of all arrays, uncompressed. loss: as of `candidates.ladders`."""
 
 
 @dataclasses.dataclass(frozen=True)

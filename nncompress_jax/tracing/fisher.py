@@ -3,17 +3,19 @@
 from collections.abc import Sequence
 from typing import Any, Literal
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
 from nncompress_jax.errors import InputError
-from nncompress_jax.inputs import arguments, examples_in, listed, pieces
+from nncompress_jax.inputs import arguments, examples_in, listed, of_arrays, pieces
+from nncompress_jax.leaves import check_there
 from nncompress_jax.tracing.injection import inject
 from nncompress_jax.tree import named_leaves
 from nncompress_jax.types import Apply, Array
-from nncompress_jax.weights.parts import value_and_grad
+from nncompress_jax.weights.parts import trains
 
 Likelihood = Literal["categorical", "gaussian"]
 """What outputs [N, ..., C] are: logits of classes, or means of normal distributions of variance one."""
@@ -66,27 +68,33 @@ def fisher(
     _check(batches, labels, likelihood, piece)
     run = inject(apply, fast=True)
 
-    @jax.jit
-    def squares(variables: Any, inputs: Any, given: Any, key: Array) -> Any:
-        def total(variables: Any) -> Array:
-            return _signed(run(variables, *inputs), given, key, likelihood, examples_in(inputs))
+    check_there(named_leaves(variables))
+    of_arrays_alone, arrays = of_arrays(run, variables)
+    floats = {place: arrays.pop(place) for place, does in enumerate(trains(variables)) if does}
 
-        _, gradients = value_and_grad(total)(variables)
-        return jax.tree.map(lambda gradient: jnp.square(gradient.astype(jnp.float32)), gradients)
+    @eqx.filter_jit
+    def squares(floats: Any, others: Any, inputs: Any, given: Any, key: Array) -> Any:
+        def total(floats: Any) -> Array:
+            outputs = of_arrays_alone({**others, **floats}, *inputs)
+            return _signed(outputs, given, key, likelihood, examples_in(inputs))
+
+        gradients = jax.grad(total)(floats)
+        return jax.tree.map(lambda gradient: jnp.square(jnp.abs(gradient).astype(jnp.float32)), gradients)
 
     key, examples, totals = jax.random.key(seed), 0, None
     for batch, given in zip(batches, labels or [None] * len(batches), strict=True):
         for count, (inputs, of_piece) in pieces((arguments(batch), given), piece):
-            new = squares(variables, inputs, of_piece, jax.random.fold_in(key, examples))
+            new = squares(floats, arrays, inputs, of_piece, jax.random.fold_in(key, examples))
             totals = new if totals is None else jax.tree.map(jnp.add, totals, new)
             examples += count
-    return {path: np.asarray(total) / examples for path, total in named_leaves(totals)}
+    paths = [path for path, _ in named_leaves(variables)]
+    return {paths[place]: np.asarray(total) / examples for place, total in (totals or {}).items()}
 
 
 def _signed(outputs: Any, labels: Any, key: Array, likelihood: Likelihood, examples: int) -> Array:
     """Sum of the log likelihoods of examples, each with a sign by chance."""
-    if not hasattr(outputs, "shape") or outputs.ndim < 2 or len(outputs) != examples:
-        found = list(outputs.shape) if hasattr(outputs, "shape") else type(outputs).__name__
+    if not hasattr(outputs, "shape") or outputs.ndim < 2 or len(outputs) != examples or jnp.iscomplexobj(outputs):
+        found = f"{outputs.dtype}{list(outputs.shape)}" if hasattr(outputs, "shape") else type(outputs).__name__
         raise InputError(
             f"outputs {found} of {examples} examples: expected one array [N, ..., C]; give apply="
             "lambda variables, *inputs: what of its outputs counts"

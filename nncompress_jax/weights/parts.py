@@ -43,9 +43,9 @@ def split(tree: Any) -> tuple[Any, Any]:
       [(4,), (16,)]
     """
     leaves, structure = jax.tree.flatten(tree)
-    trains = _trains(tree)
+    marks = trains(tree)
     both = [
-        [leaf if mark is here else None for leaf, mark in zip(leaves, trains, strict=True)] for here in (True, False)
+        [leaf if mark is here else None for leaf, mark in zip(leaves, marks, strict=True)] for here in (True, False)
     ]
     trained, fixed = (jax.tree.unflatten(structure, half) for half in both)
     return trained, fixed
@@ -118,7 +118,7 @@ def value_and_grad(function: Callable[..., Any], *, has_aux: bool = False) -> Ca
 
     def differentiated(variables: Any, *args: Any, **kwargs: Any) -> Any:
         of_arrays_alone, arrays = of_arrays(function, variables)
-        trained = {place: arrays.pop(place) for place, trains in enumerate(_trains(variables)) if trains}
+        trained = {place: arrays.pop(place) for place, does in enumerate(trains(variables)) if does}
         if not trained:
             kinds = sorted({type(leaf).__name__ for leaf in jax.tree.leaves(variables, is_leaf=is_compressed)})
             raise InputError(
@@ -135,7 +135,7 @@ def value_and_grad(function: Callable[..., Any], *, has_aux: bool = False) -> Ca
     return differentiated
 
 
-def _trains(tree: Any) -> list[bool]:
+def trains(tree: Any) -> list[bool]:
     """Of each leaf, in order, whether training changes it."""
     return jax.tree.leaves([_marked(leaf, "TRAINS") for leaf in jax.tree.leaves(tree, is_leaf=is_compressed)])
 

@@ -90,7 +90,10 @@ def test_tokens_and_compressed_weights():
         ({"labels": [np.zeros(3, int)]}, r"labels of \[3\] examples for batches of \[24\]; expected an array for each"),
         ({"likelihood": "cauchy"}, "likelihood='cauchy': expected 'categorical' or 'gaussian'"),
         ({"piece": 0}, "piece=0: expected one example"),
-        ({"apply": lambda v, x: (x @ v["w"]).sum()}, r"outputs \[\] of 16 examples: expected one array \[N, ..., C\]"),
+        (
+            {"apply": lambda v, x: (x @ v["w"]).sum()},
+            r"outputs float32\[\] of 16 examples: expected one array \[N, ..., C\]",
+        ),
         ({"apply": lambda v, x: (x @ v["w"],)}, "outputs tuple of 16 examples"),
     ],
 )
