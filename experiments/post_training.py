@@ -8,16 +8,20 @@ import dataclasses
 import gc
 import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import tyro
 
 import nncompress_jax as nnc
 from nncompress_jax import checksums, models
 from nncompress_jax.commands import cli
 from nncompress_jax.commands.initial import initial_variables
+from nncompress_jax.data import sources
+from nncompress_jax.data.augment import random_crop, random_flip
 from nncompress_jax.measurements import Measurements
 from nncompress_jax.table import Table
 from nncompress_jax.training.config import Config, Settings
@@ -128,8 +132,21 @@ def measured(config: Config, setting: str, second: bool) -> dict[str, Any]:
     def accuracy(variables: Any) -> float:
         return evaluate(network.apply, variables, dataset.test, preprocess, description=f"testing {setting}").accuracy
 
-    reestimated = accuracy(nnc.compress(variables, nnc.reestimate, **options)) if setting != "float" else None
+    options["batches"] = augmented(dataset, images)
+    reestimated = accuracy(nnc.compress(variables, nnc.reestimate, **options))
     return {"accuracy": accuracy(variables), "reestimated": reestimated, "minutes": minutes, "gigabytes": peak}
+
+
+def augmented(dataset: sources.Dataset, batches: Sequence[jax.Array]) -> list[jax.Array]:
+    """As training sees images: its crops and flips are in the statistics of batch normalization."""
+    black = -jnp.asarray(dataset.mean, jnp.float32) / jnp.asarray(dataset.deviation, jnp.float32)
+
+    def augment(key: jax.Array, batch: jax.Array) -> jax.Array:
+        crop, flip = jax.random.split(key)
+        cropped = random_crop(crop, batch - black) + black
+        return random_flip(flip, cropped) if dataset.flips else cropped
+
+    return [augment(jax.random.key(turn), batch) for turn, batch in enumerate(batches)]
 
 
 PROCESS = Path("/proc/self")

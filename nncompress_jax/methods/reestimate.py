@@ -10,9 +10,13 @@ from nncompress_jax.types import Context
 def reestimate(variables: Any, context: Context) -> Any:
     """`batch_norm.reestimate` as a method, for the end of a chain: `chain(quantize(bits=4), reestimate)`.
 
+    Batches should be as in training, with its crops and flips: they are in the statistics. VGG16-DS on `cifar10_jpeg`
+    had 84.0 % of 2,000 images right, and then 83.75 % with statistics of augmented images, 80.95 % with those of
+    others. After second-order rounding and pruning, which keep the outputs, re-estimation mostly does harm.
+
     Args:
       variables: as compressed by the methods before.
-      context: of the method; `compress` gives it apply, in inference, and batches from the training set.
+      context: of the method; `compress` gives it apply, in inference, and batches of training.
 
     Raises:
       InputError: without `apply` and `batches`, and as `batch_norm.reestimate` does.

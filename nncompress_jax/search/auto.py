@@ -178,7 +178,8 @@ def _least(fitting: Fitting, measure: Measure, before: Any, most: float) -> tupl
     low, high = float(fitting.size(fitting.coarsest)), float(fitting.size(held))
     while high > FINENESS * low:
         middle = math.sqrt(low * high)
-        choice = fitting.predicted(middle - fitting.around)
+        room = middle - fitting.around
+        choice = fitting.predicted(room, fitting.power(room))
         if choice is None:
             low = middle
             continue

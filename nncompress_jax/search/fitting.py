@@ -1,8 +1,9 @@
 """Networks whose files have at most so many bytes."""
 
 import dataclasses
+import functools
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -12,7 +13,7 @@ from nncompress_jax.measurements import Measurements
 from nncompress_jax.methods.quantize import quantize
 from nncompress_jax.search.candidates import Ladder, fingerprint
 from nncompress_jax.search.knapsack import knapsack
-from nncompress_jax.search.stitching import Stitching, file_bytes
+from nncompress_jax.search.stitching import Stitching, error_of_outputs, file_bytes
 from nncompress_jax.tree import stored_bytes
 from nncompress_jax.types import Context, Method
 from nncompress_jax.weights.base import dense, is_compressed
@@ -24,6 +25,10 @@ NEAR = 0.985
 """The share of a budget with which a network is taken."""
 
 ROUNDS = 6
+
+POWERS = (1.0, 0.5, 0.25, 0.0)
+"""With which the mean information of weights may count: between weights it says too much where steps are large, and
+with 0 all have nearly the same step. The one is taken whose network, rounded to nearest, has the nearest outputs."""
 
 Choice = tuple[int, ...]
 """The rung of each ladder."""
@@ -75,9 +80,10 @@ class Fitting:
     def held(self, budget: float) -> Choice | None:
         """As `within`; None, where there are none."""
         aim = room = budget - RESERVED - self.around
+        power = self.power(room)
         held: list[Choice] = []
         for _ in range(ROUNDS):
-            choice = self.predicted(aim)
+            choice = self.predicted(aim, power)
             if choice is None or choice in held:
                 break
             size = self.size(choice) + RESERVED
@@ -87,7 +93,7 @@ class Fitting:
             aim *= min(max(0.999 * room / max(size - RESERVED - self.around, 1), 0.5), 1.5)
         if not held and self.size(self.coarsest) + RESERVED <= budget:
             held.append(self.coarsest)
-        return min(held, key=self.loss, default=None)
+        return min(held, key=functools.partial(self.loss, power=power), default=None)
 
     @property
     def coarsest(self) -> Choice:
@@ -99,19 +105,37 @@ class Fitting:
         steps, stitching = self.steps(choice), self.stitching
         return lambda variables, context: stitching(variables, steps, context)
 
-    def predicted(self, room: float) -> Choice | None:
+    def predicted(self, room: float, power: float = 0.5) -> Choice | None:
         """The steps of the least loss whose weights take no more than so many bytes."""
-        costs, losses = ([getattr(ladder, of) for ladder in self.ladders] for of in ("sizes", "losses"))
-        found = knapsack(costs, losses, room) if room > 0 else None
+        losses = [ladder.weighed(power) for ladder in self.ladders]
+        found = knapsack([ladder.sizes for ladder in self.ladders], losses, room) if room > 0 else None
         return None if found is None else tuple(found)
+
+    def power(self, room: float) -> float:
+        """The one of `POWERS` that is best for weights of so many bytes."""
+        nearest = dataclasses.replace(self.stitching, rounding="nearest", short=False)
+        errors = {}
+        for power in POWERS:
+            choice = self.predicted(room, power)
+            if choice is None:
+                return POWERS[0]
+            subject = self.fingerprint | {"steps": self.steps(choice), "measured": "error of the nearest"}
+            make = functools.partial(nearest, self.variables, self.steps(choice), self.context)
+            errors[power] = self.measurements.of(subject, functools.partial(self._error, make))["error"]
+        return min(errors, key=lambda power: errors[power])
+
+    def _error(self, make: Callable[[], Any]) -> dict[str, float]:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return {"error": error_of_outputs(self.context, make(), self.variables)}
 
     def steps(self, choice: Choice) -> dict[str, float]:
         """By path."""
         return {ladder.path: ladder.steps[rung] for ladder, rung in zip(self.ladders, choice, strict=True)}
 
-    def loss(self, choice: Choice) -> float:
+    def loss(self, choice: Choice, power: float = 1.0) -> float:
         """Of all weights."""
-        return sum(ladder.losses[rung] for ladder, rung in zip(self.ladders, choice, strict=True))
+        return sum(ladder.weighed(power)[rung] for ladder, rung in zip(self.ladders, choice, strict=True))
 
     def share(self, size: float) -> float:
         """Of the bytes of all arrays, uncompressed."""

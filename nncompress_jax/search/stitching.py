@@ -94,11 +94,11 @@ def estimated(variables: Any, reference: Any, context: Context) -> Any:
 
     new = [moved(path, leaf) for path, leaf in named_leaves(variables)]
     other = jax.tree.unflatten(jax.tree.structure(variables), new)
-    errors = [_error(context, each, reference) for each in (variables, other)]
+    errors = [error_of_outputs(context, each, reference) for each in (variables, other)]
     return other if errors[1] < errors[0] else variables
 
 
-def _error(context: Context, variables: Any, reference: Any) -> float:
+def error_of_outputs(context: Context, variables: Any, reference: Any) -> float:
     """Squared distance of the outputs for the batches."""
     apply, inputs = network(context, "auto")
     run = inject(apply, fast=True)
