@@ -5,12 +5,11 @@ import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 
 from nncompress_jax.errors import InputError
-from nncompress_jax.inputs import arguments, listed, of_arrays
+from nncompress_jax.inputs import arguments, compiled, listed
 from nncompress_jax.leaves import check_there
 from nncompress_jax.ops.quantizer import scale_of_range
 from nncompress_jax.tracing.injection import observe, visits
@@ -160,11 +159,10 @@ def _collected(
     combine: np.ufunc,
 ) -> dict[tuple[str, int], np.ndarray]:
     """A statistic of all batches, by path and place; without the places that none reached."""
-    function, arrays = of_arrays(observe(apply, statistic), variables)
-    program = eqx.filter_jit(lambda arrays, *batch: function(arrays, *batch)[1])
+    program = compiled(observe(apply, statistic), variables)
     collected: dict[tuple[str, int], np.ndarray] = {}
     for batch in inputs:
-        for path, observations in program(arrays, *batch).items():
+        for path, observations in program(*batch)[1].items():
             for place, observation in enumerate(observations):
                 if np.any(observation.reached):  # a place that was not reached holds zeros
                     value, key = np.asarray(observation.value, np.float64), (path, place)

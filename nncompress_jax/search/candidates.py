@@ -13,7 +13,7 @@ from rich.progress import track
 
 from nncompress_jax import checksums
 from nncompress_jax.artifact.size import stored_size
-from nncompress_jax.inputs import arguments
+from nncompress_jax.inputs import arguments, compiled
 from nncompress_jax.measurements import Measurements
 from nncompress_jax.methods.quantize import quantize
 from nncompress_jax.methods.selection import network, replaced
@@ -108,7 +108,7 @@ def ladders(
 def fingerprint(variables: Any, context: Context) -> dict[str, Any]:
     """What tells a network and its batches from others: checksums of its weights, and of its outputs for a batch."""
     apply, _ = network(context, "auto")
-    outputs = jax.jit(inject(apply, fast=True))(variables, *arguments(context.batches[0]))
+    outputs = compiled(inject(apply, fast=True), variables)(*arguments(context.batches[0]))
     return {
         "weights": checksums.of_description(checksums.of_leaves(variables)),
         "batches": checksums.of_description(checksums.of_leaves(list(context.batches))),

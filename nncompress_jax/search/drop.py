@@ -6,12 +6,10 @@ from collections.abc import Callable
 from statistics import NormalDist
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from nncompress_jax.errors import InputError
-from nncompress_jax.inputs import arguments, examples_in, pieces
+from nncompress_jax.inputs import arguments, compiled, examples_in, pieces
 from nncompress_jax.tracing.injection import inject
 from nncompress_jax.types import Apply
 
@@ -86,11 +84,10 @@ def measure_of(apply: Apply, inputs: Any, labels: Any) -> Measure:
     labels = np.asarray(labels)
     if labels.shape != (count,):
         raise InputError(f"labels {list(labels.shape)} for {count} examples; expected a class for each")
-    run = inject(apply, fast=True)
-    predicted = jax.jit(lambda variables, batch: jnp.argmax(run(variables, *batch), -1))
 
     def measure(variables: Any) -> np.ndarray:
-        found = [np.asarray(predicted(variables, batch)) for _, batch in pieces(given, BATCH)]
+        logits = compiled(inject(apply, fast=True), variables)
+        found = [np.asarray(logits(*batch)).argmax(-1) for _, batch in pieces(given, BATCH)]
         return np.concatenate(found) == labels
 
     return measure

@@ -173,4 +173,5 @@ class Fitting:
 
 def whole_bytes(variables: Any) -> int:
     """Bytes of all arrays, uncompressed."""
-    return stored_bytes(jax.eval_shape(lambda tree: jax.tree.map(dense, tree, is_leaf=is_compressed), variables))
+    leaves = jax.tree.leaves(variables, is_leaf=is_compressed)
+    return stored_bytes([jax.eval_shape(dense, leaf) if is_compressed(leaf) else leaf for leaf in leaves])

@@ -5,12 +5,11 @@ import zlib
 from collections.abc import Collection, Iterable, Sequence
 from typing import Any, NamedTuple
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nncompress_jax.inputs import arguments, of_arrays
+from nncompress_jax.inputs import arguments, compiled
 from nncompress_jax.tracing.injection import observe_products
 from nncompress_jax.tracing.numbered import numbered, places_of
 from nncompress_jax.tracing.observations import Meeting
@@ -113,11 +112,10 @@ def grams(apply: Apply, variables: Any, batches: Sequence[Any], paths: Collectio
     def statistic(met: Meeting) -> Sums | None:
         return sums(met, met.inputs, None, count, 0) if met.path in paths else None
 
-    function, arrays = of_arrays(observe_products(apply, statistic), jax.tree.unflatten(structure, known))
-    program = eqx.filter_jit(lambda arrays, *batch: function(arrays, *batch)[1])
+    program = compiled(observe_products(apply, statistic), jax.tree.unflatten(structure, known))
     found: dict[str, dict[int, Gram]] = {}
     for batch in batches:
-        for path, observations in program(arrays, *arguments(batch)).items():
+        for path, observations in program(*arguments(batch))[1].items():
             for place, (value, reached) in enumerate(observations):
                 if value is not None and (gram := _at_place(value, np.asarray(reached))):
                     there = found.setdefault(path, {})
