@@ -1,5 +1,6 @@
 """Tests see one CPU device, as users do (those in `sharding/` see four); a prepared data set is at hand."""
 
+import itertools
 import json
 import os
 import sys
@@ -14,6 +15,7 @@ os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"  # jaxlib 0.10.1 complains of every program that it kept itself
 
 import hypothesis
+import jax
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
@@ -24,6 +26,7 @@ from tests.prepared import labelled_images, write_prepared
 
 collect_ignore = ["fuzz/guided.py"]  # needs atheris, and runs by hand
 SECONDS_COMPILED = 7 * 24 * 3600
+FINISHED = itertools.count(1)
 
 # The same examples each time, whose programs are kept; make test-all draws new ones.
 hypothesis.settings.register_profile("same", derandomize=True)
@@ -50,6 +53,14 @@ def narrow_networks():
 def own_cache(tmp_path_factory, monkeypatch):
     """Decoded images are kept in a folder of the test session."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "cache"))
+
+
+@pytest.fixture(autouse=True)
+def few_programs():
+    """Linux grants a process 65,530 memory maps, and each compiled program holds some: now and then all are let go."""
+    yield
+    if next(FINISHED) % 100 == 0:
+        jax.clear_caches()
 
 
 @pytest.fixture

@@ -159,10 +159,11 @@ def _collected(
     combine: np.ufunc,
 ) -> dict[tuple[str, int], np.ndarray]:
     """A statistic of all batches, by path and place; without the places that none reached."""
-    program = compiled(observe(apply, statistic), variables)
+    run = observe(apply, statistic)
+    program = compiled(lambda variables, *batch: run(variables, *batch)[1], variables)
     collected: dict[tuple[str, int], np.ndarray] = {}
     for batch in inputs:
-        for path, observations in program(*batch)[1].items():
+        for path, observations in program(*batch).items():
             for place, observation in enumerate(observations):
                 if np.any(observation.reached):  # a place that was not reached holds zeros
                     value, key = np.asarray(observation.value, np.float64), (path, place)

@@ -12,7 +12,7 @@ from nncompress_jax.errors import InputError
 from nncompress_jax.methods.calibration import Rule, input_scales
 from nncompress_jax.methods.in_sequence import replaced_in_sequence
 from nncompress_jax.methods.layout import input_axis, scaled_axes
-from nncompress_jax.methods.rounding import FACTORS, Rounding, check_rounding, closest_codes
+from nncompress_jax.methods.rounding import FACTORS, Rounding, cheapest_codes, check_rounding, closest_codes
 from nncompress_jax.methods.second_order import Problem
 from nncompress_jax.methods.selection import replaced
 from nncompress_jax.methods.steps import GivenSteps, Steps, base_path, check_given, chosen
@@ -35,6 +35,7 @@ def quantize(
     step: Steps | None = None,
     rate: float | None = None,
     rounding: Rounding = "nearest",
+    price: float = 0.0,
 ) -> Method:
     """Weights as integers of few bits; by default symmetric, one scale for each output channel.
 
@@ -67,6 +68,9 @@ def quantize(
         which the outputs stay closest to those of the network as it was; errors that the weights before it made are
         made up for. This needs `apply` and `batches`, a thousand examples or so, and takes minutes; with less than 8
         bits each output gets the best of several scales.
+      price: of a bit, in squared steps, for a step or a rate with the second order: a code becomes one towards zero, or
+        zero, where the bits that it takes after entropy coding are not worth its error. From 0 to 0.12 (ln 2 / 6),
+        which is what a bit is worth where steps are small.
 
     Returns:
       A method for `compress` and `chain`.
@@ -90,19 +94,24 @@ def quantize(
     check_bits(bits)
     check_rounding(rounding)
     check_given(step, rate, {"axes": axes is not None, "group": group, "symmetric=False": not symmetric})
+    if price < 0 or (price and (rounding == "nearest" or (step is None and rate is None))):
+        raise InputError(f"price={price}: expected 0 or more, with step= or rate= and rounding='second_order'")
 
     def method(variables: Any, context: Context) -> Any:
         taken = chosen(step, where, variables)
         integer = inputs and symmetric and group is None
         static = static_scales(variables, context, taken, ranges, Quantized) if ranges and inputs else {}
         steps = None if step is None and rate is None else GivenSteps(step, rate, bits)
-        factors = FACTORS if steps is None and bits < 8 else (1.0,)
+        factors = FACTORS if bits < 8 else (1.0,)
 
         def make(path: str, leaf: Array, problem: Problem | None = None) -> Quantized:
             target = leaf if problem is None else jnp.asarray(problem.entries(problem.target, leaf))
             codes, scale, zero_point = (steps.codes if steps else by_range)(path, target)
             if problem is not None:
-                codes, scale = closest_codes(problem, leaf, scale, zero_point, bits, factors=factors)
+                if steps:
+                    codes = cheapest_codes(problem, leaf, scale, bits, price)
+                else:
+                    codes, scale = closest_codes(problem, leaf, scale, zero_point, bits, factors=factors)
             stored = packed(codes, bits, lowest=-(2 ** (bits - 1)))
             input_scale = static.get(weight_of(path))
             return Quantized(stored, scale, input_scale, zero_point, integer=integer, dtype_name=leaf.dtype.name)

@@ -71,6 +71,36 @@ def closest_codes(
     return jnp.asarray(codes.astype(np.int8)), jnp.asarray(steps.reshape(scale.shape))
 
 
+def cheapest_codes(problem: Problem, leaf: Array, scale: Array, bits: int, price: float) -> Array:
+    """Codes of a given step whose outputs are close, and which take few bits once they are entropy-coded.
+
+    Errors that are spread make weights larger, and their codes rarer; what is not worth its bits becomes a step less,
+    or zero.
+
+    Args:
+      problem: of the leaf.
+      leaf: float array, whose entries that multiply nothing are rounded to nearest.
+      scale: float32, that broadcasts to the leaf.
+      bits: of the codes; they are symmetric.
+      price: of a bit, in squared steps; the bits of a code follow from how often it is the nearest.
+
+    Returns:
+      Codes of the leaf's shape, int8.
+
+    Source: Chou et al. 1989, "Entropy-constrained vector quantization", for the price.
+    """
+    highest = 2 ** (bits - 1) - 1
+    steps = problem.columns(scale)
+    whole = np.clip(np.rint(np.asarray(problem.target) / steps), -highest, highest)[problem.there].astype(int)
+    counts = np.bincount(whole + highest, minlength=2 * highest + 1) + 1
+    prices = price * np.log2(counts.sum() / counts)
+    matters = 1 / np.square(np.diagonal(problem.factor, axis1=1, axis2=2))[:, None]
+    parts = [jnp.asarray(part, jnp.float32) for part in (steps, matters / matters.mean())]
+    values = problem.rounded(cheapest, parts, jnp.asarray(prices, jnp.float32))
+    codes = np.clip(np.rint(problem.entries(values, leaf) / np.asarray(scale)), -highest, highest)
+    return jnp.asarray(codes.astype(np.int8))
+
+
 def closest_places(
     problem: Problem, places: np.ndarray, codebooks: np.ndarray, *, fixed: np.ndarray | None = None
 ) -> np.ndarray:
@@ -95,6 +125,17 @@ def nearest(column: Array, parts: tuple[Array, Array], bounds: tuple[Any, Any]) 
     """The nearest value that a code has."""
     scale, zero_point = parts
     return (jnp.clip(jnp.round(column / scale) + zero_point, *bounds) - zero_point) * scale
+
+
+def cheapest(column: Array, parts: Sequence[Array], prices: Array) -> Array:
+    """The nearest value, the one beside it towards zero, or zero: by squared error, as it matters, and price."""
+    step, matters = parts
+    highest = prices.shape[0] // 2
+    whole = column / step
+    near = jnp.clip(jnp.round(whole), -highest, highest)
+    choices = jnp.stack([near, near - jnp.sign(near), jnp.zeros_like(near)])
+    costs = matters * jnp.square(whole - choices) + prices[choices.astype(jnp.int32) + highest]
+    return jnp.take_along_axis(choices, jnp.argmin(costs, 0)[None], 0)[0] * step
 
 
 def nearest_sign(column: Array, parts: tuple[Array, Array], bounds: tuple[Any, Any]) -> Array:

@@ -131,6 +131,64 @@ def _save(figure: Figure, path: Path) -> None:
     figure.savefig(path, dpi=150)
 
 
+def steps(rows: Sequence[Mapping[str, Any]], title: str, path: Path) -> None:
+    """Loss against bits, a curve for each weight, with a dot at the step that it got.
+
+    Where all dots have the same slope, no byte does more good at another weight.
+
+    Args:
+      rows: of the `candidates` of `nnc.auto` and `nnc.front`.
+      title: network and budget.
+      path: of the picture.
+    """
+    figure = Figure(figsize=(9, 5), layout="constrained")
+    axes = figure.add_subplot(title=title, xlabel="bits per entry, in the file", ylabel="loss of the step, predicted")
+    weights = list(dict.fromkeys(row["weight"] for row in rows))
+    colours = matplotlib.colormaps["viridis"](np.linspace(0, 0.95, len(weights)))
+    for weight, colour in zip(weights, colours, strict=True):
+        own = [row for row in rows if row["weight"] == weight]
+        points = np.array([(row["bits_per_entry"], row["loss"]) for row in own])
+        label = f"{_short(weight)} ({own[0]['entries']:,})"
+        axes.plot(*points.T, "-", color=colour, label=label, linewidth=1)
+        axes.plot(*points[[row["chosen"] for row in own]].T, "o", color=colour)
+    axes.set_yscale("log")
+    figure.legend(loc="outside right upper", fontsize=7, title="from front to back, entries")
+    _save(figure, path)
+
+
+def front(rows: Sequence[Mapping[str, Any]], title: str, path: Path) -> None:
+    """Accuracy against the bytes of the file, as a share of float; an axis for each network, a curve for each method.
+
+    Args:
+      rows: with `network`, `method`, `share` and `accuracy`; those whose method is "float" are a dashed line.
+      title: data set.
+      path: of the picture.
+    """
+    networks, methods = (list(dict.fromkeys(row[name] for row in rows)) for name in ("network", "method"))
+    methods = [method for method in methods if method != "float"]
+    figure = Figure(figsize=(1.5 + 3.5 * len(networks), 4), layout="constrained")
+    figure.suptitle(title)
+    for axes, network in zip(np.ravel(figure.subplots(1, len(networks), sharey=True)), networks, strict=True):
+        own = [row for row in rows if row["network"] == network]
+        for row in (row for row in own if row["method"] == "float"):
+            axes.axhline(row["accuracy"], color="grey", linestyle="--", linewidth=1, label="float")
+        for place, method in enumerate(methods):
+            points = sorted((row["share"], row["accuracy"]) for row in own if row["method"] == method)
+            axes.plot(*np.reshape(points, (-1, 2)).T, "o-", color=f"C{place}", label=method, ms=4)
+        axes.set(title=network, xscale="log", xlabel="file, share of float")
+        axes.xaxis.set_major_locator(matplotlib.ticker.LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_major_formatter(matplotlib.ticker.PercentFormatter(1, decimals=None))
+        axes.xaxis.set_minor_locator(matplotlib.ticker.NullLocator())
+        axes.grid(alpha=0.3)
+    figure.axes[0].set_ylabel("test accuracy")
+    figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside right upper", fontsize=8)
+    _save(figure, path)
+
+
+def _short(path: str) -> str:
+    return path.removeprefix("params/").removesuffix("/kernel")
+
+
 def sensitivity(rows: Sequence[Mapping[str, Any]], title: str, path: Path) -> None:
     """Accuracy against the share of channels that is cut, a curve for each group.
 
@@ -145,7 +203,7 @@ def sensitivity(rows: Sequence[Mapping[str, Any]], title: str, path: Path) -> No
     colours = matplotlib.colormaps["viridis"](np.linspace(0, 0.95, len(groups)))
     for group, colour in zip(groups, colours, strict=True):
         own = [row for row in rows if row["group"] == group]
-        label = f"{group.removeprefix('params/').removesuffix('/kernel')} ({own[0]['channels']})"
+        label = f"{_short(group)} ({own[0]['channels']})"
         axes.plot([row["rate"] for row in own], [row["accuracy"] for row in own], "o-", color=colour, label=label)
     axes.set_ylim(bottom=0)
     figure.legend(loc="outside right upper", fontsize=8, title="from front to back")

@@ -14,7 +14,7 @@ from nncompress_jax.methods.channels import criteria
 from nncompress_jax.methods.channels.pruning import prune_channels
 from nncompress_jax.methods.rounding import Rounding, check_rounding
 from nncompress_jax.methods.selection import network
-from nncompress_jax.search.candidates import Ladder, ladders
+from nncompress_jax.search.candidates import ladders, tables
 from nncompress_jax.search.drop import Drop, Measure, measure_of, paired
 from nncompress_jax.search.fitting import Choice, Fitting, whole_bytes
 from nncompress_jax.search.stitching import Stitching, estimated, file_bytes
@@ -22,9 +22,6 @@ from nncompress_jax.table import Table
 from nncompress_jax.tracing.fisher import Likelihood
 from nncompress_jax.tree import Where
 from nncompress_jax.types import Apply, Context, Method
-
-FORMATS = {"weight": "", "entries": ",", "step": ".3g", "bytes": ",", "bits_per_entry": ".3f", "loss": ".2e"}
-"""bytes: in the file, of codes rounded to nearest. loss: as of `candidates.ladders`."""
 
 FINENESS = 1.06
 """The ratio of two file sizes between which `max_drop` looks no further."""
@@ -36,12 +33,15 @@ class Found:
 
     Attributes:
       table: a row for each weight that got a step.
+      candidates: a row for each step that a weight could have got; `report.plots.steps(candidates.rows, title, path)`
+        draws it.
       size_bytes: of the file.
       share: of the bytes of all arrays, uncompressed.
       drop: of accuracy, where it was measured.
     """
 
     table: Table
+    candidates: Table
     size_bytes: int
     share: float
     drop: Drop | None = None
@@ -119,7 +119,7 @@ def auto(
             variables = estimated(cut, before, context)
         if bytes is None and max_drop is None:
             made = stitching.folded(variables, context)
-            return _told(report, made, Found(Table("", FORMATS, []), size := file_bytes(made), size / whole))
+            return _told(report, made, Found(*tables((), (), ""), size := file_bytes(made), size / whole))
         measurements = Measurements(file)
         found = ladders(
             variables, where, context, likelihood=likelihood, measurements=measurements, shown=file is not None
@@ -132,26 +132,10 @@ def auto(
             right = measure or measure_of(apply, *(examples or ()))
             choice, drop = _least(fitting, right, before, max_drop)
         size = fitting.size(choice)
-        table = of_weights(fitting.ladders, choice, f"{size:,} bytes, {size / whole:.4f} of the uncompressed arrays")
-        return _told(report, fitting.made(choice), Found(table, size, size / whole, drop))
+        title = f"{size:,} bytes, {size / whole:.4f} of the uncompressed arrays"
+        return _told(report, fitting.made(choice), Found(*tables(found, choice, title), size, size / whole, drop))
 
     return method
-
-
-def of_weights(found: list[Ladder] | Any, choice: Choice, title: str) -> Table:
-    """A row for each weight: its step, and why."""
-    rows = [
-        {
-            "weight": ladder.path,
-            "entries": ladder.entries,
-            "step": ladder.steps[rung],
-            "bytes": ladder.sizes[rung],
-            "bits_per_entry": 8 * ladder.sizes[rung] / ladder.entries,
-            "loss": ladder.losses[rung],
-        }
-        for ladder, rung in zip(found, choice, strict=True)
-    ]
-    return Table(title, FORMATS, rows)
 
 
 def _told(report: Callable[[Found], Any] | None, made: Any, found: Found) -> Any:

@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -17,11 +17,15 @@ from nncompress_jax.inputs import arguments, compiled
 from nncompress_jax.measurements import Measurements
 from nncompress_jax.methods.quantize import quantize
 from nncompress_jax.methods.selection import network, replaced
+from nncompress_jax.table import Table
 from nncompress_jax.tracing.fisher import Likelihood, fisher
 from nncompress_jax.tracing.injection import inject
 from nncompress_jax.tree import Where
 from nncompress_jax.types import Array, Context
 from nncompress_jax.weights.quantized import Quantized
+
+FORMATS = {"weight": "", "entries": ",", "step": ".3g", "bytes": ",", "bits_per_entry": ".3f", "loss": ".2e"}
+"""bytes: in the file, of codes rounded to nearest. loss: as of `ladders`."""
 
 RUNGS = 24
 """Steps of a weight that are tried: from a hundredth of the largest entry to one that leaves next to nothing."""
@@ -105,15 +109,40 @@ def ladders(
     return found
 
 
+def tables(found: Sequence[Ladder], choice: Sequence[int], title: str) -> tuple[Table, Table]:
+    """A row for each weight: its step, and why; and a row for each step that it could have got."""
+    rows = [
+        {
+            "weight": ladder.path,
+            "entries": ladder.entries,
+            "step": step,
+            "bytes": size,
+            "bits_per_entry": 8 * size / max(ladder.entries, 1),
+            "loss": loss,
+            "chosen": rung == of_ladder,
+        }
+        for ladder, of_ladder in zip(found, choice, strict=True)
+        for rung, (step, size, loss) in enumerate(zip(ladder.steps, ladder.sizes, ladder.losses, strict=True))
+    ]
+    chosen = [{name: row[name] for name in FORMATS} for row in rows if row["chosen"]]
+    return Table(title, FORMATS, chosen), Table(title, FORMATS | {"chosen": ""}, rows)
+
+
 def fingerprint(variables: Any, context: Context) -> dict[str, Any]:
     """What tells a network and its batches from others: checksums of its weights, and of its outputs for a batch."""
-    apply, _ = network(context, "auto")
-    outputs = compiled(inject(apply, fast=True), variables)(*arguments(context.batches[0]))
+    outputs = outputs_of(variables, context)(*arguments(context.batches[0]))
     return {
         "weights": checksums.of_description(checksums.of_leaves(variables)),
         "batches": checksums.of_description(checksums.of_leaves(list(context.batches))),
-        "outputs": zlib.crc32(b"".join(np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(outputs))),
+        "outputs": zlib.crc32(b"".join(np.asarray(leaf).tobytes() for leaf in outputs)),
     }
+
+
+def outputs_of(variables: Any, context: Context) -> Callable[..., list[Array]]:
+    """A function of a batch: the arrays that the network makes of it."""
+    apply, _ = network(context, "auto")
+    run = inject(apply, fast=True)
+    return compiled(lambda variables, *batch: jax.tree.leaves(run(variables, *batch)), variables)
 
 
 def _figures(leaf: Array, curvature: Callable[[], np.ndarray]) -> dict[str, Any]:

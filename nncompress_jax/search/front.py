@@ -12,8 +12,7 @@ from nncompress_jax.errors import InputError
 from nncompress_jax.measurements import Measurements
 from nncompress_jax.methods.layout import context_of
 from nncompress_jax.methods.rounding import Rounding, check_rounding
-from nncompress_jax.search.auto import of_weights
-from nncompress_jax.search.candidates import ladders
+from nncompress_jax.search.candidates import ladders, tables
 from nncompress_jax.search.drop import Measure
 from nncompress_jax.search.fitting import RESERVED, Choice, Fitting, whole_bytes
 from nncompress_jax.search.stitching import Stitching
@@ -33,11 +32,13 @@ class Point:
     Attributes:
       budget: that was asked for, a share.
       weights: a row for each weight: its step, and why.
+      candidates: a row for each step that a weight could have got.
       method: makes the network, for `compress` with the same variables, apply and batches.
     """
 
     budget: float
     weights: Table
+    candidates: Table
     method: Method
 
 
@@ -116,7 +117,7 @@ def front(
             continue
         row = _row(fitting, choice, measure)
         rows.append({"budget": share} | row)
-        points.append(Point(share, of_weights(found, choice, f"{title} {share:.4f}"), fitting.method(choice)))
+        points.append(Point(share, *tables(found, choice, f"{title} {share:.4f}"), fitting.method(choice)))
     if not points:
         fitting.within(shares[0] * whole, f"bytes={shares[0]}")
     return Front(Table(title, FORMATS, rows), points)

@@ -112,10 +112,11 @@ def grams(apply: Apply, variables: Any, batches: Sequence[Any], paths: Collectio
     def statistic(met: Meeting) -> Sums | None:
         return sums(met, met.inputs, None, count, 0) if met.path in paths else None
 
-    program = compiled(observe_products(apply, statistic), jax.tree.unflatten(structure, known))
+    run, tree = observe_products(apply, statistic), jax.tree.unflatten(structure, known)
+    program = compiled(lambda tree, *batch: run(tree, *batch)[1], tree)
     found: dict[str, dict[int, Gram]] = {}
     for batch in batches:
-        for path, observations in program(*arguments(batch))[1].items():
+        for path, observations in program(*arguments(batch)).items():
             for place, (value, reached) in enumerate(observations):
                 if value is not None and (gram := _at_place(value, np.asarray(reached))):
                     there = found.setdefault(path, {})

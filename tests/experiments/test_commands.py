@@ -1,10 +1,7 @@
 """The commands as people call them: what they print, what they leave, and how they refuse."""
 
-import functools
 import json
 import re
-import runpy
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,30 +13,6 @@ from nncompress_jax.importers import torch as importer
 from nncompress_jax.training import checkpoint
 from nncompress_jax.training.config import Config
 from nncompress_jax.tree import named_leaves
-
-EXPERIMENTS = Path(__file__).parents[2] / "experiments"
-
-
-@pytest.fixture
-def command(called):
-    """Runs a script by its name, as `called`."""
-
-    def call(line):
-        name, *flags = line.split()
-        run = functools.partial(runpy.run_path, str(EXPERIMENTS / f"{name}.py"), run_name="__main__")
-        return called(run, f"{name}.py", *flags)
-
-    return call
-
-
-@pytest.fixture(scope="module")
-def workdir(tiny_data, tmp_path_factory):
-    """A finished run on `tiny`."""
-    from nncompress_jax.training.loop import train
-
-    folder = str(tmp_path_factory.mktemp("runs") / "W")
-    train(Config(model="narrow_stride", dataset="tiny", data_dir=tiny_data, epochs=1, batch_size=16, workdir=folder))
-    return folder
 
 
 def test_summary(command, pictures, tmp_path):
@@ -203,26 +176,6 @@ def test_prune_channels(command, workdir, tiny_data, tmp_path):
     assert cut == none | {"criterion": "taylor", "macs": 0.5}
     assert {"model", "dataset", "init", "seed", "epochs", "learning_rate", "fine_tuning"} < cut.keys()
     assert cut["init"] == checksums.of_description(checksums.of_leaves(checkpoint.restore(workdir)))
-
-
-def test_post_training(command, workdir, tiny_data, tmp_path):
-    data = f"--dataset=tiny --data_dir={tiny_data} --networks narrow_stride={workdir} --out={tmp_path}"
-    code, out, error = command(f"post_training {data} --settings 2:4")
-    assert code == 0, error
-    whole, half = json.loads((tmp_path / "post_training-tiny.json").read_text())["rows"]
-    assert [whole["setting"], half["setting"]] == ["float", "2:4"]
-    assert whole["second_order"] is None
-    assert None not in half.values()
-    assert 0 < half["gigabytes"] < 64
-    measured = tmp_path / "measurements.jsonl"
-    lines = measured.read_text().splitlines()
-    assert [json.loads(line)["of"]["kind"] for line in lines] == ["plain", "plain", "second_order"]
-    code, again, _ = command(f"post_training {data} --settings 2:4")
-    assert (code, again.split()) == (0, out.split())
-    assert measured.read_text().splitlines() == lines
-    code, _, error = command(f"post_training {data} --settings 1:4")
-    assert code == 2
-    assert "settings 1:4: expected some of 4 bits, 3 bits" in error
 
 
 def test_channels_are_cut_by_a_recipe(workdir, tiny_data):

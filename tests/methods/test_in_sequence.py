@@ -68,6 +68,29 @@ def test_layers_are_solved_for_on_what_the_layers_before_them_leave():
     assert np.array_equal(small["down"].materialise(), b)
 
 
+@pytest.mark.parametrize("price", [0.02, 0.1])
+def test_with_a_price_a_code_is_worth_its_bits(price):
+    """Of all codes the cheapest, where inputs have nothing in common."""
+    weights, step = {"kernel": draw(64, 48)}, 0.8
+    options = {"apply": lambda w, x: x @ w["kernel"], "batches": [jnp.eye(64)]}
+    one, other = (
+        nnc.compress(weights, nnc.quantize(where="*", step=step, rounding="second_order", price=each), **options)
+        for each in (0, price)
+    )
+    whole = weights["kernel"] / step
+    codes = np.arange(-127, 128)
+    counts = (np.rint(whole)[..., None] == codes).sum((0, 1)) + 1
+    costs = np.square(whole[..., None] - codes) - price * np.log2(counts / counts.sum())
+    assert np.array_equal(other["kernel"].codes, codes[costs.argmin(-1)])
+    assert nnc.stored_size(other) < nnc.stored_size(one)
+
+
+def test_a_price_needs_steps_and_the_second_order():
+    for arguments in ({"price": -1, "step": 0.5}, {"price": 0.1, "step": 0.5}, {"price": 0.1}):
+        with pytest.raises(nnc.InputError, match=r"price=.*: expected 0 or more, with step= or rate= and rounding="):
+            nnc.quantize(**arguments)
+
+
 @pytest.mark.parametrize("bits", [2, 3, 4])
 def test_outputs_are_closer_than_those_of_the_nearest(bits):
     weights = {"up": draw(12, 16), "down": draw(16, 4, seed=7)}

@@ -78,6 +78,22 @@ def test_network(drawn):
     assert boxes.get_title() == "VGG"
 
 
+def test_steps(drawn):
+    found = [
+        ("params/a/kernel", 8, 2.0, 0.1, True),
+        ("params/a/kernel", 8, 1.0, 0.4, False),
+        ("b", 1024, 3.0, 1.0, True),
+    ]
+    rows = [dict(zip(("weight", "entries", "bits_per_entry", "loss", "chosen"), each, strict=True)) for each in found]
+    figure = drawn(plots.steps, rows, "VGG at 3 %")
+    (axes,) = figure.axes
+    curves = [line.get_xydata().tolist() for line in axes.lines]
+    assert curves == [[[2, 0.1], [1, 0.4]], [[2, 0.1]], [[3, 1]], [[3, 1]]]
+    (legend,) = figure.legends
+    assert words(legend.get_texts()) == ["a (8)", "b (1,024)"]
+    assert (axes.get_yscale(), axes.get_title()) == ("log", "VGG at 3 %")
+
+
 def test_sensitivity(drawn):
     measured = [("params/a/kernel", 8, 0, 0.9), ("params/a/kernel", 8, 0.5, 0.6), ("b", 4, 0, 0.9), ("b", 4, 0.5, 0.3)]
     rows = [dict(zip(("group", "channels", "rate", "accuracy"), each, strict=True)) for each in measured]

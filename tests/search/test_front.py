@@ -28,6 +28,9 @@ def test_every_point_is_what_auto_makes(tmp_path):
         assert row["bytes"] == saved(made, tmp_path) <= point.budget * WHOLE
         assert row["accuracy"] == right(made).mean()
         assert sum(weight["loss"] for weight in point.weights.rows) == pytest.approx(row["loss"])
+        picked = [{**row} for row in point.candidates.rows if row["chosen"]]
+        assert [row | {"chosen": True} for row in point.weights.rows] == picked
+        assert len(point.candidates.rows) == 24 * len(picked)
     losses = [row["loss"] for row in found.table.rows]
     assert losses == sorted(losses)
 

@@ -59,14 +59,14 @@ def quantize_of_2_bits_in_groups(kind, folder):
 
 
 @row
-def quantize_by_a_step(kind, folder):
+def quantize_of_a_step(kind, folder):
     for before, after in pairs(kind, compressed(kind, nnc.quantize(step=0.5))):
         codes = np.clip(np.rint(before / 0.5), -127, 127)
         assert (abs(after - codes * 0.5) <= eps(kind) * abs(before)).all()
 
 
 @row
-def quantize_for_a_rate(kind, folder):
+def quantize_of_a_rate(kind, folder):
     """Of entropy: at most so many bits an entry, and less than half a step from each."""
     for before, after in pairs(kind, compressed(kind, nnc.quantize(rate=2.0))):
         values, counts = np.unique(after, return_counts=True)

@@ -1,0 +1,171 @@
+"""Accuracy against the bytes of a file, without training: one budget over all weights, and other ways to make it small.
+
+python experiments/front.py --networks vgg16=vgg16.pth vgg16ds=vgg16ds.pth --dataset=cifar10
+"""
+
+import dataclasses
+import functools
+import io
+import lzma
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import tyro
+
+import nncompress_jax as nnc
+from nncompress_jax import checksums, models
+from nncompress_jax.commands import cli
+from nncompress_jax.commands.initial import initial_variables
+from nncompress_jax.measurements import Measurements
+from nncompress_jax.methods.layout import context_of
+from nncompress_jax.report import plots
+from nncompress_jax.search.stitching import Stitching, file_bytes
+from nncompress_jax.table import Table
+from nncompress_jax.training.config import Config, Settings
+from nncompress_jax.training.evaluation import evaluate
+from nncompress_jax.training.setup import calibration_batches, load_dataset, preprocessing
+from nncompress_jax.tree import stored_bytes
+
+FORMATS = {
+    **{"network": "", "method": "", "setting": "", "bytes": ",", "share": ".2%"},
+    **{"accuracy": ".2%", "minutes": ".1f"},
+}
+"""share: of the float network's bytes. minutes: of compression, without what was known from the budget before."""
+
+BATCH_SIZE = 128
+"""Of training images at most."""
+
+Make = Callable[[Any, dict[str, Any], Path], Any]
+"""Of (variables, apply and batches, a file of what is known) the compressed ones."""
+
+
+def by_auto(variables: Any, options: dict[str, Any], file: Path, *, share: float) -> Any:
+    """The best steps for a budget."""
+    return nnc.compress(variables, nnc.auto(bytes=share, file=file), **options)
+
+
+def by_bits(variables: Any, options: dict[str, Any], file: Path, *, bits: int) -> Any:
+    """The same number of bits for all weights, rounded so that outputs stay closest."""
+    return nnc.compress(variables, nnc.quantize(bits=bits, rounding="second_order"), **options)
+
+
+def by_one_step(variables: Any, options: dict[str, Any], file: Path, *, factor: float) -> Any:
+    """The same step for all weights, so often their root mean square; rounded to nearest, statistics re-estimated."""
+    matrices = [np.ravel(leaf) for leaf in jax.tree.leaves(variables) if np.ndim(leaf) > 1]
+    step = factor * float(np.sqrt(np.mean(np.square(np.concatenate(matrices)))))
+    context = context_of(variables, options["apply"], options["batches"])
+    return Stitching("nearest").finished(nnc.quantize(step=step)(variables, context), variables, context)
+
+
+def by_deep_compression(variables: Any, options: dict[str, Any], file: Path, *, second: bool) -> Any:
+    """90 % sparse, then 16 clusters; the recipe is made for training in between."""
+    prune = nnc.prune(sparsity=0.9, scope="global", compensate=second)
+    cluster = nnc.cluster(bits=4, rounding="second_order" if second else "nearest")
+    return nnc.compress(variables, nnc.chain(prune, cluster), **options)
+
+
+def int8(variables: Any, options: dict[str, Any], file: Path) -> Any:
+    """8 bits, as most tools have them."""
+    return nnc.compress(variables, nnc.quantize(), **options)
+
+
+WAYS: dict[str, dict[str, Make]] = {
+    "auto": {f"{share:.1%}": functools.partial(by_auto, share=share) for share in (0.1, 0.05, 0.03, 0.02, 0.01, 0.005)},
+    "whole-bits": {f"{bits} bits": functools.partial(by_bits, bits=bits) for bits in (8, 4, 3, 2)},
+    "one-step": {
+        f"{factor} rms": functools.partial(by_one_step, factor=factor) for factor in (0.25, 0.5, 1, 1.5, 2, 3, 4)
+    },
+    "deep-compression": {
+        "untrained": functools.partial(by_deep_compression, second=False),
+        "second order": functools.partial(by_deep_compression, second=True),
+    },
+    "int8-xz": {"8 bits": int8},
+}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Options:
+    """Which networks, compressed in which ways."""
+
+    config: tyro.conf.OmitArgPrefixes[Settings]
+    networks: tuple[str, ...]
+    """MODEL=WEIGHTS: a network by name, and its workdir or .pth file."""
+    ways: tuple[str, ...] = tuple(WAYS)
+    """How they are made small."""
+    batches: int = 8
+    """Of 128 training images, that the methods see."""
+    out: Path = Path("runs/front")
+    """Folder for table and picture; what is measured is written at once and not repeated."""
+
+
+def main(options: Options) -> None:
+    """Compresses, saves, tests and draws."""
+    if wrong := [each for each in options.networks if "=" not in each]:
+        raise nnc.InputError(f"networks {', '.join(wrong)}: expected MODEL=WEIGHTS, as vgg16=vgg16.pth")
+    if unknown := set(options.ways) - WAYS.keys():
+        raise nnc.InputError(f"ways {', '.join(sorted(unknown))}: expected some of {', '.join(WAYS)}")
+    rows: list[dict[str, Any]] = []
+    for model, init in (each.split("=", 1) for each in options.networks):
+        config = Config(**dataclasses.asdict(options.config), model=model, init=init)
+        for row in measured(config, options):
+            rows.append(row)
+            print(Table("", FORMATS, [row]).markdown().splitlines()[-1], flush=True)
+    name = f"front-{options.config.dataset}"
+    table = Table(f"Accuracy on the test split of {options.config.dataset}, without training", FORMATS, rows)
+    table.print()
+    table.write(options.out, name)
+    plots.front(rows, table.title, options.out / f"{name}.png")
+
+
+def measured(config: Config, options: Options) -> Iterator[dict[str, Any]]:
+    """A row for the float network, and one for each setting of each way."""
+    warnings.simplefilter("ignore")
+    measurements = Measurements(options.out / "measurements.jsonl")
+    dataset, variables = load_dataset(config), initial_variables(config)
+    network, preprocess = models.fitting(models.create(config.model), variables), preprocessing(dataset)
+    images = calibration_batches(dataset, options.batches, min(BATCH_SIZE, len(dataset.train) // options.batches))
+    weights = checksums.of_description(checksums.of_leaves(variables))
+    subject: dict[str, Any] = {
+        "network": config.model,
+        "dataset": config.dataset,
+        "init": weights,
+        "batches": options.batches,
+    }
+
+    def figures(way: str, make: Make | None) -> dict[str, Any]:
+        start = time.monotonic()
+        given = {"apply": network.apply, "batches": images}
+        file = options.out / f"{config.model}.search.jsonl"
+        small: Any = make(variables, given, file) if make else variables
+        minutes = (time.monotonic() - start) / 60
+        result = evaluate(network.apply, small, dataset.test, preprocess, description=f"testing {way}")
+        size = stored_bytes(small) if make is None else in_xz(small) if make is int8 else file_bytes(small)
+        return {"bytes": size, "accuracy": result.accuracy, "minutes": minutes}
+
+    ways = {("float", ""): None} | {(way, setting): make for way in options.ways for setting, make in WAYS[way].items()}
+    for (way, setting), make in ways.items():
+        one_of = subject | {"method": way, "setting": setting}
+        try:
+            found = measurements.of(one_of, functools.partial(figures, way, make))
+        except nnc.InputError as error:  # a budget that is below what is possible
+            print(f"{config.model}, {way}, {setting}: {error}")
+            continue
+        share = found["bytes"] / stored_bytes(variables)
+        yield {"network": config.model, "method": way, "setting": setting, "share": share} | found
+
+
+def in_xz(variables: Any) -> int:
+    """Bytes of all arrays, one after the other, in xz."""
+    raw = io.BytesIO()
+    for leaf in jax.tree.leaves(variables):
+        raw.write(np.asarray(leaf).tobytes())
+    return len(lzma.compress(raw.getvalue(), preset=9))
+
+
+if __name__ == "__main__":
+    cli.run(main, Options)

@@ -1,0 +1,46 @@
+"""The scripts that compress without training: their tables, and that nothing is measured twice."""
+
+import json
+
+
+def test_post_training(command, workdir, tiny_data, tmp_path):
+    data = f"--dataset=tiny --data_dir={tiny_data} --networks narrow_stride={workdir} --out={tmp_path}"
+    code, out, error = command(f"post_training {data} --settings 2:4")
+    assert code == 0, error
+    whole, half = json.loads((tmp_path / "post_training-tiny.json").read_text())["rows"]
+    assert [whole["setting"], half["setting"]] == ["float", "2:4"]
+    assert whole["second_order"] is None
+    assert None not in half.values()
+    assert 0 < half["gigabytes"] < 64
+    measured = tmp_path / "measurements.jsonl"
+    lines = measured.read_text().splitlines()
+    assert [json.loads(line)["of"]["kind"] for line in lines] == ["plain", "plain", "second_order"]
+    code, again, _ = command(f"post_training {data} --settings 2:4")
+    assert (code, again.split()) == (0, out.split())
+    assert measured.read_text().splitlines() == lines
+    code, _, error = command(f"post_training {data} --settings 1:4")
+    assert code == 2
+    assert "settings 1:4: expected some of 4 bits, 3 bits" in error
+
+
+def test_front(command, workdir, tiny_data, pictures, tmp_path):
+    data = f"--dataset=tiny --data_dir={tiny_data} --networks narrow_stride={workdir} --out={tmp_path}"
+    line = f"front {data} --ways one-step int8-xz"
+    code, out, error = command(line)
+    assert code == 0, error
+    whole, *steps, int8 = json.loads((tmp_path / "front-tiny.json").read_text())["rows"]
+    assert [whole["method"], int8["method"], whole["share"]] == ["float", "int8-xz", 1]
+    sizes = [row["bytes"] for row in steps]
+    assert sizes == sorted(sizes, reverse=True)
+    assert len(set(sizes)) == 7
+    assert 0.2 < int8["share"] < 0.4
+    (axes,) = pictures[f"{tmp_path}/front-tiny.png"].axes
+    _, curve, dot = (line.get_xydata().tolist() for line in axes.lines)
+    assert curve == [[row["share"], row["accuracy"]] for row in reversed(steps)]
+    assert dot == [[int8["share"], int8["accuracy"]]]
+    lines = (tmp_path / "measurements.jsonl").read_text()
+    code, again, _ = command(line)
+    assert (code, again.split(), (tmp_path / "measurements.jsonl").read_text()) == (0, out.split(), lines)
+    code, _, error = command(line.replace("int8-xz", "zip"))
+    assert code == 2
+    assert "ways zip: expected some of auto, whole-bits, one-step" in error
