@@ -20,7 +20,7 @@ import tyro
 import nncompress_jax as nnc
 from nncompress_jax import checksums, models
 from nncompress_jax.commands import cli
-from nncompress_jax.commands.initial import initial_variables
+from nncompress_jax.commands.initial import configs, initial_variables
 from nncompress_jax.measurements import Measurements
 from nncompress_jax.methods.layout import context_of
 from nncompress_jax.report import plots
@@ -105,13 +105,10 @@ class Options:
 
 def main(options: Options) -> None:
     """Compresses, saves, tests and draws."""
-    if wrong := [each for each in options.networks if "=" not in each]:
-        raise nnc.InputError(f"networks {', '.join(wrong)}: expected MODEL=WEIGHTS, as vgg16=vgg16.pth")
     if unknown := set(options.ways) - WAYS.keys():
         raise nnc.InputError(f"ways {', '.join(sorted(unknown))}: expected some of {', '.join(WAYS)}")
     rows: list[dict[str, Any]] = []
-    for model, init in (each.split("=", 1) for each in options.networks):
-        config = Config(**dataclasses.asdict(options.config), model=model, init=init)
+    for config in configs(options.networks, options.config):
         for row in measured(config, options):
             rows.append(row)
             print(Table("", FORMATS, [row]).markdown().splitlines()[-1], flush=True)

@@ -19,7 +19,7 @@ import tyro
 import nncompress_jax as nnc
 from nncompress_jax import checksums, models
 from nncompress_jax.commands import cli
-from nncompress_jax.commands.initial import initial_variables
+from nncompress_jax.commands.initial import configs, initial_variables
 from nncompress_jax.data import sources
 from nncompress_jax.data.augment import random_crop, random_flip
 from nncompress_jax.measurements import Measurements
@@ -82,16 +82,13 @@ class Options:
 
 def main(options: Options) -> None:
     """Compresses and tests."""
-    if wrong := [each for each in options.networks if "=" not in each]:
-        raise nnc.InputError(f"networks {', '.join(wrong)}: expected MODEL=WEIGHTS, as vgg16=vgg16.pth")
     if unknown := set(options.settings) - SETTINGS.keys():
         raise nnc.InputError(f"settings {', '.join(sorted(unknown))}: expected some of {', '.join(SETTINGS)}")
     measurements = Measurements(options.out / "measurements.jsonl")
     rows: list[dict[str, Any]] = []
-    for model, init in (each.split("=", 1) for each in options.networks):
-        config = Config(**dataclasses.asdict(options.config), model=model, init=init)
+    for config in configs(options.networks, options.config):
         for setting in ("float", *options.settings):
-            row: dict[str, Any] = dict.fromkeys(FORMATS) | {"network": model, "setting": setting}
+            row: dict[str, Any] = dict.fromkeys(FORMATS) | {"network": config.model, "setting": setting}
             for kind in ("plain",) if setting == "float" else ("plain", "second_order"):
                 found = _measured_once(measurements, config, setting, kind)
                 row |= {kind: found["accuracy"], f"{kind}_reestimated": found["reestimated"]}

@@ -1,6 +1,7 @@
 """Networks that were trained, by a run or in a file: with their data set, and as what another run begins with."""
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -17,7 +18,7 @@ from nncompress_jax.models.vgg import VGG
 from nncompress_jax.recipes import compress, recipe
 from nncompress_jax.training import checkpoint
 from nncompress_jax.training import config as configuration
-from nncompress_jax.training.config import Config
+from nncompress_jax.training.config import Config, Settings
 from nncompress_jax.training.setup import load_dataset
 from nncompress_jax.types import Variables
 
@@ -149,3 +150,19 @@ def _kind(init: str) -> Literal["run", "safetensors", "torch"]:
     if begin.startswith(MAGIC):
         raise InputError(f"{init}: a compressed network; expected the weights that it was made of")
     return "safetensors" if begin[8:] == b"{" else "torch"
+
+
+def configs(networks: Sequence[str], settings: Settings) -> list[Config]:
+    """Of several networks, each named with its weights.
+
+    Args:
+      networks: MODEL=WEIGHTS, as vgg16=vgg16.pth.
+      settings: of all.
+
+    Raises:
+      InputError: for others, all named.
+    """
+    if wrong := [each for each in networks if "=" not in each]:
+        raise InputError(f"networks {', '.join(wrong)}: expected MODEL=WEIGHTS, as vgg16=vgg16.pth")
+    pairs = [each.split("=", 1) for each in networks]
+    return [Config(**dataclasses.asdict(settings), model=model, init=init) for model, init in pairs]

@@ -44,3 +44,19 @@ def test_front(command, workdir, tiny_data, pictures, tmp_path):
     code, _, error = command(line.replace("int8-xz", "zip"))
     assert code == 2
     assert "ways zip: expected some of auto, whole-bits, one-step" in error
+
+
+def test_max_drop(command, workdir, tiny_data, tmp_path):
+    data = f"--dataset=tiny --data_dir={tiny_data} --networks narrow_stride={workdir} --out={tmp_path}"
+    line = f"max_drop {data} --seeds=1 --batches=2 --examples=24 --max_drop=0.4"
+    code, out, error = command(line)
+    assert code == 0, error
+    (row,) = json.loads((tmp_path / "max_drop-tiny-nearest.json").read_text())["rows"]
+    assert row["drop"] <= row["at_most"] <= 0.4
+    assert row["held"] == (row["test_drop"] <= 0.4)
+    assert 0 < row["share"] < 0.5
+    code, again, _ = command(line)
+    assert (code, again.split()) == (0, out.split())
+    code, _, error = command(line.replace("narrow_stride=", "narrow_stride:"))
+    assert code == 2
+    assert "expected MODEL=WEIGHTS, as vgg16=vgg16.pth" in error
