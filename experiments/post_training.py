@@ -4,6 +4,7 @@ python experiments/post_training.py --networks vgg16=vgg16.pth vgg16ds=vgg16ds.p
 python experiments/post_training.py --networks vgg16ds=runs/seed0 --dataset=digits --settings "2 bits" "2:4"
 """
 
+import ctypes
 import dataclasses
 import gc
 import time
@@ -118,9 +119,8 @@ def measured(config: Config, setting: str, second: bool) -> dict[str, Any]:
     network, preprocess = models.fitting(models.create(config.model), variables), preprocessing(dataset)
     images = calibration_batches(dataset, BATCHES, min(BATCH_SIZE, len(dataset.train) // BATCHES))
     options: dict[str, Any] = {"apply": network.apply, "batches": images}
-    gc.collect()
-    start = time.monotonic()
     _reset_peak()
+    start = time.monotonic()
     if setting != "float":
         variables = nnc.compress(variables, SETTINGS[setting](second), **options)
     minutes = (time.monotonic() - start) / 60
@@ -150,8 +150,11 @@ PROCESS = Path("/proc/self")
 
 
 def _reset_peak() -> None:
-    """Of this process's memory: from here on it counts anew. Linux alone has that."""
+    """Of this process's memory: what is free is given back, and from here on it counts anew. Linux alone has that."""
     if PROCESS.exists():
+        gc.collect()
+        jax.clear_caches()
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
         (PROCESS / "clear_refs").write_text("5")
 
 

@@ -161,10 +161,10 @@ def _least(fitting: Fitting, measure: Measure, before: Any, most: float) -> tupl
             f"more than {found.most:.4f} are sure; allow more, or give more examples"
         )
     low, high = float(fitting.size(fitting.coarsest)), float(fitting.size(held))
+    power = fitting.power(math.sqrt(low * high) - fitting.around)
     while high > FINENESS * low:
         middle = math.sqrt(low * high)
-        room = middle - fitting.around
-        choice = fitting.predicted(room, fitting.power(room))
+        choice = fitting.predicted(middle - fitting.around, power)
         if choice is None:
             low = middle
             continue
