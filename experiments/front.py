@@ -74,6 +74,11 @@ def int8(variables: Any, options: dict[str, Any], file: Path) -> Any:
     return nnc.compress(variables, nnc.quantize(), **options)
 
 
+def as_it_is(variables: Any, options: dict[str, Any], file: Path) -> Any:
+    """Not compressed."""
+    return variables
+
+
 WAYS: dict[str, dict[str, Make]] = {
     "auto": {f"{share:.1%}": functools.partial(by_auto, share=share) for share in (0.1, 0.05, 0.03, 0.02, 0.01, 0.005)},
     "whole-bits": {f"{bits} bits": functools.partial(by_bits, bits=bits) for bits in (8, 4, 3, 2)},
@@ -134,18 +139,17 @@ def measured(config: Config, options: Options) -> Iterator[dict[str, Any]]:
         "batches": options.batches,
     }
 
-    def figures(way: str, make: Make | None) -> dict[str, Any]:
+    def figures(way: str, make: Make) -> dict[str, Any]:
         start = time.monotonic()
         given = {"apply": network.apply, "batches": images}
         file = options.out / f"{config.model}.search.jsonl"
-        small: Any = make(variables, given, file) if make else variables
+        small = make(variables, given, file)
         minutes = (time.monotonic() - start) / 60
         result = evaluate(network.apply, small, dataset.test, preprocess, description=f"testing {way}")
-        size = stored_bytes(small) if make is None else in_xz(small) if make is int8 else file_bytes(small)
-        return {"bytes": size, "accuracy": result.accuracy, "minutes": minutes}
+        return {"bytes": SIZES.get(way, file_bytes)(small), "accuracy": result.accuracy, "minutes": minutes}
 
-    ways = {("float", ""): None} | {(way, setting): make for way in options.ways for setting, make in WAYS[way].items()}
-    for (way, setting), make in ways.items():
+    ways = {"float": {"": as_it_is}} | {way: WAYS[way] for way in options.ways}
+    for way, setting, make in ((way, *each) for way, settings in ways.items() for each in settings.items()):
         one_of = subject | {"method": way, "setting": setting}
         try:
             found = measurements.of(one_of, functools.partial(figures, way, make))
@@ -162,6 +166,10 @@ def in_xz(variables: Any) -> int:
     for leaf in jax.tree.leaves(variables):
         raw.write(np.asarray(leaf).tobytes())
     return len(lzma.compress(raw.getvalue(), preset=9))
+
+
+SIZES: dict[str, Callable[[Any], int]] = {"float": stored_bytes, "int8-xz": in_xz}
+"""Bytes; of others, those of the file."""
 
 
 if __name__ == "__main__":

@@ -94,7 +94,7 @@ def quantize(
     check_bits(bits)
     check_rounding(rounding)
     check_given(step, rate, {"axes": axes is not None, "group": group, "symmetric=False": not symmetric})
-    if price < 0 or (price and (rounding == "nearest" or (step is None and rate is None))):
+    if not price >= 0 or (price and (rounding == "nearest" or (step is None and rate is None))):
         raise InputError(f"price={price}: expected 0 or more, with step= or rate= and rounding='second_order'")
 
     def method(variables: Any, context: Context) -> Any:

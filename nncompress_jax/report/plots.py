@@ -1,6 +1,6 @@
 """Pictures of results and networks, as PNG files."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -143,10 +143,7 @@ def steps(rows: Sequence[Mapping[str, Any]], title: str, path: Path) -> None:
     """
     figure = Figure(figsize=(9, 5), layout="constrained")
     axes = figure.add_subplot(title=title, xlabel="bits per entry, in the file", ylabel="loss of the step, predicted")
-    weights = list(dict.fromkeys(row["weight"] for row in rows))
-    colours = matplotlib.colormaps["viridis"](np.linspace(0, 0.95, len(weights)))
-    for weight, colour in zip(weights, colours, strict=True):
-        own = [row for row in rows if row["weight"] == weight]
+    for weight, own, colour in _curves(rows, "weight"):
         points = np.array([(row["bits_per_entry"], row["loss"]) for row in own])
         label = f"{_short(weight)} ({own[0]['entries']:,})"
         axes.plot(*points.T, "-", color=colour, label=label, linewidth=1)
@@ -185,6 +182,13 @@ def front(rows: Sequence[Mapping[str, Any]], title: str, path: Path) -> None:
     _save(figure, path)
 
 
+def _curves(rows: Sequence[Mapping[str, Any]], column: str) -> Iterator[tuple[str, list[Mapping[str, Any]], Any]]:
+    """Each value of a column with its rows and a colour, which say by their order where it stands."""
+    names = list(dict.fromkeys(row[column] for row in rows))
+    for name, colour in zip(names, matplotlib.colormaps["viridis"](np.linspace(0, 0.95, len(names))), strict=True):
+        yield name, [row for row in rows if row[column] == name], colour
+
+
 def _short(path: str) -> str:
     return path.removeprefix("params/").removesuffix("/kernel")
 
@@ -199,10 +203,7 @@ def sensitivity(rows: Sequence[Mapping[str, Any]], title: str, path: Path) -> No
     """
     figure = Figure(figsize=(8, 4.5), layout="constrained")
     axes = figure.add_subplot(title=title, xlabel="share of the group's channels cut", ylabel="accuracy")
-    groups = list(dict.fromkeys(row["group"] for row in rows))
-    colours = matplotlib.colormaps["viridis"](np.linspace(0, 0.95, len(groups)))
-    for group, colour in zip(groups, colours, strict=True):
-        own = [row for row in rows if row["group"] == group]
+    for group, own, colour in _curves(rows, "group"):
         label = f"{_short(group)} ({own[0]['channels']})"
         axes.plot([row["rate"] for row in own], [row["accuracy"] for row in own], "o-", color=colour, label=label)
     axes.set_ylim(bottom=0)

@@ -84,14 +84,12 @@ def auto(
       inputs: as of `quantize`.
       short: store other floats, as biases, with the precision of bfloat16.
       likelihood: "gaussian": outputs are to stay what they are; "categorical": the classes that they stand for. Where
-        a network is sure of its classes, as on images that it was trained on, these let too much go: VGG16-DS lost half
-        a point more by them.
+        a network is sure of its classes, as on images that it was trained on, these let too much go.
       file: keeps what was measured, a line each; after an interruption the search goes on from there.
       report: is given what was found, a `Found`.
 
     Returns:
-      A method for `compress(variables, method, apply=, batches=)`. A thousand examples will do; with four thousand
-      VGG16-DS kept 0.4 points more at 3 % of its bytes.
+      A method for `compress(variables, method, apply=, batches=)`. A thousand examples or so will do.
 
     Raises:
       InputError: for budgets that cannot be; (when applied) without apply and batches, for a budget below the smallest

@@ -105,7 +105,7 @@ class Fitting:
         steps, stitching = self.steps(choice), self.stitching
         return lambda variables, context: stitching(variables, steps, context)
 
-    def predicted(self, room: float, power: float = 0.5) -> Choice | None:
+    def predicted(self, room: float, power: float) -> Choice | None:
         """The steps of the least loss whose weights take no more than so many bytes."""
         losses = [ladder.weighed(power) for ladder in self.ladders]
         found = knapsack([ladder.sizes for ladder in self.ladders], losses, room) if room > 0 else None

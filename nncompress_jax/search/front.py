@@ -78,8 +78,7 @@ def front(
       batches: representative inputs.
       bytes: budgets, each as of `auto`; those that are below what is possible are left out.
       measure: of variables, for each of N examples whether the network is right. With it every network is made and its
-        file measured; without, sizes are predicted from those of weights rounded to nearest, which takes no longer than
-        one budget.
+        file measured; without, only weights rounded to nearest are looked at, and sizes are predicted from theirs.
       where: as of `auto`, and so are rounding, inputs, short, likelihood and file.
       title: of the table.
 
@@ -110,9 +109,8 @@ def front(
     shares = sorted((size if size <= 1 else size / whole for size in bytes), reverse=True)
     points, rows = [], []
     for share in track(shares, "budgets", transient=True, disable=file is None):
-        choice = (
-            fitting.held(share * whole) if measure else fitting.predicted(share * whole - RESERVED - fitting.around)
-        )
+        room = share * whole - RESERVED - fitting.around
+        choice = fitting.held(share * whole) if measure else fitting.predicted(room, fitting.power(room))
         if choice is None:
             continue
         row = _row(fitting, choice, measure)

@@ -27,7 +27,9 @@ from nncompress_jax.types import Context
 from nncompress_jax.weights.base import is_compressed
 
 PRICE = math.log(2) / 12
-"""Of a bit, in squared steps: half of what a bit less adds to the mean error of small steps, which is a twelfth."""
+"""Of a bit, in squared steps: half of what a bit less adds to the mean error of small steps, which is a twelfth.
+Half was found by trial, on one network.
+"""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -109,7 +109,7 @@ def auto(kind, folder):
         warnings.simplefilter("ignore")
         made = nnc.auto(bytes=0.5, rounding="nearest")
         small = nnc.compress(kind.variables, made, apply=kind.apply, batches=[kind.x])
-    for before, after in pairs(kind, small):
+    for before, after in pairs(kind, small):  # half of 16 bits leaves fewer than half of 32
         assert abs(before - after).max() < abs(before).max() / (50 if eps(kind) < 1e-6 else 16)
 
 
