@@ -20,7 +20,7 @@ import scipy.linalg
 from jax import lax
 
 from nncompress_jax.errors import InputError
-from nncompress_jax.tracing.grams import Gram
+from nncompress_jax.tracing.grams import Gram, permuted
 from nncompress_jax.types import Array
 
 BLOCK = 128
@@ -113,12 +113,12 @@ def problem_of(path: str, leaf: Any, gram: Gram) -> Problem:
         )
     order = np.argsort(-np.diagonal(gram.squares, axis1=1, axis2=2), axis=-1, kind="stable")
     places = np.take_along_axis(gram.places, order[:, None], 2)
-    squares = _ordered(gram.squares, order)
+    squares = permuted(gram.squares, order)
     damping, factor = _factored(squares)
     weights = np.where(places >= 0, np.asarray(leaf, np.float64).ravel()[places], 0.0)
     target = weights
     if gram.cross is not None:
-        outputs = np.matmul(weights, _ordered(gram.cross, order).transpose(0, 2, 1)) + damping * weights
+        outputs = np.matmul(weights, permuted(gram.cross, order).transpose(0, 2, 1)) + damping * weights
         target = np.matmul(np.matmul(outputs, factor.transpose(0, 2, 1)), factor)
     damped = squares + damping * np.eye(size)
     met = np.diagonal(squares, axis1=1, axis2=2)[:, None] > 0
@@ -128,10 +128,6 @@ def problem_of(path: str, leaf: Any, gram: Gram) -> Problem:
     if problem.there.all():
         return problem
     return dataclasses.replace(problem, target=problem.fitted(problem.there))
-
-
-def _ordered(squares: np.ndarray, order: np.ndarray) -> np.ndarray:
-    return np.take_along_axis(np.take_along_axis(squares, order[:, :, None], 1), order[:, None, :], 2)
 
 
 def _factored(squares: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -137,7 +137,7 @@ def steps(rows: Sequence[Mapping[str, Any]], title: str, path: Path) -> None:
     Where all dots have the same slope, no byte does more good at another weight.
 
     Args:
-      rows: of the `candidates` of `nnc.auto` and `nnc.front`.
+      rows: of the `candidates` of `nnc.auto` and `nnc.front`; of `nnc.sensitivity`, without dots.
       title: network and budget.
       path: of the picture.
     """
@@ -147,7 +147,7 @@ def steps(rows: Sequence[Mapping[str, Any]], title: str, path: Path) -> None:
         points = np.array([(row["bits_per_entry"], row["loss"]) for row in own])
         label = f"{_short(weight)} ({own[0]['entries']:,})"
         axes.plot(*points.T, "-", color=colour, label=label, linewidth=1)
-        axes.plot(*points[[row["chosen"] for row in own]].T, "o", color=colour)
+        axes.plot(*points[[row.get("chosen", False) for row in own]].T, "o", color=colour)
     axes.set_yscale("log")
     figure.legend(loc="outside right upper", fontsize=7, title="from front to back, entries")
     _save(figure, path)

@@ -111,6 +111,15 @@ def ladders(
 
 def tables(found: Sequence[Ladder], choice: Sequence[int], title: str) -> tuple[Table, Table]:
     """A row for each weight: its step, and why; and a row for each step that it could have got."""
+    pairs = zip(found, choice, strict=True)
+    taken = [rung == of_ladder for ladder, of_ladder in pairs for rung in range(len(ladder.steps))]
+    rows = [row | {"chosen": chosen} for row, chosen in zip(candidates(found, title).rows, taken, strict=True)]
+    chosen = [{name: row[name] for name in FORMATS} for row in rows if row["chosen"]]
+    return Table(title, FORMATS, chosen), Table(title, FORMATS | {"chosen": ""}, rows)
+
+
+def candidates(found: Sequence[Ladder], title: str) -> Table:
+    """A row for each step of each weight."""
     rows = [
         {
             "weight": ladder.path,
@@ -119,13 +128,11 @@ def tables(found: Sequence[Ladder], choice: Sequence[int], title: str) -> tuple[
             "bytes": size,
             "bits_per_entry": 8 * size / max(ladder.entries, 1),
             "loss": loss,
-            "chosen": rung == of_ladder,
         }
-        for ladder, of_ladder in zip(found, choice, strict=True)
-        for rung, (step, size, loss) in enumerate(zip(ladder.steps, ladder.sizes, ladder.losses, strict=True))
+        for ladder in found
+        for step, size, loss in zip(ladder.steps, ladder.sizes, ladder.losses, strict=True)
     ]
-    chosen = [{name: row[name] for name in FORMATS} for row in rows if row["chosen"]]
-    return Table(title, FORMATS, chosen), Table(title, FORMATS | {"chosen": ""}, rows)
+    return Table(title, FORMATS, rows)
 
 
 def fingerprint(variables: Any, context: Context) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""How much each group of channels can lose."""
+"""How much each weight, or each group of channels, can lose."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -15,6 +15,8 @@ from nncompress_jax.inputs import listed
 from nncompress_jax.measurements import Measurements
 from nncompress_jax.methods.channels.criteria import Criterion, by_path, l1
 from nncompress_jax.methods.channels.pruning import chosen
+from nncompress_jax.methods.layout import context_of
+from nncompress_jax.search.candidates import candidates, ladders
 from nncompress_jax.table import Table
 from nncompress_jax.tree import Where
 from nncompress_jax.types import Apply, Context
@@ -26,7 +28,7 @@ FORMATS = {"group": "", "channels": ",", "rate": ".2f", "kept": ",", "accuracy":
 def sensitivity(
     apply: Apply,
     variables: Any,
-    measure: Callable[[Any], float],
+    measure: Callable[[Any], float] | None = None,
     *,
     batches: Sequence[Any],
     criterion: Criterion = l1,
@@ -35,26 +37,31 @@ def sensitivity(
     file: Path | None = None,
     title: str = "",
 ) -> Table:
-    """Accuracy when one group of channels is cut, the others whole; group by group, at several rates.
+    """What each weight costs the network when it is made small alone, or, measured, what each group of channels does.
+
+    Without `measure`: the steps between which `auto` chooses, weight by weight, with the bytes that each takes in a
+    file, and the loss that is predicted for it. With `measure`: accuracy when one group of channels is cut, the others
+    whole, group by group, at several rates.
 
     Args:
       apply: of (variables, inputs), as in `coupling`.
       variables: dense.
       measure: accuracy, or whatever counts, of variables in which the channels are zero: dense, so that one compiled
         program serves all.
-      batches: inputs, of which the first is traced; each a tuple of apply's further arguments, or the only one.
+      batches: inputs, each a tuple of apply's further arguments, or the only one; with `measure` the first is traced.
       criterion: whose smallest scores go first; of `nnc.criteria`.
       rates: shares of the channels that go; one channel stays.
-      where: groups, by a pattern or predicate on their names; by default all that can be cut.
+      where: weights, as `quantize` has them, or groups, by a pattern or predicate on their names; by default all.
       file: of measurements, a line each, which are not repeated: of these weights, under this title.
       title: of the table; says what `measure` measures.
 
     Returns:
-      A row for each group and rate, with the columns group, channels, rate, kept and accuracy; rate 0 is the network as
-      it is. `report.plots.sensitivity(table.rows, title, path)` draws it.
+      A row for each weight and step, with the columns weight, entries, step, bytes, bits_per_entry and loss, drawn by
+      `report.plots.steps(table.rows, title, path)`; or for each group and rate, with the columns group, channels, rate,
+      kept and accuracy, rate 0 the network as it is, drawn by `report.plots.sensitivity`.
 
     Raises:
-      InputError: for rates outside of 0 to 1, and as `coupling` does.
+      InputError: for rates outside of 0 to 1, and as `auto` and `coupling` do.
 
     Example:
       >>> import jax.numpy as jnp
@@ -64,9 +71,16 @@ def sensitivity(
       >>> table = sensitivity(apply, weights, total, batches=[jnp.ones((2, 1))], rates=[0.5])
       >>> [(row["group"], row["kept"], row["accuracy"]) for row in table.rows]
       [('a', 8, 36.0), ('a', 4, 26.0)]
+      >>> steps = sensitivity(apply, weights, batches=[jnp.ones((2, 1))], where="b").rows
+      >>> {row["weight"] for row in steps}, steps[0]["loss"] < steps[-1]["loss"]
+      ({'b'}, True)
     """
     if bad := [rate for rate in rates if not 0 < rate < 1]:
         raise InputError(f"rates {bad}: expected more than 0 and less than 1, the share of the channels that goes")
+    if measure is None:
+        context = context_of(variables, apply, batches)
+        found = ladders(variables, where, context, measurements=Measurements(file), shown=file is not None)
+        return candidates(found, title)
     batches = listed(batches)
     coupled, groups = chosen(apply, variables, batches, where)
     scores = criterion(groups, *by_path(variables, Context(apply, batches)))

@@ -82,9 +82,14 @@ def collected(parts: Iterable[Sums]) -> Gram | None:
     """Sums of all batches at one place, in float64."""
     total: Gram | None = None
     for part in parts:
-        cross = None if part.cross is None else np.asarray(part.cross, np.float64)
-        gram = Gram(np.asarray(part.places), np.asarray(part.squares, np.float64), cross, int(part.rows))
-        total = gram if total is None else total + gram
+        if total is None:
+            cross = None if part.cross is None else np.array(part.cross, np.float64)
+            total = Gram(np.asarray(part.places), np.array(part.squares, np.float64), cross, int(part.rows))
+            continue
+        np.add(total.squares, part.squares, out=total.squares)
+        if total.cross is not None and part.cross is not None:
+            np.add(total.cross, part.cross, out=total.cross)
+        total = dataclasses.replace(total, rows=total.rows + int(part.rows))
     return total
 
 
@@ -156,7 +161,11 @@ def _ordered(gram: Gram) -> Gram:
     places = np.take_along_axis(gram.places, columns[:, None], -1)
     outputs = np.argsort(places[:, :, 0], axis=-1)
     places = np.take_along_axis(places, outputs[:, :, None], 1)
-    squares = np.take_along_axis(gram.squares, columns[:, :, None], 1)
-    squares = np.take_along_axis(squares, columns[:, None, :], 2)
+    squares = permuted(gram.squares, columns)
     groups = np.argsort(places[:, 0, 0], kind="stable")
     return dataclasses.replace(gram, places=places[groups], squares=squares[groups])
+
+
+def permuted(squares: np.ndarray, order: np.ndarray) -> np.ndarray:
+    """[G, n, n] with rows and columns in another order, [G, n]."""
+    return np.stack([square[np.ix_(own, own)] for square, own in zip(squares, order, strict=True)])
