@@ -18,17 +18,17 @@ import numpy as np
 import tyro
 
 import nncompress_jax as nnc
-from nncompress_jax import checksums, models
+from nncompress_jax import checksums
 from nncompress_jax.commands import cli
-from nncompress_jax.commands.initial import configs, initial_variables
+from nncompress_jax.commands.initial import Images, Trained, named
 from nncompress_jax.measurements import Measurements
 from nncompress_jax.methods.layout import context_of
 from nncompress_jax.report import plots
+from nncompress_jax.search.reference import Reference
 from nncompress_jax.search.stitching import Stitching, file_bytes
 from nncompress_jax.table import Table
-from nncompress_jax.training.config import Config, Settings
 from nncompress_jax.training.evaluation import evaluate
-from nncompress_jax.training.setup import calibration_batches, load_dataset, preprocessing
+from nncompress_jax.training.setup import calibration_batches, preprocessing
 from nncompress_jax.tree import stored_bytes
 
 FORMATS = {
@@ -58,8 +58,8 @@ def by_one_step(variables: Any, options: dict[str, Any], file: Path, *, factor: 
     """The same step for all weights, so often their root mean square; rounded to nearest, statistics re-estimated."""
     matrices = [np.ravel(leaf) for leaf in jax.tree.leaves(variables) if np.ndim(leaf) > 1]
     step = factor * float(np.sqrt(np.mean(np.square(np.concatenate(matrices)))))
-    context = context_of(variables, options["apply"], options["batches"])
-    return Stitching("nearest").finished(nnc.quantize(step=step)(variables, context), variables, context)
+    reference = Reference(variables, context_of(variables, options["apply"], options["batches"]))
+    return Stitching("nearest").finished(nnc.quantize(step=step)(variables, reference.context), reference)
 
 
 def by_deep_compression(variables: Any, options: dict[str, Any], file: Path, *, second: bool) -> Any:
@@ -97,7 +97,7 @@ WAYS: dict[str, dict[str, Make]] = {
 class Options:
     """Which networks, compressed in which ways."""
 
-    config: tyro.conf.OmitArgPrefixes[Settings]
+    images: tyro.conf.OmitArgPrefixes[Images]
     networks: tuple[str, ...]
     """MODEL=WEIGHTS: a network by name, and its workdir or .pth file."""
     ways: tuple[str, ...] = tuple(WAYS)
@@ -113,39 +113,37 @@ def main(options: Options) -> None:
     if unknown := set(options.ways) - WAYS.keys():
         raise nnc.InputError(f"ways {', '.join(sorted(unknown))}: expected some of {', '.join(WAYS)}")
     rows: list[dict[str, Any]] = []
-    for config in configs(options.networks, options.config):
-        for row in measured(config, options):
+    for trained in named(options.networks, options.images):
+        for row in measured(trained, options):
             rows.append(row)
             print(Table("", FORMATS, [row]).markdown().splitlines()[-1], flush=True)
-    name = f"front-{options.config.dataset}"
-    table = Table(f"Accuracy on the test split of {options.config.dataset}, without training", FORMATS, rows)
+    name = f"front-{trained.dataset.name}"
+    table = Table(f"Accuracy on the test split of {trained.dataset.name}, without training", FORMATS, rows)
     table.print()
     table.write(options.out, name)
     plots.front(rows, table.title, options.out / f"{name}.png")
 
 
-def measured(config: Config, options: Options) -> Iterator[dict[str, Any]]:
+def measured(trained: Trained, options: Options) -> Iterator[dict[str, Any]]:
     """A row for the float network, and one for each setting of each way."""
     warnings.simplefilter("ignore")
     measurements = Measurements(options.out / "measurements.jsonl")
-    dataset, variables = load_dataset(config), initial_variables(config)
-    network, preprocess = models.fitting(models.create(config.model), variables), preprocessing(dataset)
+    network, variables, dataset = trained.network, trained.variables, trained.dataset
     images = calibration_batches(dataset, options.batches, min(BATCH_SIZE, len(dataset.train) // options.batches))
-    weights = checksums.of_description(checksums.of_leaves(variables))
     subject: dict[str, Any] = {
-        "network": config.model,
-        "dataset": config.dataset,
-        "init": weights,
+        "network": trained.model,
+        "dataset": dataset.name,
+        "init": checksums.of_description(checksums.of_leaves(variables)),
         "batches": options.batches,
     }
 
     def figures(way: str, make: Make) -> dict[str, Any]:
         start = time.monotonic()
         given = {"apply": network.apply, "batches": images}
-        file = options.out / f"{config.model}.search.jsonl"
+        file = options.out / f"{trained.model}.search.jsonl"
         small = make(variables, given, file)
         minutes = (time.monotonic() - start) / 60
-        result = evaluate(network.apply, small, dataset.test, preprocess, description=f"testing {way}")
+        result = evaluate(network.apply, small, dataset.test, preprocessing(dataset), description=f"testing {way}")
         return {"bytes": SIZES.get(way, file_bytes)(small), "accuracy": result.accuracy, "minutes": minutes}
 
     ways = {"float": {"": as_it_is}} | {way: WAYS[way] for way in options.ways}
@@ -154,10 +152,10 @@ def measured(config: Config, options: Options) -> Iterator[dict[str, Any]]:
         try:
             found = measurements.of(one_of, functools.partial(figures, way, make))
         except nnc.InputError as error:  # a budget that is below what is possible
-            print(f"{config.model}, {way}, {setting}: {error}")
+            print(f"{trained.model}, {way}, {setting}: {error}")
             continue
         share = found["bytes"] / stored_bytes(variables)
-        yield {"network": config.model, "method": way, "setting": setting, "share": share} | found
+        yield {"network": trained.model, "method": way, "setting": setting, "share": share} | found
 
 
 def in_xz(variables: Any) -> int:

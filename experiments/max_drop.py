@@ -15,16 +15,15 @@ import numpy as np
 import tyro
 
 import nncompress_jax as nnc
-from nncompress_jax import checksums, models
+from nncompress_jax import checksums
 from nncompress_jax.commands import cli
-from nncompress_jax.commands.initial import configs, initial_variables
+from nncompress_jax.commands.initial import Images, Trained, named
 from nncompress_jax.measurements import Measurements
 from nncompress_jax.methods.rounding import Rounding
 from nncompress_jax.search.auto import Found
 from nncompress_jax.search.drop import measure_of, paired
 from nncompress_jax.table import Table
-from nncompress_jax.training.config import Config, Settings
-from nncompress_jax.training.setup import load_dataset, preprocessing
+from nncompress_jax.training.setup import preprocessing
 
 FORMATS = {
     **{"network": "", "seed": "", "bytes": ",", "share": ".2%", "drop": ".2%", "at_most": ".2%"},
@@ -40,7 +39,7 @@ BATCH_SIZE = 128
 class Options:
     """Which networks, and how much they may lose."""
 
-    config: tyro.conf.OmitArgPrefixes[Settings]
+    images: tyro.conf.OmitArgPrefixes[Images]
     networks: tuple[str, ...]
     """MODEL=WEIGHTS: a network by name, and its workdir or .pth file."""
     max_drop: float = 0.005
@@ -61,25 +60,26 @@ def main(options: Options) -> None:
     """Searches, and tests what was found."""
     measurements = Measurements(options.out / "measurements.jsonl")
     rows: list[dict[str, Any]] = []
-    for config in configs(options.networks, options.config):
-        subject: dict[str, Any] = {"network": config.model, "dataset": config.dataset, "max_drop": options.max_drop}
+    for trained in named(options.networks, options.images):
+        name = trained.dataset.name
+        subject: dict[str, Any] = {"network": trained.model, "dataset": name, "max_drop": options.max_drop}
         subject |= {name: getattr(options, name) for name in ("batches", "examples", "rounding")}
-        subject |= {"init": checksums.of_description(checksums.of_leaves(initial_variables(config)))}
+        subject |= {"init": checksums.of_description(checksums.of_leaves(trained.variables))}
         for seed in range(options.seeds):
-            found = measurements.of(subject | {"seed": seed}, functools.partial(measured, config, options, seed))
-            rows.append({"network": config.model, "seed": seed} | found)
+            found = measurements.of(subject | {"seed": seed}, functools.partial(measured, trained, options, seed))
+            rows.append({"network": trained.model, "seed": seed} | found)
             print(Table("", FORMATS, [rows[-1]]).markdown().splitlines()[-1], flush=True)
-    title = f"max_drop={options.max_drop} on {options.config.dataset}, rounding {options.rounding}"
+    title = f"max_drop={options.max_drop} on {name}, rounding {options.rounding}"
     table = Table(title, FORMATS, rows)
     table.print()
-    table.write(options.out, f"max_drop-{options.config.dataset}-{options.rounding}")
+    table.write(options.out, f"max_drop-{name}-{options.rounding}")
 
 
-def measured(config: Config, options: Options, seed: int) -> dict[str, Any]:
+def measured(trained: Trained, options: Options, seed: int) -> dict[str, Any]:
     """Size and drops of one search."""
     warnings.simplefilter("ignore")
-    dataset, variables = load_dataset(config), initial_variables(config)
-    network, preprocess = models.fitting(models.create(config.model), variables), preprocessing(dataset)
+    network, variables, dataset = trained.network, trained.variables, trained.dataset
+    preprocess = preprocessing(dataset)
     rows = np.random.default_rng(seed).permutation(len(dataset.train))
     size = min(BATCH_SIZE, len(rows) // (2 * options.batches))
     given, others = np.split(rows[: options.batches * size + options.examples], [options.batches * size])
@@ -94,7 +94,7 @@ def measured(config: Config, options: Options, seed: int) -> dict[str, Any]:
         max_drop=options.max_drop,
         examples=examples(dataset.train, others),
         rounding=options.rounding,
-        file=options.out / f"{config.model}.{seed}.search.jsonl",
+        file=options.out / f"{trained.model}.{seed}.search.jsonl",
         report=found.append,
     )
     start = time.monotonic()

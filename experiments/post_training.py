@@ -18,16 +18,15 @@ import jax.numpy as jnp
 import tyro
 
 import nncompress_jax as nnc
-from nncompress_jax import checksums, models
+from nncompress_jax import checksums
 from nncompress_jax.commands import cli
-from nncompress_jax.commands.initial import configs, initial_variables
+from nncompress_jax.commands.initial import Images, Trained, named
 from nncompress_jax.data import sources
 from nncompress_jax.data.augment import random_crop, random_flip
 from nncompress_jax.measurements import Measurements
 from nncompress_jax.table import Table
-from nncompress_jax.training.config import Config, Settings
 from nncompress_jax.training.evaluation import evaluate
-from nncompress_jax.training.setup import calibration_batches, load_dataset, preprocessing
+from nncompress_jax.training.setup import calibration_batches, preprocessing
 from nncompress_jax.types import Method
 
 FORMATS = {
@@ -72,7 +71,7 @@ SETTINGS: Mapping[str, Callable[[bool], Method]] = {
 class Options:
     """Which networks, compressed how."""
 
-    config: tyro.conf.OmitArgPrefixes[Settings]
+    images: tyro.conf.OmitArgPrefixes[Images]
     networks: tuple[str, ...]
     """MODEL=WEIGHTS: a network by name, and its workdir or .pth file."""
     settings: tuple[str, ...] = tuple(SETTINGS)
@@ -87,36 +86,32 @@ def main(options: Options) -> None:
         raise nnc.InputError(f"settings {', '.join(sorted(unknown))}: expected some of {', '.join(SETTINGS)}")
     measurements = Measurements(options.out / "measurements.jsonl")
     rows: list[dict[str, Any]] = []
-    for config in configs(options.networks, options.config):
+    for trained in named(options.networks, options.images):
         for setting in ("float", *options.settings):
-            row: dict[str, Any] = dict.fromkeys(FORMATS) | {"network": config.model, "setting": setting}
+            row: dict[str, Any] = dict.fromkeys(FORMATS) | {"network": trained.model, "setting": setting}
             for kind in ("plain",) if setting == "float" else ("plain", "second_order"):
-                found = _measured_once(measurements, config, setting, kind)
+                found = _measured_once(measurements, trained, setting, kind)
                 row |= {kind: found["accuracy"], f"{kind}_reestimated": found["reestimated"]}
                 row |= {name: found[name] for name in ("minutes", "gigabytes")} if kind == "second_order" else {}
             rows.append(row)
             print(Table("", FORMATS, [row]).markdown().splitlines()[-1], flush=True)
-    title = (
-        f"Accuracy on the test split of {options.config.dataset}, up to {BATCHES * BATCH_SIZE} images for calibration"
-    )
+    name = trained.dataset.name
+    title = f"Accuracy on the test split of {name}, up to {BATCHES * BATCH_SIZE} images for calibration"
     table = Table(title, FORMATS, rows)
     table.print()
-    table.write(options.out, f"post_training-{options.config.dataset}")
+    table.write(options.out, f"post_training-{name}")
 
 
-def _measured_once(measurements: Measurements, config: Config, setting: str, kind: str) -> dict[str, Any]:
-    variables = initial_variables(config)
-    subject: dict[str, Any] = {"network": config.model, "dataset": config.dataset, "setting": setting, "kind": kind}
-    subject |= {"init": checksums.of_description(checksums.of_leaves(variables))}
-
-    return measurements.of(subject, lambda: measured(config, setting, kind == "second_order"))
+def _measured_once(measurements: Measurements, trained: Trained, setting: str, kind: str) -> dict[str, Any]:
+    subject = {"network": trained.model, "dataset": trained.dataset.name, "setting": setting, "kind": kind}
+    init = {"init": checksums.of_description(checksums.of_leaves(trained.variables))}
+    return measurements.of(subject | init, lambda: measured(trained, setting, kind == "second_order"))
 
 
-def measured(config: Config, setting: str, second: bool) -> dict[str, Any]:
+def measured(trained: Trained, setting: str, second: bool) -> dict[str, Any]:
     """Accuracies as it is and with re-estimated statistics, minutes of compression, and peak memory in 10^9 bytes."""
     warnings.simplefilter("ignore")
-    dataset, variables = load_dataset(config), initial_variables(config)
-    network, preprocess = models.fitting(models.create(config.model), variables), preprocessing(dataset)
+    network, variables, dataset = trained.network, trained.variables, trained.dataset
     images = calibration_batches(dataset, BATCHES, min(BATCH_SIZE, len(dataset.train) // BATCHES))
     options: dict[str, Any] = {"apply": network.apply, "batches": images}
     _reset_peak()
@@ -127,7 +122,8 @@ def measured(config: Config, setting: str, second: bool) -> dict[str, Any]:
     peak = _peak()
 
     def accuracy(variables: Any) -> float:
-        return evaluate(network.apply, variables, dataset.test, preprocess, description=f"testing {setting}").accuracy
+        preprocess, description = preprocessing(dataset), f"testing {setting}"
+        return evaluate(network.apply, variables, dataset.test, preprocess, description=description).accuracy
 
     options["batches"] = augmented(dataset, images)
     reestimated = accuracy(nnc.compress(variables, nnc.reestimate, **options))

@@ -1,7 +1,7 @@
 """Networks that were trained, by a run or in a file: with their data set, and as what another run begins with."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -18,7 +18,7 @@ from nncompress_jax.models.vgg import VGG
 from nncompress_jax.recipes import compress, recipe
 from nncompress_jax.training import checkpoint
 from nncompress_jax.training import config as configuration
-from nncompress_jax.training.config import Config, Settings
+from nncompress_jax.training.config import Config
 from nncompress_jax.training.setup import load_dataset
 from nncompress_jax.types import Variables
 
@@ -108,6 +108,23 @@ def trained(init: str, *, model: str | None = None, images: Images = ANY) -> Tra
     return Trained(model, network, variables, dataset)
 
 
+def named(networks: Sequence[str], images: Images) -> Iterator[Trained]:
+    """Several trained networks, one after the other.
+
+    Args:
+      networks: MODEL=INIT each, as vgg16=vgg16.pth.
+      images: what they are tested on.
+
+    Raises:
+      InputError: for none, for others, all named, and as `trained` does.
+    """
+    if (wrong := [each for each in networks if "=" not in each]) or not networks:
+        raise InputError(f"networks {', '.join(wrong) or 'are missing'}: expected MODEL=WEIGHTS, as vgg16=vgg16.pth")
+    for each in networks:
+        model, init = each.split("=", 1)
+        yield trained(init, model=model, images=images)
+
+
 def initial_variables(config: Config) -> Variables | None:
     """What `loop.train` takes beside the configuration.
 
@@ -150,19 +167,3 @@ def _kind(init: str) -> Literal["run", "safetensors", "torch"]:
     if begin.startswith(MAGIC):
         raise InputError(f"{init}: a compressed network; expected the weights that it was made of")
     return "safetensors" if begin[8:] == b"{" else "torch"
-
-
-def configs(networks: Sequence[str], settings: Settings) -> list[Config]:
-    """Of several networks, each named with its weights.
-
-    Args:
-      networks: MODEL=WEIGHTS, as vgg16=vgg16.pth.
-      settings: of all.
-
-    Raises:
-      InputError: for others, all named.
-    """
-    if wrong := [each for each in networks if "=" not in each]:
-        raise InputError(f"networks {', '.join(wrong)}: expected MODEL=WEIGHTS, as vgg16=vgg16.pth")
-    pairs = [each.split("=", 1) for each in networks]
-    return [Config(**dataclasses.asdict(settings), model=model, init=init) for model, init in pairs]

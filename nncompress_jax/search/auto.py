@@ -17,6 +17,7 @@ from nncompress_jax.methods.selection import network
 from nncompress_jax.search.candidates import ladders, tables
 from nncompress_jax.search.drop import Drop, Measure, measure_of, paired
 from nncompress_jax.search.fitting import Choice, Fitting, whole_bytes
+from nncompress_jax.search.reference import Reference
 from nncompress_jax.search.stitching import Stitching, estimated, file_bytes
 from nncompress_jax.table import Table
 from nncompress_jax.tracing.fisher import Likelihood
@@ -115,15 +116,14 @@ def auto(
         before, whole = variables, whole_bytes(variables)
         if macs is not None:
             cut = _without_channels(variables, macs, likelihood, context)
-            variables = estimated(cut, before, context)
+            variables = estimated(cut, Reference(before, context))
         if bytes is None and max_drop is None:
             made = stitching.folded(variables, context)
             return _told(report, made, Found(*tables((), (), ""), size := file_bytes(made), size / whole))
         measurements = Measurements(file)
-        found = ladders(
-            variables, where, context, likelihood=likelihood, measurements=measurements, shown=file is not None
-        )
-        fitting = Fitting(variables, context, found, stitching, measurements)
+        reference, shown = Reference(variables, context), file is not None
+        found = ladders(reference, where, likelihood=likelihood, measurements=measurements, shown=shown)
+        fitting = Fitting(reference, found, stitching, measurements)
         if max_drop is None:
             assert bytes is not None
             choice, drop = fitting.within(bytes * whole if bytes <= 1 else bytes, f"bytes={bytes}"), None

@@ -13,13 +13,13 @@ from rich.progress import track
 
 from nncompress_jax import checksums
 from nncompress_jax.artifact.size import stored_size
-from nncompress_jax.inputs import arguments, compiled
+from nncompress_jax.inputs import arguments
 from nncompress_jax.measurements import Measurements
 from nncompress_jax.methods.quantize import quantize
 from nncompress_jax.methods.selection import network, replaced
+from nncompress_jax.search.reference import Reference
 from nncompress_jax.table import Table
 from nncompress_jax.tracing.fisher import Likelihood, fisher
-from nncompress_jax.tracing.injection import inject
 from nncompress_jax.tree import Where
 from nncompress_jax.types import Array, Context
 from nncompress_jax.weights.quantized import Quantized
@@ -57,9 +57,8 @@ class Ladder:
 
 
 def ladders(
-    variables: Any,
+    reference: Reference,
     where: Where,
-    context: Context,
     *,
     likelihood: Likelihood = "gaussian",
     measurements: Measurements | None = None,
@@ -71,9 +70,8 @@ def ladders(
     its entry.
 
     Args:
-      variables: dense, or compressed otherwise than by codes.
+      reference: the network, dense, or compressed otherwise than by codes.
       where: as `quantize` has it.
-      context: of the method, with apply and batches.
       likelihood: as of `tracing.fisher.fisher`.
       measurements: of ladders that are known.
       shown: whether a bar shows how far it is.
@@ -89,6 +87,7 @@ def ladders(
         leaves[path] = leaf
         return leaf
 
+    variables, context = reference.variables, reference.context
     replaced(variables, where, take, makes=Quantized, context=context)
     apply, _ = network(context, "auto")
 
@@ -97,7 +96,7 @@ def ladders(
         return fisher(apply, variables, context.batches, likelihood=likelihood)
 
     measurements = measurements or Measurements(None)
-    print_of = fingerprint(variables, context) | {"likelihood": likelihood}
+    print_of = fingerprint(reference) | {"likelihood": likelihood}
     found = []
     for path, leaf in track(leaves.items(), "steps of each weight", transient=True, disable=not shown):
         curvature = functools.partial(lambda path: information()[path], path)
@@ -113,7 +112,7 @@ def tables(found: Sequence[Ladder], choice: Sequence[int], title: str) -> tuple[
     """A row for each weight: its step, and why; and a row for each step that it could have got."""
     pairs = zip(found, choice, strict=True)
     taken = [rung == of_ladder for ladder, of_ladder in pairs for rung in range(len(ladder.steps))]
-    rows = [row | {"chosen": chosen} for row, chosen in zip(candidates(found, title).rows, taken, strict=True)]
+    rows = [{**row, "chosen": chosen} for row, chosen in zip(candidates(found, title).rows, taken, strict=True)]
     chosen = [{name: row[name] for name in FORMATS} for row in rows if row["chosen"]]
     return Table(title, FORMATS, chosen), Table(title, FORMATS | {"chosen": ""}, rows)
 
@@ -135,21 +134,15 @@ def candidates(found: Sequence[Ladder], title: str) -> Table:
     return Table(title, FORMATS, rows)
 
 
-def fingerprint(variables: Any, context: Context) -> dict[str, Any]:
+def fingerprint(reference: Reference) -> dict[str, Any]:
     """What tells a network and its batches from others: checksums of its weights, and of its outputs for a batch."""
-    outputs = outputs_of(variables, context)(*arguments(context.batches[0]))
+    variables, batches = reference.variables, reference.context.batches
+    outputs = reference.outputs_of(variables)(*arguments(batches[0]))
     return {
         "weights": checksums.of_description(checksums.of_leaves(variables)),
-        "batches": checksums.of_description(checksums.of_leaves(list(context.batches))),
+        "batches": checksums.of_description(checksums.of_leaves(list(batches))),
         "outputs": zlib.crc32(b"".join(np.asarray(leaf).tobytes() for leaf in outputs)),
     }
-
-
-def outputs_of(variables: Any, context: Context) -> Callable[..., list[Array]]:
-    """A function of a batch: the arrays that the network makes of it."""
-    apply, _ = network(context, "auto")
-    run = inject(apply, fast=True)
-    return compiled(lambda variables, *batch: jax.tree.leaves(run(variables, *batch)), variables)
 
 
 def _figures(leaf: Array, curvature: Callable[[], np.ndarray]) -> dict[str, Any]:

@@ -13,9 +13,10 @@ from nncompress_jax.measurements import Measurements
 from nncompress_jax.methods.quantize import quantize
 from nncompress_jax.search.candidates import Ladder, fingerprint
 from nncompress_jax.search.knapsack import knapsack
-from nncompress_jax.search.stitching import Stitching, error_of_outputs, file_bytes
+from nncompress_jax.search.reference import Reference
+from nncompress_jax.search.stitching import Stitching, file_bytes
 from nncompress_jax.tree import stored_bytes
-from nncompress_jax.types import Context, Method
+from nncompress_jax.types import Method
 from nncompress_jax.weights.base import dense, is_compressed
 
 RESERVED = 512
@@ -39,21 +40,19 @@ class Fitting:
     """Chooses steps, makes the network, and measures its file.
 
     Attributes:
-      variables: that steps are chosen for.
-      context: with apply and batches.
+      reference: the network that steps are chosen for.
       ladders: of the weights.
       stitching: how steps become a network.
       measurements: of networks that are known.
     """
 
-    variables: Any
-    context: Context
+    reference: Reference
     ladders: Sequence[Ladder]
     stitching: Stitching
     measurements: Measurements
 
     def __post_init__(self) -> None:
-        self.fingerprint = fingerprint(self.variables, self.context) | dataclasses.asdict(self.stitching)
+        self.fingerprint = fingerprint(self.reference) | dataclasses.asdict(self.stitching)
         self._latest: tuple[Choice, Any, list[Any]] | None = None
         subject = self.fingerprint | {"around": [ladder.path for ladder in self.ladders]}
         self.around = int(self.measurements.of(subject, lambda: {"bytes": self._around()})["bytes"])
@@ -103,7 +102,7 @@ class Fitting:
     def method(self, choice: Choice) -> Method:
         """What makes the network with these steps."""
         steps, stitching = self.steps(choice), self.stitching
-        return lambda variables, context: stitching(variables, steps, context)
+        return lambda variables, context: stitching(Reference(variables, context), steps)
 
     def predicted(self, room: float, power: float) -> Choice | None:
         """The steps of the least loss whose weights take no more than so many bytes."""
@@ -120,14 +119,14 @@ class Fitting:
             if choice is None:
                 return POWERS[0]
             subject = self.fingerprint | {"steps": self.steps(choice), "measured": "error of the nearest"}
-            make = functools.partial(nearest, self.variables, self.steps(choice), self.context)
+            make = functools.partial(nearest, self.reference, self.steps(choice))
             errors[power] = self.measurements.of(subject, functools.partial(self._error, make))["error"]
         return min(errors, key=lambda power: errors[power])
 
     def _error(self, make: Callable[[], Any]) -> dict[str, float]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return {"error": error_of_outputs(self.context, make(), self.variables)}
+            return {"error": self.reference.error(make())}
 
     def steps(self, choice: Choice) -> dict[str, float]:
         """By path."""
@@ -139,7 +138,7 @@ class Fitting:
 
     def share(self, size: float) -> float:
         """Of the bytes of all arrays, uncompressed."""
-        return size / whole_bytes(self.variables)
+        return size / whole_bytes(self.reference.variables)
 
     def size(self, choice: Choice) -> int:
         """Bytes of the file."""
@@ -156,7 +155,7 @@ class Fitting:
             self._latest = None
             with warnings.catch_warnings(record=True) as caught:
                 warnings.simplefilter("always")
-                made = self.stitching(self.variables, self.steps(choice), self.context)
+                made = self.stitching(self.reference, self.steps(choice))
             self._latest = choice, made, caught
         for warning in self._latest[2] if speak else ():
             warnings.warn(warning.message, stacklevel=4)
@@ -166,8 +165,8 @@ class Fitting:
         """Bytes of everything but the weights."""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            rounded = quantize(step=self.steps(self.coarsest))(self.variables, self.context)
-            made = self.stitching.folded(rounded, self.context)
+            variables, context = self.reference.variables, self.reference.context
+            made = self.stitching.folded(quantize(step=self.steps(self.coarsest))(variables, context), context)
         return file_bytes(made) - sum(ladder.sizes[-1] for ladder in self.ladders)
 
 

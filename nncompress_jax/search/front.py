@@ -15,6 +15,7 @@ from nncompress_jax.methods.rounding import Rounding, check_rounding
 from nncompress_jax.search.candidates import ladders, tables
 from nncompress_jax.search.drop import Measure
 from nncompress_jax.search.fitting import RESERVED, Choice, Fitting, whole_bytes
+from nncompress_jax.search.reference import Reference
 from nncompress_jax.search.stitching import Stitching
 from nncompress_jax.table import Table
 from nncompress_jax.tracing.fisher import Likelihood
@@ -102,10 +103,10 @@ def front(
     check_rounding(rounding)
     if bad := [size for size in bytes if not size > 0]:
         raise InputError(f"bytes={bad}: expected shares up to 1, or numbers of bytes")
-    context = context_of(variables, apply, batches)
+    reference = Reference(variables, context_of(variables, apply, batches))
     measurements, stitching = Measurements(file), Stitching(rounding, inputs, short)
-    found = ladders(variables, where, context, likelihood=likelihood, measurements=measurements, shown=file is not None)
-    fitting, whole = Fitting(variables, context, found, stitching, measurements), whole_bytes(variables)
+    found = ladders(reference, where, likelihood=likelihood, measurements=measurements, shown=file is not None)
+    fitting, whole = Fitting(reference, found, stitching, measurements), whole_bytes(variables)
     shares = sorted((size if size <= 1 else size / whole for size in bytes), reverse=True)
     points, rows = [], []
     for share in track(shares, "budgets", transient=True, disable=file is None):

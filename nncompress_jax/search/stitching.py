@@ -3,7 +3,6 @@
 import dataclasses
 import math
 import tempfile
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,15 +11,13 @@ import jax
 import jax.numpy as jnp
 
 from nncompress_jax.artifact.writer import save
-from nncompress_jax.inputs import arguments
 from nncompress_jax.leaves import described
 from nncompress_jax.methods import batch_norm
 from nncompress_jax.methods.quantize import quantize
-from nncompress_jax.methods.reestimate import reestimate
 from nncompress_jax.methods.rounding import Rounding
 from nncompress_jax.methods.selection import network
 from nncompress_jax.methods.steps import base_path
-from nncompress_jax.search.candidates import outputs_of
+from nncompress_jax.search.reference import Reference, statistics_of
 from nncompress_jax.tracing.normalization import normalizations
 from nncompress_jax.tree import named_leaves
 from nncompress_jax.types import Context
@@ -46,21 +43,20 @@ class Stitching:
     inputs: bool = True
     short: bool = True
 
-    def __call__(self, variables: Any, steps: Mapping[str, float], context: Context) -> Any:
+    def __call__(self, reference: Reference, steps: Mapping[str, float]) -> Any:
         """The network with these steps, by path.
 
         Args:
-          variables: dense, or compressed otherwise than by codes.
+          reference: the network, dense, or compressed otherwise than by codes.
           steps: by path.
-          context: with apply and batches.
         """
         price = PRICE if self.rounding == "second_order" else 0.0
         method = quantize(step=dict(steps), inputs=self.inputs, rounding=self.rounding, price=price)
-        return self.finished(method(variables, context), variables, context)
+        return self.finished(method(reference.variables, reference.context), reference)
 
-    def finished(self, variables: Any, reference: Any, context: Context) -> Any:
+    def finished(self, variables: Any, reference: Reference) -> Any:
         """With what stands around the weights, so that outputs are near those of the variables before."""
-        return self.folded(estimated(variables, reference, context), context)
+        return self.folded(estimated(variables, reference), reference.context)
 
     def folded(self, variables: Any, context: Context) -> Any:
         """With two vectors for each batch normalization, and other floats made short."""
@@ -70,7 +66,7 @@ class Stitching:
         return jax.tree.map(shortened, variables, is_leaf=is_compressed) if self.short else variables
 
 
-def estimated(variables: Any, reference: Any, context: Context) -> Any:
+def estimated(variables: Any, reference: Reference) -> Any:
     """With the statistics of batch normalization moved by as much as those of the batches move.
 
     Means are moved by the difference between the two networks, variances by the ratio: what batches without
@@ -80,16 +76,13 @@ def estimated(variables: Any, reference: Any, context: Context) -> Any:
     Args:
       variables: compressed.
       reference: the same tree before; where channels are gone since, statistics become those of the batches.
-      context: with apply and batches.
     """
-    apply, inputs = network(context, "auto")
+    apply, inputs = network(reference.context, "auto")
     found = normalizations(apply, variables, *inputs[0]).found
     if not found:
         return variables
     epsilons = {each.variance: each.epsilon for each in found}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", batch_norm.StatisticsMoved)  # whether they do worse is seen below
-        now, then = (dict(named_leaves(reestimate(tree, context))) for tree in (variables, reference))
+    now, then = statistics_of(variables, reference.context), reference.statistics
 
     def moved(path: str, leaf: Any) -> Any:
         if leaf is now[path] or base_path(path) not in {*epsilons, *(each.mean for each in found)}:
@@ -102,18 +95,7 @@ def estimated(variables: Any, reference: Any, context: Context) -> Any:
 
     new = [moved(path, leaf) for path, leaf in named_leaves(variables)]
     other = jax.tree.unflatten(jax.tree.structure(variables), new)
-    errors = [error_of_outputs(context, each, reference) for each in (variables, other)]
-    return other if errors[1] < errors[0] else variables
-
-
-def error_of_outputs(context: Context, variables: Any, reference: Any) -> float:
-    """Squared distance of the outputs for the batches."""
-    ours, theirs = (outputs_of(tree, context) for tree in (variables, reference))
-    total = 0.0
-    for batch in map(arguments, context.batches):
-        pairs = zip(ours(*batch), theirs(*batch), strict=True)
-        total += sum(float(jnp.square(a.astype(jnp.float32) - b.astype(jnp.float32)).sum()) for a, b in pairs)
-    return total
+    return other if reference.error(other) < reference.error(variables) else variables
 
 
 def shortened(leaf: Any) -> Any:

@@ -17,6 +17,7 @@ from nncompress_jax.methods.channels.criteria import Criterion, by_path, l1
 from nncompress_jax.methods.channels.pruning import chosen
 from nncompress_jax.methods.layout import context_of
 from nncompress_jax.search.candidates import candidates, ladders
+from nncompress_jax.search.reference import Reference
 from nncompress_jax.table import Table
 from nncompress_jax.tree import Where
 from nncompress_jax.types import Apply, Context
@@ -78,8 +79,8 @@ def sensitivity(
     if bad := [rate for rate in rates if not 0 < rate < 1]:
         raise InputError(f"rates {bad}: expected more than 0 and less than 1, the share of the channels that goes")
     if measure is None:
-        context = context_of(variables, apply, batches)
-        found = ladders(variables, where, context, measurements=Measurements(file), shown=file is not None)
+        reference = Reference(variables, context_of(variables, apply, batches))
+        found = ladders(reference, where, measurements=Measurements(file), shown=file is not None)
         return candidates(found, title)
     batches = listed(batches)
     coupled, groups = chosen(apply, variables, batches, where)

@@ -1,0 +1,73 @@
+"""A network that others are compared with."""
+
+import contextlib
+import dataclasses
+import functools
+import warnings
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+
+from nncompress_jax.inputs import arguments, of_arrays
+from nncompress_jax.methods import batch_norm
+from nncompress_jax.methods.reestimate import reestimate
+from nncompress_jax.methods.selection import network
+from nncompress_jax.tracing.injection import inject
+from nncompress_jax.tree import named_leaves
+from nncompress_jax.types import Array, Context
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Reference:
+    """A network as it was, with batches. What is known of it is computed once, and kept: outputs for all batches, too.
+
+    Attributes:
+      variables: of it.
+      context: with apply and batches.
+    """
+
+    variables: Any
+    context: Context
+    _programs: dict[Any, Callable[..., list[Array]]] = dataclasses.field(default_factory=dict)
+
+    def outputs_of(self, variables: Any) -> Callable[..., list[Array]]:
+        """A function of a batch: the arrays that the network makes of it with other variables.
+
+        It is compiled once for all variables that `compress` makes with weights of the same types.
+        """
+        apply, _ = network(self.context, "auto")
+        run = inject(apply, fast=True)
+        function, arrays = of_arrays(lambda tree, *batch: jax.tree.leaves(run(tree, *batch)), variables)
+        program, structure = eqx.filter_jit(function), (jax.tree.structure(variables), frozenset(arrays))
+        with contextlib.suppress(TypeError):  # where what a node says of itself has no hash
+            program = self._programs.setdefault(structure, program)
+        return functools.partial(program, arrays)
+
+    @functools.cached_property
+    def outputs(self) -> list[list[Array]]:
+        """For each batch."""
+        of_batch = self.outputs_of(self.variables)
+        return [of_batch(*arguments(batch)) for batch in self.context.batches]
+
+    @functools.cached_property
+    def statistics(self) -> Mapping[str, Any]:
+        """By path, leaves as they are with the batch statistics of the batches."""
+        return statistics_of(self.variables, self.context)
+
+    def error(self, variables: Any) -> float:
+        """Squared distance of the outputs for the batches."""
+        of_batch, total = self.outputs_of(variables), 0.0
+        for batch, theirs in zip(map(arguments, self.context.batches), self.outputs, strict=True):
+            pairs = zip(of_batch(*batch), theirs, strict=True)
+            total += sum(float(jnp.square(a.astype(jnp.float32) - b.astype(jnp.float32)).sum()) for a, b in pairs)
+        return total
+
+
+def statistics_of(variables: Any, context: Context) -> dict[str, Any]:
+    """By path, leaves as they are with the batch statistics of the batches; that they may do worse is not said."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", batch_norm.StatisticsMoved)
+        return dict(named_leaves(reestimate(variables, context)))
