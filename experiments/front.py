@@ -23,6 +23,7 @@ from nncompress_jax.commands import cli
 from nncompress_jax.commands.initial import Images, Trained, named
 from nncompress_jax.measurements import Measurements
 from nncompress_jax.methods.layout import context_of
+from nncompress_jax.methods.rounding import Rounding
 from nncompress_jax.report import plots
 from nncompress_jax.search.reference import Reference
 from nncompress_jax.search.stitching import Stitching, file_bytes
@@ -44,9 +45,15 @@ Make = Callable[[Any, dict[str, Any], Path], Any]
 """Of (variables, apply and batches, a file of what is known) the compressed ones."""
 
 
-def by_auto(variables: Any, options: dict[str, Any], file: Path, *, share: float) -> Any:
+def by_auto(variables: Any, options: dict[str, Any], file: Path, *, share: float, rounding: Rounding) -> Any:
     """The best steps for a budget."""
-    return nnc.compress(variables, nnc.auto(bytes=share, file=file), **options)
+    return nnc.compress(variables, nnc.auto(bytes=share, rounding=rounding, file=file), **options)
+
+
+def budgets(rounding: Rounding) -> dict[str, Make]:
+    """By their names."""
+    shares = (0.1, 0.05, 0.03, 0.02, 0.01, 0.005)
+    return {f"{share:.1%}": functools.partial(by_auto, share=share, rounding=rounding) for share in shares}
 
 
 def by_bits(variables: Any, options: dict[str, Any], file: Path, *, bits: int) -> Any:
@@ -80,7 +87,8 @@ def as_it_is(variables: Any, options: dict[str, Any], file: Path) -> Any:
 
 
 WAYS: dict[str, dict[str, Make]] = {
-    "auto": {f"{share:.1%}": functools.partial(by_auto, share=share) for share in (0.1, 0.05, 0.03, 0.02, 0.01, 0.005)},
+    "auto": budgets("second_order"),
+    "auto-nearest": budgets("nearest"),
     "whole-bits": {f"{bits} bits": functools.partial(by_bits, bits=bits) for bits in (8, 4, 3, 2)},
     "one-step": {
         f"{factor} rms": functools.partial(by_one_step, factor=factor) for factor in (0.25, 0.5, 1, 1.5, 2, 3, 4)
