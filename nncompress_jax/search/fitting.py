@@ -26,6 +26,7 @@ NEAR = 0.985
 """The share of a budget with which a network is taken."""
 
 ROUNDS = 6
+"""After so many the best that holds the budget is taken; until one does, there are three times as many."""
 
 POWERS = (1.0, 0.5, 0.25, 0.0)
 """With which the mean information of weights may count: between weights it says too much where steps are large, and
@@ -81,15 +82,16 @@ class Fitting:
         aim = room = budget - RESERVED - self.around
         power = self.power(room)
         held: list[Choice] = []
-        for _ in range(ROUNDS):
+        for turn in range(3 * ROUNDS):
             choice = self.predicted(aim, power)
             if choice is None or choice in held:
                 break
             size = self.size(choice) + RESERVED
             held += [choice] * (size <= budget)
-            if NEAR * budget <= size <= budget:
+            if NEAR * budget <= size <= budget or (held and turn >= ROUNDS):
                 break
-            aim *= min(max(0.999 * room / max(size - RESERVED - self.around, 1), 0.5), 1.5)
+            margin = 0.999 if turn < ROUNDS / 2 else 0.98  # sizes may follow the aim by less than they should
+            aim *= min(max(margin * room / max(size - RESERVED - self.around, 1), 0.5), 1.5)
         if not held and self.size(self.coarsest) + RESERVED <= budget:
             held.append(self.coarsest)
         return min(held, key=functools.partial(self.loss, power=power), default=None)
