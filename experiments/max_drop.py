@@ -63,7 +63,7 @@ def main(options: Options) -> None:
     for trained in named(options.networks, options.images):
         name = trained.dataset.name
         subject: dict[str, Any] = {"network": trained.model, "dataset": name, "max_drop": options.max_drop}
-        subject |= {name: getattr(options, name) for name in ("batches", "examples", "rounding")}
+        subject |= {option: getattr(options, option) for option in ("batches", "examples", "rounding")}
         subject |= {"init": checksums.of_description(checksums.of_leaves(trained.variables))}
         for seed in range(options.seeds):
             found = measurements.of(subject | {"seed": seed}, functools.partial(measured, trained, options, seed))

@@ -23,10 +23,10 @@ RESERVED = 512
 """Bytes of a budget that are left for what a file says of its network."""
 
 NEAR = 0.985
-"""The share of a budget with which a network is taken."""
+"""The share of a budget with which a network is taken; what is aimed at is the middle between it and the whole."""
 
-ROUNDS = 6
-"""After so many the best that holds the budget is taken; until one does, there are three times as many."""
+ROUNDS, MOST_ROUNDS = 6, 18
+"""Networks that are tried for a budget; while none of them holds it, up to the second number."""
 
 POWERS = (1.0, 0.5, 0.25, 0.0)
 """With which the mean information of weights may count: between weights it says too much where steps are large, and
@@ -82,16 +82,16 @@ class Fitting:
         aim = room = budget - RESERVED - self.around
         power = self.power(room)
         held: list[Choice] = []
-        for turn in range(3 * ROUNDS):
+        middle = (1 + NEAR) / 2 * budget - RESERVED - self.around
+        for turn in range(MOST_ROUNDS):
             choice = self.predicted(aim, power)
             if choice is None or choice in held:
                 break
             size = self.size(choice) + RESERVED
             held += [choice] * (size <= budget)
-            if NEAR * budget <= size <= budget or (held and turn >= ROUNDS):
+            if NEAR * budget <= size <= budget or (held and turn + 1 >= ROUNDS):
                 break
-            margin = 0.999 if turn < ROUNDS / 2 else 0.98  # sizes may follow the aim by less than they should
-            aim *= min(max(margin * room / max(size - RESERVED - self.around, 1), 0.5), 1.5)
+            aim *= min(max(middle / max(size - RESERVED - self.around, 1), 0.5), 1.5)
         if not held and self.size(self.coarsest) + RESERVED <= budget:
             held.append(self.coarsest)
         return min(held, key=functools.partial(self.loss, power=power), default=None)

@@ -31,7 +31,7 @@ class Reference:
 
     variables: Any
     context: Context
-    _programs: dict[Any, Callable[..., list[Array]]] = dataclasses.field(default_factory=dict)
+    _programs: dict[Any, Callable[..., list[Array]]] = dataclasses.field(default_factory=dict, init=False, repr=False)
 
     def outputs_of(self, variables: Any) -> Callable[..., list[Array]]:
         """A function of a batch: the arrays that the network makes of it with other variables.

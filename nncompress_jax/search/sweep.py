@@ -50,8 +50,8 @@ def sensitivity(
       measure: accuracy, or whatever counts, of variables in which the channels are zero: dense, so that one compiled
         program serves all.
       batches: inputs, each a tuple of apply's further arguments, or the only one; with `measure` the first is traced.
-      criterion: whose smallest scores go first; of `nnc.criteria`.
-      rates: shares of the channels that go; one channel stays.
+      criterion: with `measure`, whose smallest scores go first; of `nnc.criteria`.
+      rates: with `measure`, shares of the channels that go; one channel stays.
       where: weights, as `quantize` has them, or groups, by a pattern or predicate on their names; by default all.
       file: of measurements, a line each, which are not repeated: of these weights, under this title.
       title: of the table; says what `measure` measures.

@@ -19,11 +19,11 @@ def network():
 def test_what_each_weight_costs_at_each_step(network):
     weights, x = network
     rows = nnc.sensitivity(apply, weights, batches=[x]).rows
-    inputs = {"first": None, "second": np.maximum(x.astype(np.float64) @ weights["first"], 0)}
-    behind = (inputs["second"] > 0).astype(float)  # whether an entry of the first layer reaches the outputs
+    hidden = np.maximum(x.astype(np.float64) @ weights["first"], 0)
+    behind = (hidden > 0).astype(float)  # whether an entry of the first layer reaches the outputs
     squares = {
         "first": np.einsum("ni,nj->ij", np.square(x, dtype=np.float64), behind) / len(x),
-        "second": np.square(inputs["second"]).mean(0)[:, None],
+        "second": np.square(hidden).mean(0)[:, None],
     }
     squares["first"] *= np.square(weights["second"], dtype=np.float64).sum(1)
     assert [row["weight"] for row in rows] == ["first"] * (len(rows) // 2) + ["second"] * (len(rows) // 2)
