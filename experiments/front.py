@@ -45,15 +45,15 @@ Make = Callable[[Any, dict[str, Any], Path], Any]
 """Of (variables, apply and batches, a file of what is known) the compressed ones."""
 
 
-def by_auto(variables: Any, options: dict[str, Any], file: Path, *, share: float, rounding: Rounding) -> Any:
-    """The best steps for a budget."""
-    return nnc.compress(variables, nnc.auto(bytes=share, rounding=rounding, file=file), **options)
+def by_auto(variables: Any, options: dict[str, Any], file: Path, **budget: Any) -> Any:
+    """The best for a budget."""
+    return nnc.compress(variables, nnc.auto(file=file, **budget), **options)
 
 
 def budgets(rounding: Rounding) -> dict[str, Make]:
     """By their names."""
     shares = (0.1, 0.05, 0.03, 0.02, 0.01, 0.005)
-    return {f"{share:.1%}": functools.partial(by_auto, share=share, rounding=rounding) for share in shares}
+    return {f"{share:.1%}": functools.partial(by_auto, bytes=share, rounding=rounding) for share in shares}
 
 
 def by_bits(variables: Any, options: dict[str, Any], file: Path, *, bits: int) -> Any:
@@ -89,6 +89,10 @@ def as_it_is(variables: Any, options: dict[str, Any], file: Path) -> Any:
 WAYS: dict[str, dict[str, Make]] = {
     "auto": budgets("second_order"),
     "auto-nearest": budgets("nearest"),
+    "half-macs": {
+        "channels alone": functools.partial(by_auto, macs=0.5),
+        "2.0%": functools.partial(by_auto, macs=0.5, bytes=0.02),
+    },
     "whole-bits": {f"{bits} bits": functools.partial(by_bits, bits=bits) for bits in (8, 4, 3, 2)},
     "one-step": {
         f"{factor} rms": functools.partial(by_one_step, factor=factor) for factor in (0.25, 0.5, 1, 1.5, 2, 3, 4)

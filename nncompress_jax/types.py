@@ -8,13 +8,14 @@ Images are [B, H, W, I], convolution kernels [H, W, I, O] (depthwise: [H, W, 1, 
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from typing import Any, TypeVar
 
 import jax
 
 from nncompress_jax.inputs import listed
 
+T = TypeVar("T")
 Array = jax.Array
 Variables = Mapping[str, Any]
 """Flax collections by name, each a tree of arrays: {"params": ..., "batch_stats": ...}."""
@@ -41,8 +42,25 @@ class Context:
     batches: Sequence[Any] = ()
     uses: Callable[[], Mapping[str, Sequence[Any]] | None] = lambda: None
 
+    _kept: dict[Hashable, Any] = dataclasses.field(default_factory=dict, init=False, repr=False, compare=False)
+
     def __post_init__(self) -> None:
         object.__setattr__(self, "batches", listed(self.batches))
+
+    def kept(self, key: Hashable, make: Callable[[], T]) -> T:
+        """What was made for this key before, or is now: methods that are given one context share what they compile.
+
+        Args:
+          key: all that it depends on but `apply` and `batches`; what has no hash is made each time.
+          make: makes it.
+        """
+        try:
+            known = key in self._kept
+        except TypeError:
+            return make()
+        if not known:
+            self._kept[key] = make()
+        return self._kept[key]
 
 
 Method = Callable[[Any, Context], Any]

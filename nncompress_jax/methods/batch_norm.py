@@ -11,13 +11,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from nncompress_jax.errors import InputError
-from nncompress_jax.inputs import arguments, listed
+from nncompress_jax.inputs import listed
 from nncompress_jax.leaves import check_there, native
 from nncompress_jax.methods.selection import exchanged, leave_alone, network
 from nncompress_jax.tracing.moments import Moments
 from nncompress_jax.tracing.normalization import Normalization, normalizations
 from nncompress_jax.tracing.positions import at, entries
-from nncompress_jax.tracing.sequence import Pairs, Stop, walk_through
+from nncompress_jax.tracing.sequence import Pairs, Stop, Walk
+from nncompress_jax.tracing.trace import kinds
 from nncompress_jax.tree import Where, named_leaves, selected
 from nncompress_jax.types import Apply, Context, Method
 from nncompress_jax.weights.base import dense, is_compressed
@@ -194,10 +195,15 @@ def reestimate(variables: Any, apply: Apply, batches: Sequence[Any]) -> Any:
 
     Source: Wu and Johnson 2021, "Rethinking 'Batch' in BatchNorm", section 3.
     """
-    batches = listed(batches)
-    if not batches:
+    if not (batches := listed(batches)):
         raise InputError("batch_norm.reestimate needs batches=: a list of representative inputs")
-    found = normalizations(apply, variables, *arguments(batches[0])).found
+    return reestimated(variables, Context(apply, batches))
+
+
+def reestimated(variables: Any, context: Context) -> Any:
+    """As `reestimate`; with the same context again, nothing is compiled again."""
+    apply, inputs = network(context, "reestimate")
+    found = normalizations(apply, variables, *inputs[0]).found
     if not found:
         raise InputError("the program holds no batch normalization; there is nothing to re-estimate")
     leaves = dict(named_leaves(variables, is_compressed))
@@ -219,9 +225,11 @@ def reestimate(variables: Any, apply: Apply, batches: Sequence[Any]) -> Any:
         leaves.update(changed)
         return changed
 
-    walk_through(apply, variables, batches, lambda stop: stop.place in free, visit, references=(), as_dense=False)
+    key = "statistics", frozenset(free), kinds(variables)
+    walk = context.kept(key, lambda: Walk(apply, lambda stop: stop.place in free))
+    walk.through(variables, context.batches, visit, references=(), as_dense=False)
     if len(moved) > MANY * len(found):
-        warnings.warn(MOVED.format(count=len(moved), total=len(found), first=moved[0]), StatisticsMoved, stacklevel=2)
+        warnings.warn(MOVED.format(count=len(moved), total=len(found), first=moved[0]), StatisticsMoved, stacklevel=3)
     return exchanged(variables, leaves)
 
 

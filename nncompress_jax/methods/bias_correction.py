@@ -10,7 +10,7 @@ from nncompress_jax.methods.selection import exchanged, leave_alone, network
 from nncompress_jax.tracing.biases import biases
 from nncompress_jax.tracing.graph import graph
 from nncompress_jax.tracing.moments import Moments
-from nncompress_jax.tracing.sequence import Pairs, Stop, walk_through
+from nncompress_jax.tracing.sequence import Pairs, Stop, Walk
 from nncompress_jax.tree import named_leaves
 from nncompress_jax.types import Context, Method
 from nncompress_jax.weights.base import dense, is_compressed
@@ -75,8 +75,8 @@ def correct_biases(reference: Any) -> Method:
             leaves[each.path] = now.into(old, old.ravel()[now.entries] + shift)
             return {each.path: leaves[each.path].astype(native(before[each.path]).dtype)}
 
-        options: dict[str, Any] = {"references": (reference,), "as_dense": False}
-        walk_through(apply, variables, context.batches, lambda stop: stop.place in free, visit, **options)
+        walk = Walk(apply, lambda stop: stop.place in free)
+        walk.through(variables, context.batches, visit, references=(reference,), as_dense=False)
         return exchanged(variables, {each.path: leaves[each.path] for each in free.values()})
 
     return method

@@ -19,9 +19,10 @@ from nncompress_jax.methods.selection import LeftAlone, exchanged, network, repl
 from nncompress_jax.tracing.grams import Gram, Sums, collected, grams, sums
 from nncompress_jax.tracing.numbered import innermost, is_numbered, numbered, path_of
 from nncompress_jax.tracing.observations import Meeting
-from nncompress_jax.tracing.sequence import Pairs, Stop, walk_through
+from nncompress_jax.tracing.sequence import Pairs, Stop, Walk
+from nncompress_jax.tracing.trace import kinds
 from nncompress_jax.tree import Where, named_leaves
-from nncompress_jax.types import Array, Context
+from nncompress_jax.types import Apply, Array, Context
 from nncompress_jax.weights.base import dense, is_compressed
 
 Make = Callable[[str, Array, Problem | None], Any]
@@ -50,15 +51,8 @@ def replaced_in_sequence(
     paths = taken(variables, where, makes=makes, context=context)
     leaves = {path: leaf for path, leaf in named_leaves(variables, is_compressed) if path in paths}
     reference = variables if reference is None else reference
-    shown = {path: numbered(path, leaf) for path, leaf in leaves.items()}
-    places: dict[int, str] = {}
-
-    def choice(stop: Stop) -> bool:
-        weights = [operand for operand in stop.operands[:2] if is_numbered(operand)]
-        if stop.equation.primitive not in PRODUCTS or len(weights) != 1 or None not in stop.operands[:2]:
-            return False
-        places[stop.place] = path_of(weights[0])
-        return True
+    products, walk = _way(apply, variables, leaves, context)
+    places = products.paths
 
     with Progress(transient=True) as progress:
         task = progress.add_task("layer by layer", total=len(leaves))
@@ -68,7 +62,7 @@ def replaced_in_sequence(
             path = places[stop.place]
             counts = collections.Counter(places.values())
             if counts[path] == 1:
-                solver.solve(path, _gram(stop, path, pairs, len(context.batches)))
+                solver.solve(path, products.gram(stop, pairs, len(context.batches)))
                 return {path: dense(solver.made[path])}
             collections.deque(pairs, 0)  # the networks go on
             if path in solver.made:
@@ -77,9 +71,53 @@ def replaced_in_sequence(
             solver.solve_apart(several)
             return {other: dense(solver.made[other]) for other in several}
 
-        walk_through(apply, variables, context.batches, choice, visit, shown=shown, references=[reference])
+        walk.through(variables, context.batches, visit, references=[reference])
         solver.solve_apart(leaves.keys() - solver.made.keys())
     return exchanged(variables, solver.made)
+
+
+def _way(apply: Apply, variables: Any, leaves: Mapping[str, Any], context: Context) -> tuple["_Products", Walk]:
+    """Through all products of these leaves; kept, where entries of arrays alone are numbered."""
+
+    def make() -> tuple[_Products, Walk]:
+        products = _Products()
+        return products, Walk(apply, products, {path: numbered(path, leaf) for path, leaf in leaves.items()})
+
+    if any(is_compressed(leaf) for leaf in leaves.values()):
+        return make()
+    return context.kept(("in sequence", frozenset(leaves), kinds(variables)), make)
+
+
+class _Products:
+    """The choice of all products of one numbered weight with data.
+
+    Attributes:
+      paths: of the weights, by place.
+    """
+
+    def __init__(self) -> None:
+        self.paths: dict[int, str] = {}
+        self._sums: dict[int, Callable[[Array, Array], Sums | None]] = {}
+
+    def __call__(self, stop: Stop) -> bool:
+        weights = [operand for operand in stop.operands[:2] if is_numbered(operand)]
+        if stop.equation.primitive not in PRODUCTS or len(weights) != 1 or None not in stop.operands[:2]:
+            return False
+        self.paths[stop.place] = path_of(weights[0])
+        return True
+
+    def gram(self, stop: Stop, pairs: Pairs, batches: int) -> Gram | None:
+        """Of what meets a weight in both networks."""
+        operand = next(place for place, known in enumerate(stop.operands) if is_numbered(known))
+        weight, equation, path = stop.operands[operand], stop.equation, self.paths[stop.place]
+
+        def of_batch(inputs: Array, reference: Array) -> Sums | None:
+            met = Meeting(path, inputs, weight, operand, equation.primitive, equation.params)
+            return sums(met, inputs, reference, batches, 0)
+
+        run = self._sums.setdefault(stop.place, eqx.filter_jit(of_batch))
+        parts = [run(now[1 - operand], first[1 - operand]) for now, first in pairs]
+        return collected(part for part in parts if part is not None)
 
 
 class _Solver:
@@ -119,17 +157,3 @@ class _Solver:
         found = grams(self.context.apply, self.reference, self.context.batches, paths) if paths else {}
         for path in sorted(paths):
             self.solve(path, found.get(path))
-
-
-def _gram(stop: Stop, path: str, pairs: Pairs, batches: int) -> Gram | None:
-    """Of what meets a weight in both networks."""
-    operand = next(place for place, known in enumerate(stop.operands) if is_numbered(known))
-    weight, equation = stop.operands[operand], stop.equation
-
-    @eqx.filter_jit
-    def of_batch(inputs: Array, reference: Array) -> Sums | None:
-        met = Meeting(path, inputs, weight, operand, equation.primitive, equation.params)
-        return sums(met, inputs, reference, batches, 0)
-
-    parts = [of_batch(now[1 - operand], first[1 - operand]) for now, first in pairs]
-    return collected(part for part in parts if part is not None)

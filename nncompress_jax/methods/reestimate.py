@@ -2,8 +2,7 @@
 
 from typing import Any
 
-from nncompress_jax.methods.batch_norm import reestimate as of_batches
-from nncompress_jax.methods.selection import network
+from nncompress_jax.methods.batch_norm import reestimated
 from nncompress_jax.types import Context
 
 
@@ -28,5 +27,4 @@ def reestimate(variables: Any, context: Context) -> Any:
       >>> reestimate(leaves, Context(apply, [jnp.array([[1.0], [3.0]])]))["mean"].tolist()
       [2.0]
     """
-    apply, _ = network(context, "reestimate")
-    return of_batches(variables, apply, context.batches)
+    return reestimated(variables, context)

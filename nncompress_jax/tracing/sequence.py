@@ -31,7 +31,7 @@ class Stop:
 
     Attributes:
       equation: of the flat program.
-      operands: what the weights alone say of each; None for data.
+      operands: what the weights alone say of each, at the first time; None for data.
       place: of the equation in the flat program.
     """
 
@@ -52,57 +52,67 @@ Visit = Callable[[Stop, Pairs], Mapping[str, Any]]
 """Of a place and what meets there, leaves by path that are different from there on: dense arrays."""
 
 
-def walk_through(
-    apply: Apply,
-    variables: Any,
-    batches: Sequence[Any],
-    choice: Choice,
-    visit: Visit,
-    *,
-    shown: Mapping[str, Any] = {},
-    references: Sequence[Any] | None = None,
-    as_dense: bool = True,
-) -> None:
-    """Runs a network on all batches, from one chosen place to the next.
+@dataclasses.dataclass(frozen=True, eq=False)
+class Walk:
+    """A way through a network, from one chosen place to the next; what it compiles serves as often as it is gone.
 
-    In memory are, for each network and batch, the values that are needed behind the present place.
-
-    Args:
+    Attributes:
       apply: of (variables, *inputs).
-      variables: any tree.
-      batches: inputs; each a tuple of apply's further arguments, or the only one.
       choice: of equations with data and a weight among their operands, those to stop at, before they run.
-      visit: what is done there; it takes the operands of all batches.
       shown: by path, what stands in a leaf's place in `Stop.operands`.
-      references: trees with leaves at the same paths, of networks that stay; by default the variables as they are.
-      as_dense: whether compressed weights count as dense arrays; else they multiply by their own rules.
     """
-    trees = (variables, *((variables,) if references is None else references))
-    networks = [_leaves(tree, as_dense) for tree in trees]
-    leaves = networks[0]
-    programs: dict[Any, _Program] = {}
-    runs = []
-    for batch in batches:
-        inputs = arguments(batch)
-        key = str(jax.tree.map(lambda x: (x.shape, x.dtype) if is_array(x) else x, inputs))
-        if key not in programs:
-            programs[key] = _Program(apply, variables, inputs, choice, {**leaves, **shown})
-        runs.append(_Run(programs[key], [x for x in jax.tree.leaves(inputs) if is_array(x)], len(networks)))
-    counts = {len(program.stops) for program in programs.values()}
-    if len(counts) > 1:
-        raise InputError(
-            f"apply multiplies {sorted(counts)} times, as its inputs' shapes are; give batches of one shape"
-        )
-    weights = {id(program): [_Weights(program, own) for own in networks] for program in programs.values()}
 
-    def pairs(place: int) -> Pairs:
-        for each in runs:
-            yield each.operands(place, weights[id(each.program)])
+    apply: Apply
+    choice: Choice
+    shown: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    _programs: dict[Any, "_Program"] = dataclasses.field(default_factory=dict, init=False, repr=False)
 
-    for place in range(max(counts, default=0)):
-        changed = visit(next(iter(programs.values())).stops[place], pairs(place))
-        for own, *_ in weights.values():
-            own.replace(changed)
+    def through(
+        self,
+        variables: Any,
+        batches: Sequence[Any],
+        visit: Visit,
+        *,
+        references: Sequence[Any] | None = None,
+        as_dense: bool = True,
+    ) -> None:
+        """Runs the network on all batches.
+
+        In memory are, for each network and batch, the values that are needed behind the present place.
+
+        Args:
+          variables: any tree; each time one with leaves of the same paths and shapes, and the same other leaves.
+          batches: inputs; each a tuple of apply's further arguments, or the only one.
+          visit: what is done at a place; it takes the operands of all batches.
+          references: trees with leaves at the same paths, of networks that stay; by default the variables as they are.
+          as_dense: whether compressed weights count as dense arrays; else they multiply by their own rules.
+        """
+        trees = (variables, *((variables,) if references is None else references))
+        networks = [_leaves(tree, as_dense) for tree in trees]
+        runs = []
+        for batch in batches:
+            inputs = arguments(batch)
+            key = str(jax.tree.map(lambda x: (x.shape, x.dtype) if is_array(x) else x, inputs))
+            if key not in self._programs:
+                known = {**networks[0], **self.shown}
+                self._programs[key] = _Program(self.apply, variables, inputs, self.choice, known)
+            arrays = [x for x in jax.tree.leaves(inputs) if is_array(x)]
+            runs.append(_Run(self._programs[key], arrays, len(networks)))
+        counts = {len(each.program.stops) for each in runs}
+        if len(counts) > 1:
+            raise InputError(
+                f"apply multiplies {sorted(counts)} times, as its inputs' shapes are; give batches of one shape"
+            )
+        weights = {id(each.program): [_Weights(each.program, own) for own in networks] for each in runs}
+
+        def pairs(place: int) -> Pairs:
+            for each in runs:
+                yield each.operands(place, weights[id(each.program)])
+
+        for place in range(max(counts, default=0)):
+            changed = visit(runs[0].program.stops[place], pairs(place))
+            for own, *_ in weights.values():
+                own.replace(changed)
 
 
 def _leaves(tree: Any, as_dense: bool) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from jax import lax
 import nncompress_jax as nnc
 from nncompress_jax import InputError
 from nncompress_jax.methods.selection import LeftAlone
+from nncompress_jax.types import Context
 from tests.methods.drawn import draw
 from tests.methods.obq import damped, obq, rounded_layer
 
@@ -240,3 +241,32 @@ def test_without_a_network_or_with_another_word_it_is_refused():
             apply=lambda w, x: x @ w["kernel"],
             batches=[jnp.ones((2, 64))],
         )
+
+
+@pytest.mark.filterwarnings("ignore:the variances of 1 of 1")
+def test_what_one_context_has_compiled_serves_again():
+    """And gives what another context gives, for other weights of the same shapes."""
+    context, other = (
+        Context(lambda v, x: (mlp(v, x) - v["mean"]) / jnp.sqrt(v["var"] + 1e-5), [mixed(60, 6)]) for _ in range(2)
+    )
+    first, second = (
+        {"up": draw(6, 5, seed=seed), "down": draw(5, 3, seed=seed + 1), "mean": jnp.zeros(3), "var": jnp.ones(3)}
+        for seed in (3, 5)
+    )
+    method = nnc.chain(nnc.quantize(where="[ud]*", step=0.5, rounding="second_order"), nnc.reestimate)
+    lowered = []
+
+    def listen(event, seconds, **_):
+        lowered.append(event == "/jax/core/compile/jaxpr_to_mlir_module_duration")
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    try:
+        method(first, context)
+        anew = sum(lowered)
+        lowered.clear()
+        again = method(second, context)
+        assert sum(lowered) < anew / 4
+    finally:
+        jax.monitoring.unregister_event_duration_listener(listen)
+    for one, same in zip(jax.tree.leaves(again), jax.tree.leaves(method(second, other)), strict=True):
+        assert np.array_equal(one, same)
