@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -27,6 +28,9 @@ NEAR = 0.985
 
 ROUNDS, MOST_ROUNDS = 6, 18
 """Networks that are tried for a budget; while none of them holds it, up to the second number."""
+
+LEAST_SLOPE = 0.25
+"""With which sizes are taken to follow what is aimed at."""
 
 POWERS = (1.0, 0.5, 0.25, 0.0)
 """With which the mean information of weights may count: between weights it says too much where steps are large, and
@@ -83,6 +87,7 @@ class Fitting:
         power = self.power(room)
         held: list[Choice] = []
         middle = (1 + NEAR) / 2 * budget - RESERVED - self.around
+        before: tuple[float, float] | None = None
         for turn in range(MOST_ROUNDS):
             choice = self.predicted(aim, power)
             if choice is None or choice in held:
@@ -91,7 +96,10 @@ class Fitting:
             held += [choice] * (size <= budget)
             if NEAR * budget <= size <= budget or (held and turn + 1 >= ROUNDS):
                 break
-            aim *= min(max(middle / max(size - RESERVED - self.around, 1), 0.5), 1.5)
+            weights = max(size - RESERVED - self.around, 1)
+            slope = _slope(before, (aim, weights)) if before else 1.0
+            before = aim, weights
+            aim *= min(max((middle / weights) ** (1 / slope), 0.5), 1.5)
         if not held and self.size(self.coarsest) + RESERVED <= budget:
             held.append(self.coarsest)
         return min(held, key=functools.partial(self.loss, power=power), default=None)
@@ -170,6 +178,12 @@ class Fitting:
             variables, context = self.reference.variables, self.reference.context
             made = self.stitching.folded(quantize(step=self.steps(self.coarsest))(variables, context), context)
         return file_bytes(made) - sum(ladder.sizes[-1] for ladder in self.ladders)
+
+
+def _slope(before: tuple[float, float], now: tuple[float, float]) -> float:
+    """Of the logarithm of a size against that of what was aimed at; codes that make up for others have larger ones."""
+    aims, sizes = (math.log(later / earlier) for earlier, later in zip(before, now, strict=True))
+    return min(max(sizes / aims, LEAST_SLOPE), 1 / LEAST_SLOPE) if aims else 1.0
 
 
 def whole_bytes(variables: Any) -> int:
