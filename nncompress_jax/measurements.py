@@ -38,6 +38,10 @@ class Measurements:
             self._append(json.dumps({"of": subject, "is": self._known[key]}))
         return self._known[key]
 
+    def __contains__(self, subject: Mapping[str, Any]) -> bool:
+        """Whether figures of it are known."""
+        return _key(subject) in self._known
+
     def _append(self, line: str) -> None:
         if self._file is not None:
             self._file.parent.mkdir(parents=True, exist_ok=True)

@@ -122,7 +122,9 @@ def auto(
             return _told(report, made, Found(*tables((), (), ""), size := file_bytes(made), size / whole))
         measurements = Measurements(file)
         reference, shown = Reference(variables, context), file is not None
-        found = ladders(reference, where, likelihood=likelihood, measurements=measurements, shown=shown)
+        found = ladders(
+            reference, where, rounding=rounding, likelihood=likelihood, measurements=measurements, shown=shown
+        )
         fitting = Fitting(reference, found, stitching, measurements)
         if max_drop is None:
             assert bytes is not None

@@ -2,8 +2,9 @@
 
 import dataclasses
 import functools
+import warnings
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -15,9 +16,13 @@ from nncompress_jax import checksums
 from nncompress_jax.artifact.size import stored_size
 from nncompress_jax.inputs import arguments
 from nncompress_jax.measurements import Measurements
+from nncompress_jax.methods.in_sequence import replaced_in_sequence
 from nncompress_jax.methods.quantize import quantize
-from nncompress_jax.methods.selection import network, replaced
+from nncompress_jax.methods.rounding import Rounding, cheapest_codes
+from nncompress_jax.methods.second_order import Problem
+from nncompress_jax.methods.selection import LeftAlone, network, replaced
 from nncompress_jax.search.reference import Reference
+from nncompress_jax.search.stitching import PRICE
 from nncompress_jax.table import Table
 from nncompress_jax.tracing.fisher import Likelihood, fisher
 from nncompress_jax.tree import Where
@@ -60,6 +65,7 @@ def ladders(
     reference: Reference,
     where: Where,
     *,
+    rounding: Rounding = "nearest",
     likelihood: Likelihood = "gaussian",
     measurements: Measurements | None = None,
     shown: bool = False,
@@ -67,11 +73,14 @@ def ladders(
     """Of every weight that `quantize` would take.
 
     The loss of a step is half the sum of squared errors of rounding to nearest, each times the Fisher information of
-    its entry.
+    its entry. After second-order rounding errors of neighbours make up for one another: there it is half the sum of
+    squared errors of outputs on the reference's inputs, each times the information that an entry of its weights has for
+    each square of what it multiplies.
 
     Args:
       reference: the network, dense, or compressed otherwise than by codes.
       where: as `quantize` has it.
+      rounding: as of `quantize`.
       likelihood: as of `tracing.fisher.fisher`.
       measurements: of ladders that are known.
       shown: whether a bar shows how far it is.
@@ -79,7 +88,8 @@ def ladders(
     Raises:
       InputError: as `quantize` does, and where apply or batches are missing.
 
-    Source: Choi et al. 2017, "Towards the Limit of Network Quantization", section 3, for the loss.
+    Source: Choi et al. 2017, "Towards the Limit of Network Quantization", section 3, for the loss; Martens and Grosse
+    2015, "Optimizing Neural Networks with Kronecker-factored Approximate Curvature", for that of outputs.
     """
     leaves: dict[str, Array] = {}
 
@@ -96,16 +106,22 @@ def ladders(
         return fisher(apply, variables, context.batches, likelihood=likelihood)
 
     measurements = measurements or Measurements(None)
-    print_of = fingerprint(reference) | {"likelihood": likelihood}
-    found = []
-    for path, leaf in track(leaves.items(), "steps of each weight", transient=True, disable=not shown):
-        curvature = functools.partial(lambda path: information()[path], path)
-        figures = measurements.of(
-            print_of | {"weight": path, "rungs": RUNGS}, functools.partial(_figures, leaf, curvature)
-        )
+    of_all = fingerprint(reference) | {"likelihood": likelihood, "rungs": RUNGS, "rounding": rounding}
+    found: dict[str, Ladder] = {}
+
+    def measure(path: str, leaf: Array, problem: Problem | None = None) -> Array:
+        figures = measurements.of(of_all | {"weight": path}, lambda: _figures(leaf, information()[path], problem))
         steps, sizes, losses = (tuple(figures[name]) for name in ("steps", "sizes", "losses"))
-        found.append(Ladder(path, leaf.size, steps, sizes, losses, figures["information"]))
-    return found
+        found[path] = Ladder(path, leaf.size, steps, sizes, losses, figures["information"])
+        return leaf
+
+    if rounding == "second_order" and not all(of_all | {"weight": path} in measurements for path in leaves):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", LeftAlone)
+            replaced_in_sequence(variables, where, measure, makes=Quantized, context=context)
+    for path, leaf in track(leaves.items(), "steps of each weight", transient=True, disable=not shown):
+        measure(path, leaf)
+    return [found[path] for path in leaves]
 
 
 def tables(found: Sequence[Ladder], choice: Sequence[int], title: str) -> tuple[Table, Table]:
@@ -145,15 +161,34 @@ def fingerprint(reference: Reference) -> dict[str, Any]:
     }
 
 
-def _figures(leaf: Array, curvature: Callable[[], np.ndarray]) -> dict[str, Any]:
+def _figures(leaf: Array, curvature: np.ndarray, problem: Problem | None) -> dict[str, Any]:
     largest = float(np.abs(np.asarray(leaf, np.float32)).max())
     steps = (largest or 1.0) * np.geomspace(1 / 100, 1.9, RUNGS)
     sizes, losses = [], []
     for step in steps.tolist():
-        alone = quantize(step=step, where=lambda _: True)({"weight": leaf}, Context())["weight"]
+        alone = nearest(leaf, step)
+        if problem is not None:
+            alone = dataclasses.replace(alone, codes=cheapest_codes(problem, leaf, alone.scale, 8, PRICE))
         sizes.append(stored_size(alone))
-        losses.append(float(_loss(leaf, alone.materialise(), curvature())))
-    return {"steps": steps.tolist(), "sizes": sizes, "losses": losses, "information": float(curvature().mean())}
+        rounded = alone.materialise()
+        losses.append(
+            float(_loss(leaf, rounded, curvature) if problem is None else _of_outputs(problem, rounded, curvature))
+        )
+    return {"steps": steps.tolist(), "sizes": sizes, "losses": losses, "information": float(curvature.mean())}
+
+
+def nearest(leaf: Array, step: float) -> Quantized:
+    """An array whose values are rounded to multiples of a step."""
+    made: Quantized = quantize(step=step, where=lambda _: True)({"weight": leaf}, Context())["weight"]
+    return made
+
+
+def _of_outputs(problem: Problem, rounded: Array, curvature: np.ndarray) -> float:
+    there = problem.there
+    squares = (np.diagonal(problem.squares, axis1=1, axis2=2)[:, None] * there).sum(-1)
+    weights = (problem.columns(curvature) * there).sum(-1) / np.where(squares > 0, squares, 1)
+    errors = problem.losses(jnp.asarray(problem.columns(rounded) * there, jnp.float32))
+    return 0.5 * float((weights * np.asarray(errors)).sum())
 
 
 @jax.jit

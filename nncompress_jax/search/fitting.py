@@ -9,16 +9,19 @@ from typing import Any
 
 import jax
 
+from nncompress_jax.artifact.size import stored_size
 from nncompress_jax.errors import InputError
 from nncompress_jax.measurements import Measurements
-from nncompress_jax.methods.quantize import quantize
-from nncompress_jax.search.candidates import Ladder, fingerprint
+from nncompress_jax.methods.selection import replaced
+from nncompress_jax.methods.steps import base_path
+from nncompress_jax.search.candidates import Ladder, fingerprint, nearest
 from nncompress_jax.search.knapsack import knapsack
 from nncompress_jax.search.reference import Reference
 from nncompress_jax.search.stitching import Stitching, file_bytes
 from nncompress_jax.tree import stored_bytes
-from nncompress_jax.types import Method
+from nncompress_jax.types import Array, Method
 from nncompress_jax.weights.base import dense, is_compressed
+from nncompress_jax.weights.quantized import Quantized
 
 RESERVED = 512
 """Bytes of a budget that are left for what a file says of its network."""
@@ -173,11 +176,17 @@ class Fitting:
 
     def _around(self) -> int:
         """Bytes of everything but the weights."""
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            variables, context = self.reference.variables, self.reference.context
-            made = self.stitching.folded(quantize(step=self.steps(self.coarsest))(variables, context), context)
-        return file_bytes(made) - sum(ladder.sizes[-1] for ladder in self.ladders)
+        steps, sizes = self.steps(self.coarsest), []
+
+        def rounded(path: str, leaf: Array) -> Quantized:
+            made = nearest(leaf, steps[path])
+            sizes.append(stored_size(made))
+            return made
+
+        where = {base_path(path) for path in steps}.__contains__
+        variables, context = self.reference.variables, self.reference.context
+        made = replaced(variables, where, rounded, makes=Quantized, context=context)
+        return file_bytes(self.stitching.folded(made, context)) - sum(sizes)
 
 
 def _slope(before: tuple[float, float], now: tuple[float, float]) -> float:

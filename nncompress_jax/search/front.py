@@ -105,7 +105,9 @@ def front(
         raise InputError(f"bytes={bad}: expected shares up to 1, or numbers of bytes")
     reference = Reference(variables, context_of(variables, apply, batches))
     measurements, stitching = Measurements(file), Stitching(rounding, inputs, short)
-    found = ladders(reference, where, likelihood=likelihood, measurements=measurements, shown=file is not None)
+    found = ladders(
+        reference, where, rounding=rounding, likelihood=likelihood, measurements=measurements, shown=file is not None
+    )
     fitting, whole = Fitting(reference, found, stitching, measurements), whole_bytes(variables)
     shares = sorted((size if size <= 1 else size / whole for size in bytes), reverse=True)
     points, rows = [], []
