@@ -149,7 +149,7 @@ def steps(rows: Sequence[Mapping[str, Any]], title: str, path: Path) -> None:
         axes.plot(*points.T, "-", color=colour, label=label, linewidth=1)
         axes.plot(*points[[row.get("chosen", False) for row in own]].T, "o", color=colour)
     axes.set_yscale("log")
-    figure.legend(loc="outside right upper", fontsize=7, title="from front to back, entries")
+    figure.legend(loc="outside right upper", fontsize=7, title="weight (entries)")
     _save(figure, path)
 
 
