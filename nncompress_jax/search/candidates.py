@@ -30,7 +30,7 @@ from nncompress_jax.types import Array, Context
 from nncompress_jax.weights.quantized import Quantized
 
 FORMATS = {"weight": "", "entries": ",", "step": ".3g", "bytes": ",", "bits_per_entry": ".3f", "loss": ".2e"}
-"""bytes: in the file, of codes rounded to nearest. loss: as of `ladders`."""
+"""bytes: in the file, of this weight alone. loss: as of `ladders`."""
 
 RUNGS = 24
 """Steps of a weight that are tried: from a hundredth of the largest entry to one that leaves next to nothing."""

@@ -79,7 +79,7 @@ def front(
       batches: representative inputs.
       bytes: budgets, each as of `auto`; those that are below what is possible are left out.
       measure: of variables, for each of N examples whether the network is right. With it every network is made and its
-        file measured; without, only weights rounded to nearest are looked at, and sizes are predicted from theirs.
+        file measured; without, sizes are predicted from those of single weights.
       where: as of `auto`, and so are rounding, inputs, short, likelihood and file.
       title: of the table.
 
