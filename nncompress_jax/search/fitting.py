@@ -125,14 +125,14 @@ class Fitting:
 
     def power(self, room: float) -> float:
         """The one of `POWERS` that is best for weights of so many bytes."""
-        nearest = dataclasses.replace(self.stitching, rounding="nearest", short=False)
+        quick = dataclasses.replace(self.stitching, rounding="nearest", short=False)
         errors = {}
         for power in POWERS:
             choice = self.predicted(room, power)
             if choice is None:
                 return POWERS[0]
             subject = self.fingerprint | {"steps": self.steps(choice), "measured": "error of the nearest"}
-            make = functools.partial(nearest, self.reference, self.steps(choice))
+            make = functools.partial(quick, self.reference, self.steps(choice))
             errors[power] = self.measurements.of(subject, functools.partial(self._error, make))["error"]
         return min(errors, key=lambda power: errors[power])
 
