@@ -19,6 +19,7 @@ import jax
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
+import tyro  # noqa: F401  it looks at builtins, where doctests leave their last value
 from matplotlib.figure import Figure
 
 from tests import networks

@@ -35,6 +35,9 @@ FORMATS = {"weight": "", "entries": ",", "step": ".3g", "bytes": ",", "bits_per_
 RUNGS = 24
 """Steps of a weight that are tried: from a hundredth of the largest entry to one that leaves next to nothing."""
 
+COARSER = 6
+"""As many more in second-order rounding, where entries grow that make up for others."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Ladder:
@@ -106,7 +109,7 @@ def ladders(
         return fisher(apply, variables, context.batches, likelihood=likelihood)
 
     measurements = measurements or Measurements(None)
-    of_all = fingerprint(reference) | {"likelihood": likelihood, "rungs": RUNGS, "rounding": rounding}
+    of_all = fingerprint(reference) | {"likelihood": likelihood, "rungs": [RUNGS, COARSER], "rounding": rounding}
     found: dict[str, Ladder] = {}
 
     def measure(path: str, leaf: Array, problem: Problem | None = None) -> Array:
@@ -163,7 +166,8 @@ def fingerprint(reference: Reference) -> dict[str, Any]:
 
 def _figures(leaf: Array, curvature: np.ndarray, problem: Problem | None) -> dict[str, Any]:
     largest = float(np.abs(np.asarray(leaf, np.float32)).max())
-    steps = (largest or 1.0) * np.geomspace(1 / 100, 1.9, RUNGS)
+    count = RUNGS if problem is None else RUNGS + COARSER
+    steps = (largest or 1.0) / 100 * 190 ** (np.arange(count) / (RUNGS - 1))
     sizes, losses = [], []
     for step in steps.tolist():
         alone = nearest(leaf, step)

