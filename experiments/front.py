@@ -89,10 +89,8 @@ def as_it_is(variables: Any, options: dict[str, Any], file: Path) -> Any:
 WAYS: dict[str, dict[str, Make]] = {
     "auto": budgets("second_order"),
     "auto-nearest": budgets("nearest"),
-    "half-macs": {
-        "channels alone": functools.partial(by_auto, macs=0.5),
-        "2.0%": functools.partial(by_auto, macs=0.5, bytes=0.02),
-    },
+    "half-macs": {"": functools.partial(by_auto, macs=0.5)},
+    "half-macs-auto": {"2.0%": functools.partial(by_auto, macs=0.5, bytes=0.02)},
     "whole-bits": {f"{bits} bits": functools.partial(by_bits, bits=bits) for bits in (8, 4, 3, 2)},
     "one-step": {
         f"{factor} rms": functools.partial(by_one_step, factor=factor) for factor in (0.25, 0.5, 1, 1.5, 2, 3, 4)

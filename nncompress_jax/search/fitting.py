@@ -193,7 +193,9 @@ class Fitting:
         where = {base_path(path) for path in steps}.__contains__
         variables, context = self.reference.variables, self.reference.context
         made = replaced(variables, where, rounded, makes=Quantized, context=context)
-        return file_bytes(self.stitching.folded(made, context)) - sum(sizes)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return file_bytes(self.stitching.folded(made, context)) - sum(sizes)
 
 
 def _slope(before: tuple[float, float], now: tuple[float, float]) -> float:

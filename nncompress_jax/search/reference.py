@@ -1,6 +1,5 @@
 """A network that others are compared with."""
 
-import contextlib
 import dataclasses
 import functools
 import warnings
@@ -11,7 +10,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
-from nncompress_jax.inputs import arguments, of_arrays
+from nncompress_jax.inputs import arguments, is_array, of_arrays
 from nncompress_jax.methods import batch_norm
 from nncompress_jax.methods.reestimate import reestimate
 from nncompress_jax.methods.selection import network
@@ -31,7 +30,6 @@ class Reference:
 
     variables: Any
     context: Context
-    _programs: dict[Any, Callable[..., list[Array]]] = dataclasses.field(default_factory=dict, init=False, repr=False)
 
     def outputs_of(self, variables: Any) -> Callable[..., list[Array]]:
         """A function of a batch: the arrays that the network makes of it with other variables.
@@ -41,10 +39,9 @@ class Reference:
         apply, _ = network(self.context, "auto")
         run = inject(apply, fast=True)
         function, arrays = of_arrays(lambda tree, *batch: jax.tree.leaves(run(tree, *batch)), variables)
-        program, structure = eqx.filter_jit(function), (jax.tree.structure(variables), frozenset(arrays))
-        with contextlib.suppress(TypeError):  # where what a node says of itself has no hash
-            program = self._programs.setdefault(structure, program)
-        return functools.partial(program, arrays)
+        others = tuple((type(leaf), leaf) for leaf in jax.tree.leaves(variables) if not is_array(leaf))
+        key = "outputs", jax.tree.structure(variables), frozenset(arrays), others
+        return functools.partial(self.context.kept(key, lambda: eqx.filter_jit(function)), arrays)
 
     @functools.cached_property
     def outputs(self) -> list[list[Array]]:

@@ -31,7 +31,7 @@ class Stop:
 
     Attributes:
       equation: of the flat program.
-      operands: what the weights alone say of each, at the first time; None for data.
+      operands: what the weights of the first walk alone say of each; None for data.
       place: of the equation in the flat program.
     """
 

@@ -43,7 +43,7 @@ def test_front(command, workdir, tiny_data, pictures, tmp_path):
     assert (code, again.split(), (tmp_path / "measurements.jsonl").read_text()) == (0, out.split(), lines)
     code, _, error = command(line.replace("int8-xz", "zip"))
     assert code == 2
-    assert "ways zip: expected some of auto, auto-nearest, half-macs, whole-bits" in error
+    assert "ways zip: expected some of auto, auto-nearest, half-macs, half-macs-auto" in error
 
 
 def test_max_drop(command, workdir, tiny_data, tmp_path):
