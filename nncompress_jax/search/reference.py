@@ -11,8 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from nncompress_jax.inputs import arguments, is_array, of_arrays
-from nncompress_jax.methods import batch_norm
-from nncompress_jax.methods.reestimate import reestimate
+from nncompress_jax.methods.reestimate import StatisticsMoved, reestimate
 from nncompress_jax.methods.selection import network
 from nncompress_jax.tracing.injection import inject
 from nncompress_jax.tree import named_leaves
@@ -66,5 +65,5 @@ class Reference:
 def statistics_of(variables: Any, context: Context) -> dict[str, Any]:
     """By path, leaves as they are with the batch statistics of the batches; that they may do worse is not said."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", batch_norm.StatisticsMoved)
+        warnings.simplefilter("ignore", StatisticsMoved)
         return dict(named_leaves(reestimate(variables, context)))

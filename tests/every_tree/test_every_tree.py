@@ -14,7 +14,6 @@ from tests.every_tree.rows import ROWS
 WITHOUT_A_TREE = {
     *("ArtifactError", "Cost", "Info", "InputError", "LayerCost", "Loaded", "__version__"),
     *("calibration.Histogram", "calibration.DynamicRange", "models.create", "stored_size"),
-    "batch_norm.StatisticsMoved",
 }
 
 OF_WEIGHTS = ("criteria.obd", "criteria.fisher")

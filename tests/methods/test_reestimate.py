@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import nncompress_jax as nnc
-from nncompress_jax.methods.batch_norm import StatisticsMoved
+from nncompress_jax.methods.reestimate import StatisticsMoved
 from nncompress_jax.methods.selection import LeftAlone
 from tests.normalized import NETWORKS, draw, linen
 
