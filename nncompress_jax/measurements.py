@@ -20,9 +20,9 @@ class Measurements:
       {'accuracy': 0.25}
     """
 
-    def __init__(self, file: Path | None) -> None:
-        self._file = file
-        lines = file.read_text().splitlines() if file and file.exists() else []
+    def __init__(self, file: str | Path | None) -> None:
+        self._file = file = Path(file) if file is not None else None
+        lines = file.read_text().splitlines() if file is not None and file.exists() else []
         self._known = dict(known for line in lines if (known := _parsed(line)))
 
     def of(self, subject: Mapping[str, Any], measure: Callable[[], Mapping[str, Any]]) -> dict[str, Any]:

@@ -82,8 +82,9 @@ class Table:
         rows = [{name: row[name] for name in self.formats} for row in self.rows]
         return json.dumps({"title": self.title, "rows": rows}, indent=2) + "\n"
 
-    def write(self, folder: Path, name: str) -> None:
+    def write(self, folder: str | Path, name: str) -> None:
         """`name.md`, `name.csv` and `name.json` in the folder."""
+        folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         for suffix, text in (
             ("md", f"{self.title}\n\n{self.markdown()}"),

@@ -22,7 +22,7 @@ def counting():
 def test_another_process_finds_them(tmp_path, counting):
     file = tmp_path / "new" / "measurements.jsonl"
     subject = {"weights": 7, "macs": 0.5, "gone": [1, 2]}
-    assert Measurements(file).of(subject, counting) == {"accuracy": 1}
+    assert Measurements(str(file)).of(subject, counting) == {"accuracy": 1}
     assert Measurements(file).of(dict(reversed(subject.items())), counting) == {"accuracy": 1}
     assert Measurements(file).of(subject | {"weights": 8}, counting) == {"accuracy": 2}
     assert Measurements(file).of(subject | {"weights": 8}, counting) == {"accuracy": 2}

@@ -25,7 +25,7 @@ COLOURS = {
 }
 
 
-def confusion(matrix: np.ndarray, class_names: Sequence[str], title: str, path: Path) -> None:
+def confusion(matrix: np.ndarray, class_names: Sequence[str], title: str, path: str | Path) -> None:
     """Shares of each true class (rows) by predicted class.
 
     Args:
@@ -49,7 +49,7 @@ def confusion(matrix: np.ndarray, class_names: Sequence[str], title: str, path: 
     _save(figure, path)
 
 
-def accuracy_by_bytes(rows: Sequence[dict], title: str, path: Path) -> None:
+def accuracy_by_bytes(rows: Sequence[dict], title: str, path: str | Path) -> None:
     """A point for each row of a comparison: accuracy against bytes.
 
     Args:
@@ -86,7 +86,7 @@ def accuracy_by_bytes(rows: Sequence[dict], title: str, path: Path) -> None:
     _save(figure, path)
 
 
-def network(layers: Sequence[LayerCost], title: str, path: Path) -> None:
+def network(layers: Sequence[LayerCost], title: str, path: str | Path) -> None:
     """The layers that multiply, in order: a box as high as the image and as wide as the logarithm of the channels.
 
     Args:
@@ -126,12 +126,13 @@ def _box(axes: Axes, left: float, height: float, width: float, layer: LayerCost)
     axes.text(left + width / 2, -height / 2 - 0.15, str(layer.output_shape[-1]), ha="center", va="top", fontsize=7)
 
 
-def _save(figure: Figure, path: Path) -> None:
+def _save(figure: Figure, path: str | Path) -> None:
+    path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=150)
 
 
-def steps(rows: Sequence[Mapping[str, Any]], title: str, path: Path) -> None:
+def steps(rows: Sequence[Mapping[str, Any]], title: str, path: str | Path) -> None:
     """Loss against bits, a curve for each weight, with a dot at the step that it got.
 
     Where all dots have the same slope, no byte does more good at another weight.
@@ -153,7 +154,7 @@ def steps(rows: Sequence[Mapping[str, Any]], title: str, path: Path) -> None:
     _save(figure, path)
 
 
-def front(rows: Sequence[Mapping[str, Any]], title: str, path: Path) -> None:
+def front(rows: Sequence[Mapping[str, Any]], title: str, path: str | Path) -> None:
     """Accuracy against the bytes of the file, as a share of float; an axis for each network, a curve for each method.
 
     Args:
@@ -193,7 +194,7 @@ def _short(path: str) -> str:
     return path.removeprefix("params/").removesuffix("/kernel")
 
 
-def sensitivity(rows: Sequence[Mapping[str, Any]], title: str, path: Path) -> None:
+def sensitivity(rows: Sequence[Mapping[str, Any]], title: str, path: str | Path) -> None:
     """Accuracy against the share of channels that is cut, a curve for each group.
 
     Args:

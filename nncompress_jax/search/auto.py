@@ -60,7 +60,7 @@ def auto(
     inputs: bool = True,
     short: bool = True,
     likelihood: Likelihood = "gaussian",
-    file: Path | None = None,
+    file: str | Path | None = None,
     report: Callable[[Found], Any] | None = None,
 ) -> Method:
     """The best compression within a budget, without training.

@@ -68,7 +68,7 @@ def front(
     inputs: bool = True,
     short: bool = True,
     likelihood: Likelihood = "gaussian",
-    file: Path | None = None,
+    file: str | Path | None = None,
     title: str = "",
 ) -> Front:
     """What `auto` makes of a network with several budgets.

@@ -35,7 +35,7 @@ def sensitivity(
     criterion: Criterion = l1,
     rates: Sequence[float] = (0.25, 0.5, 0.75, 0.9),
     where: Where = None,
-    file: Path | None = None,
+    file: str | Path | None = None,
     title: str = "",
 ) -> Table:
     """What each weight costs the network when it is made small alone, or, measured, what each group of channels does.
