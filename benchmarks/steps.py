@@ -27,13 +27,12 @@ from nncompress_jax.weights.quantized import Quantized
 
 FORMATS = {
     **{"network": "", "rate": ".2f", "entropy": ",.0f", "codes": ",", "by_channel": ",", "more": ".1%"},
-    **{"contexts": ",", "transposed": ",", "others": ",", "file": ",", "bfloat16": ",", "folded": ","},
+    **{"contexts": ",", "others": ",", "file": ",", "bfloat16": ",", "folded": ","},
 }
 """rate: bits of entropy for each weight. entropy: bytes, zeroth order, of each weight's codes. codes: bytes of all
 codes in a file. by_channel: the same, with steps in proportion to the standard deviation of each output channel; bytes
 of the steps themselves are not counted. more: by_channel / codes - 1. contexts: bytes of codes, if the model of a
-symbol went by its neighbours. transposed: bytes of codes, if classes were of input channels. Of these two, the codes
-as they are where that is less. others: bytes of what is not quantized. file: of the network, with one step for each
+symbol went by its neighbours; the codes as they are where that is less. others: bytes of what is not quantized. file: of the network, with one step for each
 weight. bfloat16: likewise, its floats in 16 bits. folded: likewise, after `batch_norm.fold(weights=False)`."""
 
 HALVINGS = 30
@@ -87,7 +86,7 @@ def compared(apply: Apply, variables: Any, rate: float) -> dict[str, Any]:
     small = nnc.compress(variables, nnc.quantize(rate=rate))
     floats = dict(named_leaves(variables))
     leaves = dict(named_leaves(small, is_compressed))
-    sums = dict.fromkeys(("entropy", "codes", "by_channel", "contexts", "transposed", "others"), 0.0)
+    sums = dict.fromkeys(("entropy", "codes", "by_channel", "contexts", "others"), 0.0)
     for path, leaf in leaves.items():
         if not isinstance(leaf, Quantized):
             sums["others"] += nnc.stored_size(leaf)
@@ -97,7 +96,6 @@ def compared(apply: Apply, variables: Any, rate: float) -> dict[str, Any]:
         size = nnc.stored_size(codes)
         sums["codes"] += size
         sums["contexts"] += min(size, size - len(sections.encode(codes)[1]) + by_neighbours(codes))
-        sums["transposed"] += min(size, nnc.stored_size(np.moveaxis(codes, -2, -1)))
         sums["by_channel"] += nnc.stored_size(by_channel(weight, np.asarray(leaf.scale).item()))
     folded = nnc.compress(small, nnc.batch_norm.fold(weights=False), apply=apply, batches=[IMAGE])
     sizes = {

@@ -16,8 +16,14 @@ from nncompress_jax.artifact.bounds import Cursor
 from nncompress_jax.artifact.frequencies import Constant, Distribution, Model, Verbatim
 from nncompress_jax.errors import ArtifactError
 
-CLASSES = (1, 2, 4, 8, 16, 32)
-"""How many different models a section may have for its columns."""
+CLASSES = 32
+"""Different models that a section may have for its columns, at most."""
+
+PACKED = 128
+"""Added to the number of classes: the class of each column takes as many bits as it needs, not a byte."""
+
+MODEL_BITS = 64
+"""About what a model takes."""
 
 MOST_COLUMNS = 4096
 """With more, all columns have one model."""
@@ -35,10 +41,11 @@ def encode(symbols: np.ndarray) -> bytes:
     Returns:
       For `decode`; its layout stands in docs/format.md.
     """
-    columns, models = _modelled(symbols)
-    parts = [struct.pack("<IB", symbols.shape[1], len(models))]
-    if len(models) > 1:
-        parts.append(columns.astype(np.uint8).tobytes())
+    _, columns, models = _modelled(symbols)
+    several = len(models) > 1
+    parts = [struct.pack("<IB", symbols.shape[1], len(models) + PACKED * several)]
+    if several:
+        parts.append(_packed(columns, _width(len(models))))
     parts += [frequencies.written(model) for model in models]
     places = [np.flatnonzero(columns == i) for i in range(len(models))]
     rows = len(symbols)
@@ -71,10 +78,14 @@ def decode(payload: bytes, shape: tuple[int, int], fill: Fill) -> None:
     """
     cursor = Cursor(payload)
     rows, width = shape
-    stored, count = cursor.numbers("IB")
-    if stored != width or not 1 <= count <= min(max(CLASSES), width):
+    stored, number = cursor.numbers("IB")
+    count, is_packed = number % PACKED, number >= PACKED
+    if stored != width or not 1 + is_packed <= count <= min(CLASSES, width):
         raise ArtifactError(f"{stored} columns in {count} classes, expected {width} columns")
-    columns = np.frombuffer(cursor.take(width), np.uint8) if count > 1 else np.zeros(width, np.uint8)
+    if is_packed:
+        columns = _unpacked(cursor.take(-(-width * _width(count) // 8)), _width(count), width)
+    else:
+        columns = np.frombuffer(cursor.take(width), np.uint8) if count > 1 else np.zeros(width, np.uint8)
     if columns.max() >= count:
         raise ArtifactError(f"a column of class {columns.max()} of {count}")
     models = [frequencies.read(cursor) for _ in range(count)]
@@ -101,6 +112,11 @@ def decode(payload: bytes, shape: tuple[int, int], fill: Fill) -> None:
         raise ArtifactError("coded symbols go on behind the last")
 
 
+def bits(symbols: np.ndarray) -> float:
+    """About as many as `encode` makes of them."""
+    return _modelled(symbols)[0]
+
+
 def histogram(symbols: np.ndarray) -> np.ndarray:
     """[columns, 256] int64: how often each byte is in each column of [rows, columns] uint8."""
     rows, columns = symbols.shape
@@ -112,25 +128,69 @@ def histogram(symbols: np.ndarray) -> np.ndarray:
     return counts.reshape(columns, 256)
 
 
-def _modelled(symbols: np.ndarray) -> tuple[np.ndarray, list[Model]]:
-    """[columns] the class of each, and a model for each class."""
+def _modelled(symbols: np.ndarray) -> tuple[float, np.ndarray, list[Model]]:
+    """Bits of models and symbols, [columns] the class of each, and a model for each class."""
     width = symbols.shape[1]
     if width > MOST_COLUMNS:
-        return np.zeros(width, int), [frequencies.fitted(histogram(symbols.reshape(-1, 1))[0])[0]]
+        model, size = frequencies.fitted(histogram(symbols.reshape(-1, 1))[0])
+        return size, np.zeros(width, int), [model]
     counts = histogram(symbols)
+    alone, size = frequencies.fitted(counts.sum(0))
+    columns = _classes(counts)
+    models = [frequencies.fitted(counts[columns == i].sum(0)) for i in range(columns.max() + 1)]
+    together = sum(bits for _, bits in models) + width * _width(len(models))
+    if len(models) == 1 or size <= together:
+        return size, np.zeros(width, int), [alone]
+    return together, columns, [model for model, _ in models]
+
+
+def _classes(counts: np.ndarray) -> np.ndarray:
+    """[columns] int, from `histogram`: columns of similar spread, so many classes as take the fewest bits.
+
+    Neighbours in the order of their spread become one class, those first that lose least by it.
+    """
+    width = len(counts)
     order = np.argsort(frequencies.spread(counts), kind="stable")
-    best: tuple[float, np.ndarray, list[Model]] | None = None
-    for count in CLASSES:
-        if count > width:
+    starts = np.arange(min(CLASSES, width)) * width // min(CLASSES, width)
+    groups = np.add.reduceat(counts[order], starts, axis=0)
+    own = _entropy(groups)
+    best = np.inf, starts
+    while True:
+        bits = own.sum() + MODEL_BITS * len(starts) + width * _width(len(starts))
+        best = min(best, (bits, starts), key=lambda each: each[0])
+        if len(starts) == 1:
             break
-        columns = np.empty(width, int)
-        columns[order] = np.arange(width) * count // width
-        models = [frequencies.fitted(counts[columns == i].sum(0)) for i in range(count)]
-        bits = sum(size for _, size in models) + 8 * width * (count > 1)
-        if best is None or bits < best[0]:
-            best = bits, columns, [model for model, _ in models]
-    assert best is not None
-    return best[1:]
+        both = _entropy(groups[:-1] + groups[1:])
+        at = int(np.argmin(both - own[:-1] - own[1:]))
+        groups[at] += groups[at + 1]
+        own[at] = both[at]
+        groups, own, starts = (np.delete(x, at + 1, axis=0) for x in (groups, own, starts))
+    columns = np.empty(width, int)
+    columns[order] = np.searchsorted(best[1], np.arange(width), side="right") - 1
+    return columns
+
+
+def _entropy(counts: np.ndarray) -> np.ndarray:
+    """Bits of the symbols of each row."""
+    totals = counts.sum(-1, keepdims=True)
+    return (counts * np.log2(np.maximum(totals, 1) / np.maximum(counts, 1))).sum(-1)
+
+
+def _width(count: int) -> int:
+    """Bits that tell so many classes from one another."""
+    return (count - 1).bit_length()
+
+
+def _packed(columns: np.ndarray, width: int) -> bytes:
+    bits = columns.astype(np.uint8)[:, None] >> np.arange(width, dtype=np.uint8) & 1
+    return np.packbits(bits, bitorder="little").tobytes()
+
+
+def _unpacked(packed: memoryview, width: int, count: int) -> np.ndarray:
+    bits = np.unpackbits(np.frombuffer(packed, np.uint8), bitorder="little")
+    if bits[count * width :].any():
+        raise ArtifactError("bits behind the last class that are not 0")
+    return bits[: count * width].reshape(count, width) @ (1 << np.arange(width))
 
 
 def _coded(model: Distribution) -> Any:

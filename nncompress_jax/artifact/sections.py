@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from nncompress_jax.artifact import entropy, frequencies, huffman
-from nncompress_jax.artifact.symbols import Layout, layout_from_dict, layout_of
+from nncompress_jax.artifact.symbols import Layout, layout_from_dict, layouts_of
 from nncompress_jax.errors import ArtifactError, InputError
 from nncompress_jax.leaves import DTYPES
 
@@ -104,9 +104,12 @@ def encode(array: np.ndarray, bits: tuple[int, int] | None = None, floats: str |
     """
     if floats is not None and array.dtype.name in WIDE and array.size:
         return _narrowed(array, floats)
-    layout = layout_of(array, bits)
+    layouts = layouts_of(array, bits)
+    layout = layouts[0]
     best, coding = _raw(array), "raw"
     if array.size:
+        if len(layouts) > 1:
+            layout = min(layouts, key=lambda each: entropy.bits(each.symbols(array)))
         symbols = layout.symbols(array)
         coded = entropy.encode(symbols)
         if len(coded) < len(best):
@@ -151,7 +154,7 @@ def entropy_bytes(section: Section, array: np.ndarray) -> tuple[float, int]:
 
     Symbols are codes, gaps between places, and the bytes of everything else.
     """
-    layout = section.symbols or layout_of(array)
+    layout = section.symbols or layouts_of(array)[0]
     array = array.astype(DTYPES[section.stored_dtype or section.dtype], copy=False)
     if not array.size:
         return 0.0, 0

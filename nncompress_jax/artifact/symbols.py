@@ -70,22 +70,42 @@ class Planes(Layout):
 
 @dataclasses.dataclass(frozen=True)
 class Codes(Layout):
-    """For entries of one byte: columns along the last axis; one row is one column."""
+    """For entries of one byte: columns along an axis; one row is one column.
+
+    Attributes:
+      axis: from the end: -1 is the last.
+    """
 
     KIND: ClassVar[str] = "codes"
 
+    axis: int = -1
+
     def suits(self, array: np.ndarray) -> bool:
-        return array.itemsize == 1
+        return array.itemsize == 1 and (self.axis == -1 or -array.ndim <= self.axis < -1)
 
     def shape(self, array: np.ndarray) -> tuple[int, int]:
-        return _rows(array, array.shape[-1] if array.ndim else 1)
+        return _rows(self._last(array), array.shape[self.axis] if array.ndim else 1)
 
     def symbols(self, array: np.ndarray) -> np.ndarray:
-        return super().symbols(array) ^ np.uint8(128 if array.dtype == np.int8 else 0)
+        flat = np.ascontiguousarray(self._last(array)).view(np.uint8).reshape(self.shape(array))
+        return flat ^ np.uint8(128 if array.dtype == np.int8 else 0)
+
+    def target(self, array: np.ndarray) -> np.ndarray:
+        return super().target(array) if self.axis == -1 else np.empty(self.shape(array), np.uint8)
 
     def restore(self, symbols: np.ndarray, array: np.ndarray) -> None:
         if array.dtype == np.int8:
             symbols ^= 128
+        if self.axis != -1:
+            last = self._last(array)
+            last[...] = symbols.view(array.dtype).reshape(last.shape)
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"kind": self.KIND} | ({"axis": self.axis} if self.axis != -1 else {})
+
+    def _last(self, array: np.ndarray) -> np.ndarray:
+        """With that axis as the last."""
+        return np.moveaxis(array, self.axis, -1) if array.ndim else array
 
 
 @dataclasses.dataclass(frozen=True)
@@ -182,11 +202,13 @@ class Bits(Layout):
 LAYOUTS: dict[str, Any] = {layout.KIND: layout for layout in (Planes, Codes, Gaps, Bits)}
 
 
-def layout_of(array: np.ndarray, bits: tuple[int, int] | None = None) -> Layout:
-    """The layout that an array is written in; bits: (width, last), where it holds packed codes."""
+def layouts_of(array: np.ndarray, bits: tuple[int, int] | None = None) -> list[Layout]:
+    """Layouts that an array may be written in; bits: (width, last), where it holds packed codes."""
     if bits:
-        return Bits(*bits)
-    return Gaps.between(array) or (Codes() if array.itemsize == 1 else Planes())
+        return [Bits(*bits)]
+    if array.itemsize == 1:
+        return [Codes(), *(Codes(axis) for axis in range(-array.ndim, -1) if 1 < array.shape[axis] < array.size)]
+    return [Gaps.between(array) or Planes()]
 
 
 def layout_from_dict(described: Any, array: np.ndarray) -> Layout:

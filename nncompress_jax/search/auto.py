@@ -67,8 +67,9 @@ def auto(
 
     Channels go first, if there is a budget of multiply-accumulates. Then each weight gets a step between values: those
     steps are chosen together, by the bytes that the coder makes of them and by squared errors times Fisher
-    information. The weights are rounded with them, batch normalization is re-estimated and folded into two
-    vectors, the file is measured, and the choice made again until it holds the budget.
+    information. The weights are rounded with them, channels that only zeros multiply are made zero where they are
+    computed, batch normalization is re-estimated and folded into two vectors, the file is measured, and the choice made
+    again until it holds the budget.
 
     Args:
       bytes: of the file of `nnc.save`; up to 1 the share of the bytes of all arrays, uncompressed. For what a file says

@@ -53,10 +53,10 @@ class Reference:
         """By path, leaves as they are with the batch statistics of the batches."""
         return statistics_of(self.variables, self.context)
 
-    def error(self, variables: Any) -> float:
-        """Squared distance of the outputs for the batches."""
+    def error(self, variables: Any, count: int | None = None) -> float:
+        """Squared distance of the outputs for the first so many batches; by default for all."""
         of_batch, total = self.outputs_of(variables), 0.0
-        for batch, theirs in zip(map(arguments, self.context.batches), self.outputs, strict=True):
+        for batch, theirs in zip(map(arguments, self.context.batches[:count]), self.outputs[:count], strict=True):
             pairs = zip(of_batch(*batch), theirs, strict=True)
             total += sum(float(jnp.square(a.astype(jnp.float32) - b.astype(jnp.float32)).sum()) for a, b in pairs)
         return total

@@ -18,6 +18,7 @@ from nncompress_jax.methods.rounding import Rounding
 from nncompress_jax.methods.selection import network
 from nncompress_jax.methods.steps import base_path
 from nncompress_jax.search.reference import Reference, statistics_of
+from nncompress_jax.search.unused import without_unused
 from nncompress_jax.tracing.normalization import normalizations
 from nncompress_jax.tree import named_leaves
 from nncompress_jax.types import Context
@@ -52,7 +53,8 @@ class Stitching:
         """
         price = PRICE if self.rounding == "second_order" else 0.0
         method = quantize(step=dict(steps), inputs=self.inputs, rounding=self.rounding, price=price)
-        return self.finished(method(reference.variables, reference.context), reference)
+        made = method(reference.variables, reference.context)
+        return self.finished(without_unused(made, reference), reference)
 
     def finished(self, variables: Any, reference: Reference) -> Any:
         """With what stands around the weights, so that outputs are near those of the variables before."""

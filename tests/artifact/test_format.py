@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nncompress_jax.artifact import entropy, huffman
+from nncompress_jax.artifact import entropy, huffman, sections
 from tests.fuzz import files
 
 E = (256, 279, 304, 332, 362, 395, 431, 470)
@@ -55,7 +55,13 @@ def ans(content, rows):
     """[rows, columns] symbols."""
     content = Bytes(content)
     columns, n = content.take("IB")
-    classes = [content.take("B") for _ in range(columns)] if n > 1 else [0] * columns
+    if n > 128:
+        n, w = n - 128, (n - 129).bit_length()
+        packed = int.from_bytes([content.take("B") for _ in range((columns * w + 7) // 8)], "little")
+        classes = [packed >> w * column & 2**w - 1 for column in range(columns)]
+        assert packed >> w * columns == 0
+    else:
+        classes = [content.take("B") for _ in range(columns)] if n > 1 else [0] * columns
     models = []
     for _ in range(n):
         kind = content.take("B")
@@ -92,7 +98,40 @@ def test_ans(kind):
         "floats": random.standard_normal(300).astype(np.float32).view(np.uint8).reshape(-1, 4),
         "one": np.full((3, 2), 7),
     }[kind].astype(np.uint8)
-    assert (ans(entropy.encode(symbols), len(symbols)) == symbols).all()
+    content = entropy.encode(symbols)
+    assert (content[4] > 128) == (kind in ("by channel", "floats"))
+    assert (ans(content, len(symbols)) == symbols).all()
+
+
+def test_classes_that_take_a_byte_each():
+    """As files have them that were written before classes were packed."""
+    symbols = np.stack([np.full(50, 7), np.arange(50), np.full(50, 9), np.arange(50) + 3], 1).astype(np.uint8)
+    content = struct.pack("<IB", 4, 4) + bytes([2, 0, 3, 1]) + bytes([0, 0, 1, 7, 1, 9])
+    content += symbols[:, [1, 3]].T.tobytes()
+    read = np.zeros_like(symbols)
+
+    def fill(columns, rows, part):
+        read[rows, columns] = part.T
+
+    entropy.decode(content, symbols.shape, fill)
+    assert (read == symbols).all()
+    assert (ans(content, 50) == symbols).all()
+
+
+@pytest.mark.parametrize("axis", [-4, -3, -2, -1])
+def test_columns_along_any_axis(axis):
+    random = np.random.default_rng(0)
+    shape = [3, 5, 4, 6]
+    shape[axis] = 200
+    spread = np.where(np.arange(200) % 2, 0.1, 20).reshape([200 if i == axis % 4 else 1 for i in range(4)])
+    codes = np.rint(random.standard_normal(shape) * spread).clip(-127, 127).astype(np.int8)
+    section, payload = sections.encode(codes)
+    described = section.to_dict()
+    assert described["symbols"] == {"kind": "codes"} | ({"axis": axis} if axis != -1 else {})
+    matrix = ans(payload, codes.size // 200)
+    last = np.moveaxis(codes, axis, -1)
+    assert ((matrix ^ 128).view(np.int8).reshape(last.shape) == last).all()
+    assert (sections.decode(section, payload) == codes).all()
 
 
 def test_huffman():

@@ -1,0 +1,84 @@
+"""Channels that are multiplied by zero everywhere become zero where they are computed, and outputs stay as they are."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import nncompress_jax as nnc
+from nncompress_jax import models
+from nncompress_jax.search.reference import Reference
+from nncompress_jax.search.unused import without_unused
+from nncompress_jax.types import Context
+from nncompress_jax.weights.base import dense, is_compressed
+
+X = np.random.default_rng(0).standard_normal((16, 5)).astype(np.float32)
+
+
+def chain(weights, x):
+    hidden = jax.nn.relu(x @ weights["a"] + weights["bias"])
+    return jax.nn.relu(hidden @ weights["b"]) @ weights["c"]
+
+
+def weights():
+    random = np.random.default_rng(1)
+    shapes = {"a": (5, 8), "bias": (8,), "b": (8, 6), "c": (6, 3)}
+    return {name: jnp.asarray(random.standard_normal(shape), jnp.float32) for name, shape in shapes.items()}
+
+
+def test_what_computes_them_and_what_computes_that():
+    before = weights()
+    c = before["c"].at[np.array([1, 4])].set(0)
+    b = before["b"].at[2, np.array([0, 2, 3, 5])].set(0)  # channel 2 goes to channels 1 and 4 alone
+    given = before | {"b": b, "c": c}
+    found = without_unused(given, Reference(before, Context(chain, [X])))
+    assert (chain(found, X) == chain(given, X)).all()
+    gone = {name: np.zeros(leaf.shape, bool) for name, leaf in before.items()}
+    gone["b"][:, [1, 4]] = gone["a"][:, 2] = gone["bias"][2] = True
+    for name, where in gone.items():
+        assert (np.asarray(found[name]) == np.where(where, 0, given[name])).all(), name
+
+
+@pytest.mark.parametrize("cut", [False, True])
+def test_codes(cut):
+    before = weights()
+    given = before | {"c": before["c"].at[np.array([1, 4])].set(0)}
+    context = Context(chain, [X])
+    if cut:
+        given = nnc.prune_channels(keep=11 / 14)(given, context)
+    given = nnc.quantize(inputs=False, where=lambda _: True)(given, context)
+    found = without_unused(given, Reference(before, context))
+    run = nnc.inject(chain)
+    np.testing.assert_array_equal(run(found, X), run(given, X))
+    assert jax.tree.structure(found) == jax.tree.structure(given)
+    b = np.asarray(dense(found["b"]))
+    assert not b[:, [1, 4]].any()
+    others = [0, 2, 3, 5]
+    assert (b[:, others] == np.asarray(dense(given["b"]))[:, others]).all()
+
+
+def test_channels_that_are_used_otherwise_stay():
+    """Two computed matrices are multiplied by each other: a weight does not multiply these channels at all, or also."""
+
+    def apply(weights, x):
+        hidden = x @ weights["a"]
+        return hidden @ weights["c"], hidden @ hidden.T
+
+    given = {"a": weights()["a"], "c": jnp.zeros((8, 3)).at[0, 0].set(1.0)}
+    found = without_unused(given, Reference(given, Context(apply, [X])))
+    assert (found["a"] == given["a"]).all()
+
+
+def test_a_network_of_convolutions_and_its_statistics():
+    network = models.create("vgg16ds_stride")
+    x = jax.random.normal(jax.random.key(0), (4, 32, 32, 3))
+    variables = network.init(jax.random.key(1), x)
+    kernel = variables["params"]["Conv_24"]["kernel"]
+    keep = np.arange(kernel.shape[2]) % 2 == 0
+    variables["params"]["Conv_24"]["kernel"] = jnp.where(keep[:, None], kernel, 0)
+    context = Context(network.apply, [x])
+    found = without_unused(variables, Reference(variables, context))
+    np.testing.assert_allclose(network.apply(found, x), network.apply(variables, x), rtol=1e-5, atol=1e-6)
+    assert not np.asarray(found["params"]["Conv_22"]["kernel"])[..., ~keep].any()
+    assert np.asarray(found["params"]["Conv_22"]["kernel"])[..., keep].any()
+    assert not any(is_compressed(leaf) for leaf in jax.tree.leaves(found, is_leaf=is_compressed))
