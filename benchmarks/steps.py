@@ -32,8 +32,9 @@ FORMATS = {
 """rate: bits of entropy for each weight. entropy: bytes, zeroth order, of each weight's codes. codes: bytes of all
 codes in a file. by_channel: the same, with steps in proportion to the standard deviation of each output channel; bytes
 of the steps themselves are not counted. more: by_channel / codes - 1. contexts: bytes of codes, if the model of a
-symbol went by its neighbours; the codes as they are where that is less. others: bytes of what is not quantized. file: of the network, with one step for each
-weight. bfloat16: likewise, its floats in 16 bits. folded: likewise, after `batch_norm.fold(weights=False)`."""
+symbol went by its neighbours; the codes as they are where that is less. others: bytes of what is not quantized. file:
+of the network, with one step for each weight. bfloat16: likewise, its floats in 16 bits. folded: likewise, after
+`batch_norm.fold(weights=False)`."""
 
 HALVINGS = 30
 """Of the range of the steps, a factor of 2^12, until errors are equal."""
