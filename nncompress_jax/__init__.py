@@ -9,6 +9,7 @@ from nncompress_jax.artifact.size import stored_size
 from nncompress_jax.artifact.writer import save
 from nncompress_jax.coupling.analysis import coupling
 from nncompress_jax.errors import ArtifactError, InputError
+from nncompress_jax.export.onnx import Exported, export_onnx
 from nncompress_jax.importers.safetensors import load_safetensors, save_safetensors
 from nncompress_jax.methods import batch_norm, calibration
 from nncompress_jax.methods.bias_correction import correct_biases
@@ -39,6 +40,7 @@ __version__ = importlib.metadata.version("nncompress-jax")
 __all__ = [
     "ArtifactError",
     "Cost",
+    "Exported",
     "Info",
     "InputError",
     "LayerCost",
@@ -59,6 +61,7 @@ __all__ = [
     "decompress",
     "equalize",
     "explain",
+    "export_onnx",
     "factorize",
     "fake_quantize",
     "front",

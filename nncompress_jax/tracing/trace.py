@@ -57,6 +57,11 @@ def traced_closed(
     return _traced(apply, variables, inputs, stand_in, keywords)[0]
 
 
+def traced_with_outputs(apply: Apply, variables: Any, *inputs: Any) -> tuple[Any, Outputs]:
+    """The program of `traced`, closed, and the arrays that the function returns."""
+    return _traced(apply, variables, inputs, None, {})
+
+
 def _traced(
     apply: Apply,
     variables: Any,

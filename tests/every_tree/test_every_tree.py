@@ -12,7 +12,7 @@ from tests.every_tree.kinds import KINDS
 from tests.every_tree.rows import ROWS
 
 WITHOUT_A_TREE = {
-    *("ArtifactError", "Cost", "Info", "InputError", "LayerCost", "Loaded", "__version__"),
+    *("ArtifactError", "Cost", "Exported", "Info", "InputError", "LayerCost", "Loaded", "__version__"),
     *("calibration.Histogram", "calibration.DynamicRange", "models.create", "stored_size"),
 }
 
@@ -31,7 +31,7 @@ ANY_FILE = "which no file can hold; save equinox.filter(variables, equinox.is_ar
 ONE_FILE = "use nnc.save, or put jax.random.key_data in their places"
 NODE = "a node of the variables casts or checks its fields when it is made, and takes no compressed weights there"
 UNCUT = "no group of channels can be cut; nnc.coupling(apply, variables, example).print() says why"
-HELD = ("calibration.input_scales", "observe", "equalize", *FILES)
+HELD = ("calibration.input_scales", "observe", "equalize", "export_onnx", *FILES)
 """What takes trees that are not compressed and needs their numbers."""
 
 REFUSED = [

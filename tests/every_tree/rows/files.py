@@ -4,10 +4,11 @@ from typing import Any
 
 import jax
 import numpy as np
+import onnxruntime
 import safetensors
 
 import nncompress_jax as nnc
-from tests.every_tree.rows.checks import compressed, row, same, wide
+from tests.every_tree.rows.checks import compressed, eps, row, same, wide
 
 
 @row
@@ -34,6 +35,17 @@ def save_safetensors(kind, folder):
     assert sorted((tuple(each["shape"]), bytes(each["data"])) for each in held.values()) == sorted(
         (part.shape, part.tobytes()) for part in parts
     )
+
+
+@row
+def export_onnx(kind, folder):
+    """Run by onnxruntime."""
+    nnc.export_onnx(folder / "a.onnx", kind.apply, kind.variables, kind.x)
+    session = onnxruntime.InferenceSession(folder / "a.onnx")
+    (found,) = session.run(None, {"input": np.asarray(kind.x)})
+    expected = wide(nnc.inject(kind.apply)(kind.variables, kind.x))
+    epsilon = max(eps(kind), np.finfo(np.float32).eps)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=4 * epsilon * np.abs(expected).max())
 
 
 def exact_array(leaf: Any) -> np.ndarray:

@@ -1,0 +1,257 @@
+"""Convolutions, dot products and pooling."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from nncompress_jax.export.equations import Equation, Rule
+from nncompress_jax.export.graph import Batch, Sizes
+from nncompress_jax.export.values import Known, Tensor, Value, Writer
+from nncompress_jax.ops.conv import Layout, window_of
+from nncompress_jax.ops.windows import Window
+
+
+def _rounded(writer: Writer, equation: Equation, values: list[Value]) -> Value | str:
+    """Stays a node of its own until it is known how inputs are quantized."""
+    x = writer.tensor(values[0])
+    scale = None
+    if len(values) > 1:
+        if not isinstance(values[1], Known) or values[1].array.size != 1:
+            return "with a scale that depends on data"
+        scale = float(values[1].array.item())
+    return writer.made("Rounded", [x.name], x.shape, np.float32, order=x.order, sizes=x.sizes, scale=scale)
+
+
+def _dequantized(writer: Writer, equation: Equation, values: list[Value]) -> Value | str:
+    codes, scale = values
+    if not isinstance(codes, Known) or not isinstance(scale, Known):
+        return "codes that depend on data"
+    array = codes.array.astype(np.float32) * scale.array
+    return Known(array, equation.shape, (codes.array, scale.array))
+
+
+def _channels_first(rank: int) -> tuple[int, ...]:
+    """Of axes [B, ..., C], in the order in which ONNX stores them."""
+    return (0, rank - 1, *range(1, rank - 1))
+
+
+def _convolution(writer: Writer, equation: Equation, values: list[Value]) -> Value | str:
+    images, kernel = values
+    params = equation.params
+    if params["batch_group_count"] != 1:
+        return "batch groups"
+    layout, window = Layout.of(params["dimension_numbers"]), window_of(params)
+    rank = len(images.shape)
+    first = _channels_first(rank)
+    x = writer.full(writer.ordered(images, [layout.images[axis] for axis in first]))
+    outputs = {axis: layout.outputs[axis] for axis in range(rank)}
+    options: Any = {"shape": equation.shape, "order": [outputs[axis] for axis in first]}
+    if not isinstance(kernel, Known):
+        return _by_data(writer, x, kernel, layout, window, options)
+    to_stored = [layout.kernel[-1], layout.kernel[-2], *layout.kernel[:-2]]  # [O, I / groups, ...]
+    if window.groups > 1 and set(window.image_dilation) != {1}:
+        kernel = Known(kernel.array, kernel.shape)  # output channels stand along two axes there
+    weight, scale = _of_channels(kernel, to_stored)
+    if set(window.image_dilation) != {1}:
+        return _transposed(writer, x, weight, scale, window, options)
+    attributes = _window_attributes(window)
+    if attributes is None:
+        return "padding that crops"
+    return product(writer, "Conv", x, weight, scale, attributes, **options)
+
+
+def product(
+    writer: Writer,
+    operation: str,
+    x: Tensor,
+    weight: np.ndarray,
+    scale: np.ndarray | None,
+    attributes: dict[str, Any],
+    *,
+    shape: Sizes,
+    order: Sequence[int],
+) -> Tensor:
+    """By a weight that is known."""
+    stored = [shape[axis] for axis in order]
+    name = writer.graph.product(operation, x.name, stored, weight, scale=scale, attributes=attributes)
+    return Tensor(name, shape, tuple(order), np.dtype(np.float32), shape)
+
+
+def _by_data(
+    writer: Writer, x: Tensor, kernel: Tensor, layout: Layout, window: Window, options: dict[str, Any]
+) -> Value | str:
+    attributes = _window_attributes(window)
+    if attributes is None or set(window.image_dilation) != {1}:
+        return "by a kernel that depends on data, with padding that crops or a dilated image"
+    stored = writer.full(writer.ordered(kernel, [layout.kernel[-1], layout.kernel[-2], *layout.kernel[:-2]]))
+    return writer.made("Conv", [x.name, stored.name], dtype=np.float32, **options, **attributes)
+
+
+def _of_channels(kernel: Known, axes: Sequence[int]) -> tuple[np.ndarray, np.ndarray | None]:
+    """The weight with its axes in this order, output channels first: its codes, if one scale serves each channel."""
+    if kernel.codes is not None:
+        codes, scale = (np.transpose(part, axes) for part in kernel.codes)
+        codes = np.broadcast_to(codes, [kernel.array.shape[axis] for axis in axes])
+        if scale.size == scale.shape[0]:
+            return codes, scale.reshape(-1) if scale.size > 1 else scale.reshape(())
+    whole: Any = [kernel.shape[axis] for axis in axes]
+    return np.broadcast_to(np.transpose(kernel.array, axes), whole).astype(np.float32), None
+
+
+def _window_attributes(window: Window) -> dict[str, Any] | None:
+    if any(min(pad) < 0 for pad in window.padding):
+        return None
+    pads = [low for low, _ in window.padding] + [high for _, high in window.padding]
+    return {
+        "strides": list(window.strides),
+        "dilations": list(window.kernel_dilation),
+        "pads": pads,
+        "group": window.groups,
+    }
+
+
+def _transposed(
+    writer: Writer, x: Tensor, weight: np.ndarray, scale: np.ndarray | None, window: Window, options: dict[str, Any]
+) -> Value | str:
+    """A convolution of an image with zeros between its pixels."""
+    if set(window.strides) != {1}:
+        return "with strides on a dilated image"
+    reach = [step * (size - 1) for step, size in zip(window.kernel_dilation, weight.shape[2:], strict=True)]
+    before = [far - low for far, (low, _) in zip(reach, window.padding, strict=True)]
+    after = [far - high for far, (_, high) in zip(reach, window.padding, strict=True)]
+    if min(before) < 0:
+        return "more padding than the kernel reaches"
+    groups = window.groups
+    flipped = np.flip(weight, tuple(range(2, weight.ndim)))  # [O, I / groups, ...] -> [I, O / groups, ...]
+    split = flipped.reshape(groups, weight.shape[0] // groups, *weight.shape[1:])
+    stored = np.swapaxes(split, 1, 2).reshape(-1, weight.shape[0] // groups, *weight.shape[2:])
+    attributes = {
+        "strides": list(window.image_dilation),
+        "dilations": list(window.kernel_dilation),
+        "pads": before + [max(size, 0) for size in after],
+        "output_padding": [max(-size, 0) for size in after],
+        "group": groups,
+    }
+    return product(writer, "ConvTranspose", x, np.ascontiguousarray(stored), scale, attributes, **options)
+
+
+def _dot(writer: Writer, equation: Equation, values: list[Value]) -> Value | str:
+    (contracted, batch), sides = equation.params["dimension_numbers"], values
+    free = [
+        [axis for axis in range(len(value.shape)) if axis not in contracted[n] and axis not in batch[n]]
+        for n, value in enumerate(sides)
+    ]
+    weights = [n for n, value in enumerate(sides) if isinstance(value, Known)]
+    if not batch[0] and weights and len(sides[1 - weights[-1]].shape) > len(contracted[0]):
+        weight = weights[-1]
+        return _by_weight(writer, equation, sides, weight, contracted, free)
+    left, right = (writer.full(value) for value in sides)
+    sizes = [_flat([left.shape[a] for a in contracted[0]])]
+    left_rows, right_rows = _flat([left.shape[a] for a in free[0]]), _flat([right.shape[a] for a in free[1]])
+    groups = tuple(left.shape[axis] for axis in batch[0])
+    x = _matrices(writer, left, [*batch[0], *free[0], *contracted[0]], (*groups, left_rows, *sizes))
+    y = _matrices(writer, right, [*batch[1], *contracted[1], *free[1]], (*groups, *sizes, right_rows))
+    result = writer.made("MatMul", [x.name, y.name], (*groups, left_rows, right_rows), np.float32)
+    return result if result.shape == equation.shape else writer.reshaped(result, equation.shape, equation.shape)
+
+
+def _flat(sizes: Sequence[int | Batch]) -> int | Batch:
+    """Their product."""
+    times = [size for size in sizes if isinstance(size, Batch)]
+    whole = math.prod(size for size in sizes if not isinstance(size, Batch))
+    return Batch(times[0].times * whole) if times else whole
+
+
+def _matrices(writer: Writer, x: Tensor, axes: Sequence[int], shape: Sizes) -> Tensor:
+    ordered = writer.ordered(x, axes)
+    return ordered if ordered.stored == shape else writer.reshaped(ordered, shape, shape)
+
+
+def _by_weight(
+    writer: Writer,
+    equation: Equation,
+    sides: Sequence[Value],
+    weight: int,
+    contracted: Sequence[Sequence[int]],
+    free: Sequence[Sequence[int]],
+) -> Value:
+    """Rows of data by a matrix that is known."""
+    data, kernel = writer.full(sides[1 - weight]), sides[weight]
+    assert isinstance(kernel, Known)
+    rows = [data.shape[axis] for axis in free[1 - weight]]
+    inner = _flat([data.shape[axis] for axis in contracted[1 - weight]])
+    x = _matrices(writer, data, [*free[1 - weight], *contracted[1 - weight]], (*rows, inner))
+    columns: Any = [kernel.shape[axis] for axis in free[weight]]
+    matrix, scale = _matrix(kernel, contracted[weight], free[weight])
+    shape = (*rows, math.prod(columns))
+    options: Any = {"shape": shape, "order": range(len(shape))}
+    result = product(writer, "Dot", x, matrix, scale, {}, **options)
+    if weight == 1:
+        return result if shape == equation.shape else writer.reshaped(result, equation.shape, equation.shape)
+    split = (*rows, *columns)
+    result = result if shape == split else writer.reshaped(result, split, split)
+    order = [*range(len(columns), len(split)), *range(len(columns))]  # the kernel's axes come first
+    return Tensor(result.name, equation.shape, tuple(order), result.dtype, equation.shape)
+
+
+def _matrix(kernel: Known, contracted: Sequence[int], free: Sequence[int]) -> tuple[np.ndarray, np.ndarray | None]:
+    """[I, O], and the scales of codes."""
+    axes = [*free, *contracted]
+    sizes: Any = [kernel.shape[axis] for axis in axes]
+    columns = math.prod(sizes[: len(free)])
+    if kernel.codes is not None:
+        codes, scale = (np.transpose(part, axes) for part in kernel.codes)
+        if all(size == 1 for size in scale.shape[len(free) :]):
+            whole = np.broadcast_to(codes, sizes)
+            if scale.size > 1:
+                scale = np.broadcast_to(scale, [*whole.shape[: len(free)], *[1] * len(contracted)])
+            return whole.reshape(columns, -1).T, scale.reshape(-1) if scale.size > 1 else scale.reshape(())
+    return np.transpose(kernel.whole, axes).reshape(columns, -1).T.astype(np.float32), None
+
+
+def _pooling(operation: str) -> Rule:
+    def rule(writer: Writer, equation: Equation, values: list[Value]) -> Value | str:
+        params = equation.params
+        window = params["window_dimensions"]
+        rank = len(window)
+        strides, padding = params["window_strides"], params["padding"]
+        if set(params["base_dilation"]) != {1} or any(min(pad) < 0 for pad in padding):
+            return "on a dilated or cropped image"
+        still = [n for n in range(rank) if window[n] == strides[n] == 1 and tuple(padding[n]) == (0, 0)]
+        if len(still) < 2:
+            return "over all axes but one"
+        x = writer.full(values[0])
+        pair = [axis for axis in x.order if axis in still][:2]
+        pair = [0, rank - 1] if {0, rank - 1} <= set(still) else pair
+        if {*x.order[:2]} <= {*still}:
+            pair = list(x.order[:2])
+        space = [axis for axis in range(rank) if axis not in pair]
+        x = writer.ordered(x, [*pair, *space])
+        attributes: dict[str, Any] = {
+            "kernel_shape": [window[axis] for axis in space],
+            "strides": [strides[axis] for axis in space],
+            "pads": [padding[axis][side] for side in (0, 1) for axis in space],
+        }
+        dilation = [params["window_dilation"][axis] for axis in space]
+        attributes |= {"dilations": dilation} if set(dilation) != {1} else {}
+        attributes |= {"count_include_pad": 1} if operation == "AveragePool" else {}
+        result = writer.made(operation, [x.name], equation.shape, equation.dtype, order=x.order, **attributes)
+        if operation == "MaxPool":
+            return result
+        count = writer.graph.constant(np.float32(math.prod(window)))
+        return writer.made("Mul", [result.name, count], equation.shape, equation.dtype, order=x.order)
+
+    return rule
+
+
+RULES: dict[str, Rule] = {
+    "rounded": _rounded,
+    "dequantized": _dequantized,
+    "conv_general_dilated": _convolution,
+    "dot_general": _dot,
+    "reduce_window_max": _pooling("MaxPool"),
+    "reduce_window_sum": _pooling("AveragePool"),
+}
+"""By the primitive's name."""
