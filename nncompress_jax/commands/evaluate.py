@@ -3,15 +3,19 @@
 python experiments/evaluate.py --workdir=W
 python experiments/evaluate.py --workdir=W --quantize=int8 --calibration_batches=10
 python experiments/evaluate.py --checkpoint=model.pth --model=vgg16 --dataset=cifar10
+python experiments/evaluate.py --file=model.onnx
 """
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import tyro
 
 import nncompress_jax as nnc
 from nncompress_jax.commands.initial import Images, trained
+from nncompress_jax.commands.served import opened
 from nncompress_jax.data import sources
 from nncompress_jax.methods import minmax
 from nncompress_jax.report import plots
@@ -30,6 +34,8 @@ class Options:
     """Of a training run: its latest checkpoint is tested, on its data set."""
     checkpoint: str | None = None
     """A .pth file of the original project; needs --model."""
+    file: Path | None = None
+    """Of `nncompress compress` or `nncompress export`: what is served is tested, .onnx files by onnxruntime."""
     model: str | None = None
     """The network that --checkpoint is of."""
     images: tyro.conf.OmitArgPrefixes[Images] = dataclasses.field(default_factory=Images)
@@ -46,30 +52,30 @@ class Options:
     """Draws the confusion into this PNG file; by default confusion-QUANTIZE.png in the workdir, if it is local."""
 
 
+class Tested(NamedTuple):
+    """A network, what it is tested on, and what makes its inputs of pixels."""
+
+    apply: Apply
+    variables: Variables
+    dataset: sources.Dataset
+    preprocess: Callable[[Any], Any]
+
+
 def main(options: Options) -> None:
     """Tests on the whole test split and prints a row for each class."""
-    if (options.workdir is None) == (options.checkpoint is None):
-        raise nnc.InputError("expected either --workdir or --checkpoint")
-    init = options.workdir or options.checkpoint or ""
+    given = {name: value for name in ("workdir", "checkpoint", "file") if (value := getattr(options, name))}
+    if len(given) != 1:
+        raise nnc.InputError("expected one of --workdir, --checkpoint and --file")
+    ((_, init),) = given.items()
     if options.checkpoint and options.model is None:
         raise nnc.InputError("--checkpoint needs --model: the network that it is of")
-    source = trained(init, model=options.model, images=options.images)
-    dataset = source.dataset
-    apply, variables = _quantized(source.network.apply, nnc.convert(source.variables), dataset, options)
-    result = evaluate(
-        apply,
-        variables,
-        dataset.test,
-        preprocessing(dataset),
-        batch_size=options.batch_size,
-        description="testing",
-    )
-
+    apply, variables, dataset, preprocess = _served(options) if options.file else _trained(init, options)
+    result = evaluate(apply, variables, dataset.test, preprocess, batch_size=options.batch_size, description="testing")
     title = f"{init} on {dataset.name}, {_in_words(options)}"
     _table(result, dataset.class_names, f"{title}: rows are true classes, columns predictions").print()
     print(
         f"accuracy {result.accuracy:.4f} ({result.correct} of {result.count}), "
-        f"{result.images_per_second:.0f} images/s, {stored_bytes(variables):,} bytes as stored"
+        f"{result.images_per_second:.0f} images/s, {_bytes(options, variables):,} bytes as stored"
     )
     picture = options.picture
     if picture is None and options.workdir and "://" not in options.workdir:
@@ -77,6 +83,24 @@ def main(options: Options) -> None:
     if picture:
         plots.confusion(result.confusion, dataset.class_names, f"{title}\naccuracy {result.accuracy:.4f}", picture)
         print(f"picture: {picture}")
+
+
+def _served(options: Options) -> Tested:
+    """The network in a file, as it is."""
+    assert options.file is not None
+    if options.quantize != "none":
+        raise nnc.InputError(f"--quantize={options.quantize} is for --workdir and --checkpoint; a file is what it is")
+    apply, variables, info, preprocess = opened(options.file)
+    images = dataclasses.replace(options.images, dataset=options.images.dataset or info.dataset)
+    if not info.image_shape:
+        raise nnc.InputError(f"{options.file}: names no shape of images")
+    return Tested(apply, variables, images.load(None, info.image_shape[0]), preprocess)
+
+
+def _trained(init: str, options: Options) -> Tested:
+    source = trained(init, model=options.model, images=options.images)
+    apply, variables = _quantized(source.network.apply, nnc.convert(source.variables), source.dataset, options)
+    return Tested(apply, variables, source.dataset, preprocessing(source.dataset))
 
 
 def _quantized(
@@ -99,10 +123,16 @@ def _quantized(
     return nnc.inject(apply), nnc.compress(variables, method, apply=apply, batches=batches)
 
 
+def _bytes(options: Options, variables: Variables) -> int:
+    return options.file.stat().st_size if options.file else stored_bytes(variables)
+
+
 def _in_words(options: Options) -> str:
     if options.quantize == "int8":
         static = f"static from {options.calibration_batches} batches" if options.calibration_batches else "dynamic"
         return f"int8, ranges {static}"
+    if options.file:
+        return "as it is served"
     return "float32" if options.quantize == "none" else f"simulated {options.bits} bits ({options.quantize})"
 
 

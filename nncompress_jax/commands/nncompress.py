@@ -13,6 +13,7 @@ VERBS = {
     "inspect": "what is in a file: a row for each weight",
     "verify": "whether a file is whole",
     "predict": "what is on pictures, by the network in a file",
+    "export": "writes the network in a file as ONNX",
 }
 
 

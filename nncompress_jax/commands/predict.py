@@ -1,6 +1,7 @@
 """Says what is on pictures, by the network in a file: the probabilities of the likeliest classes.
 
 nncompress predict model.nnc cat.png dog.jpg
+nncompress predict model.onnx cat.png
 """
 
 import dataclasses
@@ -11,8 +12,7 @@ import jax
 import numpy as np
 import tyro
 
-from nncompress_jax.artifact.reader import load
-from nncompress_jax.data.augment import normalize
+from nncompress_jax.commands.served import opened
 from nncompress_jax.data.pictures import decode, resize
 from nncompress_jax.errors import InputError
 from nncompress_jax.table import Table
@@ -26,7 +26,7 @@ class Options:
     """Which network, which pictures."""
 
     file: tyro.conf.Positional[Path]
-    """Of `nnc.save` or `nncompress compress`."""
+    """Of `nnc.save` or `nncompress compress`, or of `nncompress export`."""
     images: tyro.conf.Positional[tuple[Path, ...]]
     """PNG, JPEG, or what else Pillow and OpenCV read; they are resized to what the network takes."""
     top: int = 5
@@ -37,13 +37,13 @@ def main(options: Options) -> None:
     """Prints a table for each picture."""
     if not options.images:
         raise InputError("no pictures; name some behind the file")
-    apply, variables, info = load(options.file)
+    apply, variables, info, preprocess = opened(options.file)
     height, width, *_ = info.image_shape or (0, 0)
     if not info.model or height != width or len(info.mean) != 3 or len(info.deviation) != 3 or min(info.deviation) <= 0:
         raise InputError(f"{options.file}: names no network of square pictures with mean and deviation; use nnc.load")
     pictures = np.stack([_read(path, height) for path in options.images])
     run = jax.jit(lambda variables, images: jax.nn.softmax(apply(variables, images)))
-    probabilities = np.asarray(run(variables, normalize(jax.numpy.asarray(pictures), info.mean, info.deviation)))
+    probabilities = np.asarray(run(variables, preprocess(jax.numpy.asarray(pictures))))
     names = info.class_names or tuple(map(str, range(probabilities.shape[-1])))
     for path, row in zip(options.images, probabilities, strict=True):
         best = np.argsort(-row)[: options.top]

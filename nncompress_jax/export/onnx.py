@@ -96,7 +96,7 @@ def export_onnx(
     Source: https://onnx.ai/onnx/operators
     """
     from nncompress_jax.export.model import model_of
-    from nncompress_jax.export.ranges import measured
+    from nncompress_jax.export.runtime import measured
 
     if opset < 21:
         raise InputError(f"opset={opset}: expected 21 or later")

@@ -61,6 +61,42 @@ def test_from_weights_to_predictions(nncompress, variables, tiny_data, tmp_path)
     }
 
 
+@pytest.mark.parametrize("pixels", ["", " --pixels"])
+def test_what_is_served_by_onnxruntime(nncompress, variables, tiny_data, tmp_path, pixels):
+    file, weights, served = tmp_path / "model.nnc", tmp_path / "weights.safetensors", tmp_path / "model.onnx"
+    nnc.save_safetensors(weights, variables)
+    data = f"--dataset=tiny --data_dir={tiny_data}"
+    assert nncompress(f"compress --init={weights} --model=narrowest {data} --out={file}")[0] == 0
+    code, out, err = nncompress(f"export {file} --to={served} {data}{pixels}")
+    assert code == 0, err
+    assert f"{served}: {served.stat().st_size:,} bytes" in out
+    assert "3 products on integers, 0 on floats" in out
+    accuracies = []
+    for each in (file, served):
+        code, out, err = nncompress(f"evaluate --file={each} {data}")
+        assert code == 0, err
+        accuracies.append(float(re.search(r"accuracy ([\d.]+) \(", out)[1]))
+        assert f"{each.stat().st_size:,} bytes as stored" in out
+    assert abs(accuracies[0] - accuracies[1]) < 0.1
+    cv2.imwrite(str(tmp_path / "dark.png"), np.full((40, 50, 3), 20, np.uint8))
+    shown = []
+    for each in (file, served):
+        code, out, err = nncompress(f"predict {each} {tmp_path}/dark.png --top=4")
+        assert code == 0, err
+        shown.append({name: float(share) for name, share in re.findall(r"(night|dusk|dawn|day) +([\d.]+)", out)})
+    assert shown[0].keys() == shown[1].keys() == {"night", "dusk", "dawn", "day"}
+    assert all(abs(shown[0][name] - shown[1][name]) < 0.02 for name in shown[0])
+
+
+def test_without_ranges_integers_are_multiplied_as_floats(nncompress, variables, tmp_path):
+    file, served = tmp_path / "model.nnc", tmp_path / "model.onnx"
+    nnc.save(file, nnc.compress(variables), model="narrowest", options={"num_classes": 4}, image_shape=(32, 32, 3))
+    with pytest.warns(UserWarning, match=r"Conv_0, .*: integers in the file, multiplied as floats: in transposed"):
+        code, out, err = nncompress(f"export {file} --to={served} --calibration_batches=0")
+    assert code == 0, err
+    assert "0 products on integers, 3 on floats" in out
+
+
 def test_a_budget(nncompress, variables, tiny_data, tmp_path):
     file, weights = tmp_path / "model.nnc", tmp_path / "weights.safetensors"
     nnc.save_safetensors(
@@ -104,6 +140,10 @@ def test_a_budget(nncompress, variables, tiny_data, tmp_path):
             "m.nnc: a compressed network; expected the weights",
         ),
         ("predict {folder}/o.nnc no.png", "names no network of square pictures"),
+        ("predict {folder}/o.onnx no.png", "o.onnx: no ONNX file that onnxruntime can run"),
+        ("export {folder}/s.nnc --to=s.onnx", "s.nnc: names no shape of images; use nnc.export_onnx"),
+        ("export {folder}/m.nnc --to=m.onnx", "m.nnc: names no data set; give --dataset, or --calibration_batches=0"),
+        ("evaluate --file={folder}/m.nnc --quantize=int8", "--quantize=int8 is for --workdir and --checkpoint; a file"),
         ("compress --init={folder}/w.safetensors --out=a.nnc", "--model is missing: the network that"),
         (
             "compress --init=vgg16.pth --out=a.nnc",
@@ -121,6 +161,8 @@ def test_it_refuses(nncompress, variables, tiny_data, tmp_path, line, message):
     described = {"image_shape": (32, 32, 3), "mean": [0.5] * 3, "deviation": [0.2] * 3}
     nnc.save(tmp_path / "m.nnc", variables, model="narrowest", options={"num_classes": 4}, **described)
     nnc.save(tmp_path / "o.nnc", {"a": np.ones(3)})
+    nnc.save(tmp_path / "s.nnc", variables, model="narrowest", options={"num_classes": 4})
+    (tmp_path / "o.onnx").write_bytes((tmp_path / "o.nnc").read_bytes()[4:])
     nnc.save(tmp_path / "z.nnc", variables, model="narrowest", **described | {"deviation": [0.2, 0.0, 0.2]})
     jpeg = cv2.imencode(".jpg", np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8))[1].tobytes()
     (tmp_path / "half.jpg").write_bytes(jpeg[: len(jpeg) // 2])
