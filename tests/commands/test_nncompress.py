@@ -141,7 +141,7 @@ def test_a_budget(nncompress, variables, tiny_data, tmp_path):
         ),
         ("predict {folder}/o.nnc no.png", "names no network of square pictures"),
         ("predict {folder}/o.onnx no.png", "o.onnx: no ONNX file that onnxruntime can run"),
-        ("export {folder}/s.nnc --to=s.onnx", "s.nnc: names no shape of images; use nnc.export_onnx"),
+        ("export {folder}/o.nnc --to=o.onnx", "o.nnc: names no shape of images; use nnc.export_onnx"),
         ("export {folder}/m.nnc --to=m.onnx", "m.nnc: names no data set; give --dataset, or --calibration_batches=0"),
         ("evaluate --file={folder}/m.nnc --quantize=int8", "--quantize=int8 is for --workdir and --checkpoint; a file"),
         ("compress --init={folder}/w.safetensors --out=a.nnc", "--model is missing: the network that"),
@@ -161,7 +161,6 @@ def test_it_refuses(nncompress, variables, tiny_data, tmp_path, line, message):
     described = {"image_shape": (32, 32, 3), "mean": [0.5] * 3, "deviation": [0.2] * 3}
     nnc.save(tmp_path / "m.nnc", variables, model="narrowest", options={"num_classes": 4}, **described)
     nnc.save(tmp_path / "o.nnc", {"a": np.ones(3)})
-    nnc.save(tmp_path / "s.nnc", variables, model="narrowest", options={"num_classes": 4})
     (tmp_path / "o.onnx").write_bytes((tmp_path / "o.nnc").read_bytes()[4:])
     nnc.save(tmp_path / "z.nnc", variables, model="narrowest", **described | {"deviation": [0.2, 0.0, 0.2]})
     jpeg = cv2.imencode(".jpg", np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8))[1].tobytes()
