@@ -21,6 +21,7 @@ def integer_products(graph: Graph) -> list[Product]:
     """Products of codes and rounded data."""
     producers = graph.producers()
     found = [node for node in graph.nodes if isinstance(node, Product) and node.scale is not None]
+    found = [node for node in found if node.book is None]
     found = [node for node in found if node.operation != "ConvTranspose"]  # onnxruntime has none on integers
     return [node for node in found if _operation(_source(producers, node.inputs[0])) == "Rounded"]
 

@@ -11,7 +11,7 @@ from jax.extend import core
 
 from nncompress_jax.errors import InputError
 from nncompress_jax.export.graph import Batch, Sizes
-from nncompress_jax.export.values import Known, Value, Writer
+from nncompress_jax.export.values import Codes, Known, Value, Writer
 from nncompress_jax.leaves import is_key
 
 EXAMPLES = (2, 3)
@@ -115,28 +115,35 @@ def literal(atom: Any) -> Known:
 
 
 def with_codes(equation: Equation, values: Sequence[Any], results: list[Value]) -> list[Value]:
-    """A known result, beside the codes that it is made of: cast to floats, multiplied by a scale, moved."""
+    """A known result, beside the codes that it is made of: cast to floats, looked up, multiplied by a scale, moved."""
     result = results[0]
     assert isinstance(result, Known)
-    made: tuple[np.ndarray, np.ndarray] | None = None
-    of_codes = next((value for value in values if value.codes), None)
-    if equation.name == "convert_element_type" and values[0].dtype == np.int8 and result.dtype == np.float32:
-        made = values[0].array, np.ones((1,) * result.array.ndim, np.float32)
-    elif of_codes is not None and equation.name == "mul":
-        other = next(value for value in values if value is not of_codes)
-        codes, scale = of_codes.codes
-        made = codes, scale * other.array
-    elif of_codes is not None and equation.name in ("materialised", "copy"):
-        made = of_codes.codes
-    elif of_codes is not None and equation.name == "transpose":
-        codes, scale = (np.transpose(part, equation.params["permutation"]) for part in of_codes.codes)
-        made = codes, scale
-    elif equation.name == "broadcast_in_dim" and values[0].array.size < result.array.size:
-        compact = compact_broadcast(values[0].array, equation)
-        return [Known(compact, result.shape)]
-    if made is None or made[1].size * 4 > made[0].size:
+    if equation.name == "broadcast_in_dim" and values[0].array.size < result.array.size:
+        return [Known(compact_broadcast(values[0].array, equation), result.shape)]
+    made = _codes_of(equation, values, result)
+    if made is None or made.scale.size * 4 > made.codes.size:
         return results
     return [dataclasses.replace(result, codes=made)]
+
+
+def _codes_of(equation: Equation, values: Sequence[Any], result: Known) -> Codes | None:
+    array, ones = result.array, np.ones((1,) * result.array.ndim, np.float32)
+    codes = next((value.codes for value in values if value.codes is not None), None)
+    if equation.name == "convert_element_type" and array.dtype == np.float32 and values[0].dtype == np.int8:
+        return Codes(values[0].array, ones)
+    if equation.name == "gather" and array.dtype == np.float32 and values[0].array.shape < (257,):
+        places, size = values[1].array, values[0].array.size
+        if values[0].array.ndim == 1 and places.size == array.size and 4 * size <= array.size:
+            return Codes(np.clip(places, 0, size - 1).astype(np.uint8).reshape(array.shape), ones, values[0].array)
+    if codes is None or array.shape != np.broadcast_shapes(codes.codes.shape, array.shape):
+        return None
+    if equation.name == "mul":
+        (other,) = [value.array for value in values if value.codes is None] or [None]
+        return None if other is None else Codes(codes.codes, codes.scale * other, codes.book)
+    if equation.name == "transpose":
+        return codes.transposed(equation.params["permutation"])
+    same = equation.name in ("materialised", "copy", "convert_element_type") and array.dtype == np.float32
+    return codes if same else None
 
 
 def compact_broadcast(array: np.ndarray, equation: Equation) -> np.ndarray:

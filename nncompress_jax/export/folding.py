@@ -72,7 +72,8 @@ def _scale(node: Product, factor: np.ndarray) -> None:
     if node.scale is None:
         node.weight = (weight * shaped).astype(np.float32)
         return
-    signs = np.where(factor < 0, -1, 1).reshape(shaped.shape)
-    node.weight = (weight * signs).astype(np.int8)
-    scale = np.asarray(node.scale, np.float64) * np.abs(factor)
+    scale = np.asarray(node.scale, np.float64) * factor
+    if node.book is None:  # of integers scales are above zero
+        node.weight = (weight * np.sign(shaped)).astype(np.int8)
+        scale = np.where(scale == 0, 1, np.abs(scale))
     node.scale = scale.astype(np.float32)

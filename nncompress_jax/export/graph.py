@@ -44,13 +44,16 @@ class Product(Node):
     """A product of data, its only input, and a weight that is known.
 
     Attributes:
-      weight: float32, or int8 codes: [O, I / groups, ...] of a convolution, [I, O] of a dot product.
+      weight: float32, or codes: [O, I / groups, ...] of a convolution, [I, O] of a dot product. int8, or uint8 with a
+        book.
       scale: of codes: float32, one for all or [O].
+      book: float32 [K], in which codes are places.
       bias: [O] float64, or None.
     """
 
     weight: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(()))
     scale: np.ndarray | None = None
+    book: np.ndarray | None = None
     bias: np.ndarray | None = None
 
     @property
@@ -115,16 +118,16 @@ class Graph:
         self.nodes.append(Node(operation, [*inputs], [name], attributes, self.scope))
         return name
 
-    def product(self, operation: str, x: str, sizes: Sequence[int | Batch], weight: np.ndarray, **rest: Any) -> str:
-        """A node that multiplies by a weight; `rest`: fields of `Product`."""
+    def product(self, operation: str, x: str, sizes: Sequence[int | Batch], **fields: Any) -> str:
+        """A node that multiplies by a weight; `fields`: of `Product`."""
         name = self.new(operation, sizes, np.float32)
-        self.nodes.append(Product(operation, [x], [name], scope=self.scope, weight=weight, **rest))
+        self.nodes.append(Product(operation, [x], [name], scope=self.scope, **fields))
         return name
 
     def constant(self, array: Any) -> str:
         """Its name; the same for the same array."""
         array = np.asarray(array)
-        key = array.dtype.str, array.shape, array.tobytes()
+        key = array.dtype.name, array.shape, array.tobytes()
         if key not in self._known:
             self._known[key] = self.new("constant", array.shape, array.dtype)
             self.constants[self._known[key]] = array

@@ -9,6 +9,7 @@ from nncompress_jax.errors import InputError, require
 
 require("nnc.export_onnx", "onnx", extra="onnx")
 
+import ml_dtypes
 import onnx
 from onnx import helper, numpy_helper
 
@@ -100,27 +101,39 @@ class _Nodes:
 
     def _weight(self, node: Product, on_integers: bool, output: str) -> str:
         graph = self.graph
-        weight = graph.constant(np.ascontiguousarray(node.weight))
         if node.scale is None:
-            return weight
+            return graph.constant(np.ascontiguousarray(node.weight))
         axis = 1 if node.operation in ("Dot", "ConvTranspose") else 0
-        scale = np.where(node.scale > 0, node.scale, 1).astype(np.float32)
         if on_integers:
-            zeros = graph.constant(np.zeros(scale.shape, np.int8))
-            attributes = {"axis": axis} if scale.ndim else {}
-            inputs = [weight, graph.constant(scale), zeros]
+            codes = self._codes(node, np.int8, output)
+            inputs = [codes, graph.constant(node.scale), graph.constant(np.zeros(node.scale.shape, np.int8))]
+            attributes = {"axis": axis} if node.scale.ndim else {}
             return self.add("DequantizeLinear", inputs, f"{output}_weight", node.scope, **attributes)
+        floats = self._codes(node, np.float32 if node.book is None else np.int32, output)
+        if node.book is not None:
+            floats = self.add("Gather", [graph.constant(node.book), floats], f"{output}_values", node.scope, axis=0)
+        scale = node.scale
         if scale.ndim:
             scale = scale.reshape([-1 if n == axis else 1 for n in range(node.weight.ndim)])
-        floats = self.add("Cast", [weight], f"{output}_cast", node.scope, to=np.float32)
         return self.add("Mul", [floats, graph.constant(scale)], f"{output}_weight", node.scope)
+
+    def _codes(self, node: Product, dtype: Any, output: str) -> str:
+        """As numbers of a type; in the file in 4 bits, where they fit. onnxruntime casts constants on loading."""
+        codes = np.ascontiguousarray(node.weight)
+        narrow = np.dtype(ml_dtypes.int4 if codes.dtype == np.int8 else ml_dtypes.uint4)
+        lowest, highest = (-8, 7) if codes.dtype == np.int8 else (0, 15)
+        if codes.min(initial=0) >= lowest and codes.max(initial=0) <= highest:
+            codes = codes.astype(narrow)
+        elif codes.dtype == dtype:
+            return self.graph.constant(codes)
+        return self.add("Cast", [self.graph.constant(codes)], f"{output}_codes_cast", node.scope, to=dtype)
 
     def _bias(self, node: Product, scale: float | None, output: str) -> str:
         assert node.bias is not None
         if scale is None:
             return self.graph.constant(node.bias.astype(np.float32))
         assert node.scale is not None
-        own = np.float32(scale) * np.where(node.scale > 0, node.scale, 1).astype(np.float32)
+        own = np.float32(scale) * node.scale
         limit = np.iinfo(np.int32).max
         codes = np.clip(np.rint(node.bias / own), -limit, limit).astype(np.int32)
         inputs = [self.graph.constant(codes), self.graph.constant(own)]

@@ -17,7 +17,7 @@ from nncompress_jax.export.values import Tensor, Value, Writer
 from nncompress_jax.files import replacing
 from nncompress_jax.inputs import arguments, examples_in, is_array, listed
 from nncompress_jax.leaves import numbers
-from nncompress_jax.ops.simulated import as_floats
+from nncompress_jax.ops.portable import portable
 from nncompress_jax.tracing.injection import inject
 from nncompress_jax.tracing.trace import traced_with_outputs
 from nncompress_jax.tree import named_leaves
@@ -156,7 +156,7 @@ def _traced(apply: Apply, variables: Any, inputs: tuple[Any, ...]) -> tuple[list
     examples, programs, paths = examples_in(inputs), [], []
     for count in EXAMPLES:
         given = [_resized(each, examples, count) for each in inputs]
-        with as_floats():
+        with portable():
             program, results = traced_with_outputs(inject(apply), variables, *given)
         programs.append(program)
         paths = [path for path, _ in results]

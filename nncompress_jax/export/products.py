@@ -8,7 +8,7 @@ import numpy as np
 
 from nncompress_jax.export.equations import Equation, Rule
 from nncompress_jax.export.graph import Batch, Sizes
-from nncompress_jax.export.values import Known, Tensor, Value, Writer
+from nncompress_jax.export.values import Codes, Known, Tensor, Value, Writer
 from nncompress_jax.ops.conv import Layout, window_of
 from nncompress_jax.ops.windows import Window
 
@@ -29,7 +29,7 @@ def _dequantized(writer: Writer, equation: Equation, values: list[Value]) -> Val
     if not isinstance(codes, Known) or not isinstance(scale, Known):
         return "codes that depend on data"
     array = codes.array.astype(np.float32) * scale.array
-    return Known(array, equation.shape, (codes.array, scale.array))
+    return Known(array, equation.shape, Codes(codes.array, scale.array))
 
 
 def _channels_first(rank: int) -> tuple[int, ...]:
@@ -53,29 +53,20 @@ def _convolution(writer: Writer, equation: Equation, values: list[Value]) -> Val
     to_stored = [layout.kernel[-1], layout.kernel[-2], *layout.kernel[:-2]]  # [O, I / groups, ...]
     if window.groups > 1 and set(window.image_dilation) != {1}:
         kernel = Known(kernel.array, kernel.shape)  # output channels stand along two axes there
-    weight, scale = _of_channels(kernel, to_stored)
+    fields = _of_channels(kernel, to_stored)
     if set(window.image_dilation) != {1}:
-        return _transposed(writer, x, weight, scale, window, options)
+        return _transposed(writer, x, fields, window, options)
     attributes = _window_attributes(window)
     if attributes is None:
         return "padding that crops"
-    return product(writer, "Conv", x, weight, scale, attributes, **options)
+    return product(writer, "Conv", x, fields | {"attributes": attributes}, **options)
 
 
 def product(
-    writer: Writer,
-    operation: str,
-    x: Tensor,
-    weight: np.ndarray,
-    scale: np.ndarray | None,
-    attributes: dict[str, Any],
-    *,
-    shape: Sizes,
-    order: Sequence[int],
+    writer: Writer, operation: str, x: Tensor, fields: dict[str, Any], *, shape: Sizes, order: Sequence[int]
 ) -> Tensor:
-    """By a weight that is known."""
-    stored = [shape[axis] for axis in order]
-    name = writer.graph.product(operation, x.name, stored, weight, scale=scale, attributes=attributes)
+    """By a weight that is known; `fields`: of `Product`."""
+    name = writer.graph.product(operation, x.name, [shape[axis] for axis in order], **fields)
     return Tensor(name, shape, tuple(order), np.dtype(np.float32), shape)
 
 
@@ -89,15 +80,18 @@ def _by_data(
     return writer.made("Conv", [x.name, stored.name], dtype=np.float32, **options, **attributes)
 
 
-def _of_channels(kernel: Known, axes: Sequence[int]) -> tuple[np.ndarray, np.ndarray | None]:
-    """The weight with its axes in this order, output channels first: its codes, if one scale serves each channel."""
+def _of_channels(kernel: Known, axes: Sequence[int]) -> dict[str, Any]:
+    """Fields of `Product`: the weight with its axes in this order, output channels first."""
+    sizes: Any = [kernel.shape[axis] for axis in axes]
     if kernel.codes is not None:
-        codes, scale = (np.transpose(part, axes) for part in kernel.codes)
-        codes = np.broadcast_to(codes, [kernel.array.shape[axis] for axis in axes])
-        if scale.size == scale.shape[0]:
-            return codes, scale.reshape(-1) if scale.size > 1 else scale.reshape(())
-    whole: Any = [kernel.shape[axis] for axis in axes]
-    return np.broadcast_to(np.transpose(kernel.array, axes), whole).astype(np.float32), None
+        codes = kernel.codes.transposed(axes)
+        if codes.scale.size == codes.scale.shape[0]:  # one for each channel, or one for all
+            return _coded(np.broadcast_to(codes.codes, sizes), codes.scale, codes.book)
+    return {"weight": np.broadcast_to(np.transpose(kernel.array, axes), sizes).astype(np.float32)}
+
+
+def _coded(codes: np.ndarray, scale: np.ndarray, book: np.ndarray | None) -> dict[str, Any]:
+    return {"weight": codes, "scale": scale.reshape(-1) if scale.size > 1 else scale.reshape(()), "book": book}
 
 
 def _window_attributes(window: Window) -> dict[str, Any] | None:
@@ -113,9 +107,10 @@ def _window_attributes(window: Window) -> dict[str, Any] | None:
 
 
 def _transposed(
-    writer: Writer, x: Tensor, weight: np.ndarray, scale: np.ndarray | None, window: Window, options: dict[str, Any]
+    writer: Writer, x: Tensor, fields: dict[str, Any], window: Window, options: dict[str, Any]
 ) -> Value | str:
     """A convolution of an image with zeros between its pixels."""
+    weight = fields["weight"]
     if set(window.strides) != {1}:
         return "with strides on a dilated image"
     reach = [step * (size - 1) for step, size in zip(window.kernel_dilation, weight.shape[2:], strict=True)]
@@ -134,7 +129,8 @@ def _transposed(
         "output_padding": [max(-size, 0) for size in after],
         "group": groups,
     }
-    return product(writer, "ConvTranspose", x, np.ascontiguousarray(stored), scale, attributes, **options)
+    changed = {"weight": np.ascontiguousarray(stored), "attributes": attributes}
+    return product(writer, "ConvTranspose", x, fields | changed, **options)
 
 
 def _dot(writer: Writer, equation: Equation, values: list[Value]) -> Value | str:
@@ -184,10 +180,10 @@ def _by_weight(
     inner = _flat([data.shape[axis] for axis in contracted[1 - weight]])
     x = _matrices(writer, data, [*free[1 - weight], *contracted[1 - weight]], (*rows, inner))
     columns: Any = [kernel.shape[axis] for axis in free[weight]]
-    matrix, scale = _matrix(kernel, contracted[weight], free[weight])
+    fields = _matrix(kernel, contracted[weight], free[weight])
     shape = (*rows, math.prod(columns))
     options: Any = {"shape": shape, "order": range(len(shape))}
-    result = product(writer, "Dot", x, matrix, scale, {}, **options)
+    result = product(writer, "Dot", x, fields, **options)
     if weight == 1:
         return result if shape == equation.shape else writer.reshaped(result, equation.shape, equation.shape)
     split = (*rows, *columns)
@@ -196,19 +192,19 @@ def _by_weight(
     return Tensor(result.name, equation.shape, tuple(order), result.dtype, equation.shape)
 
 
-def _matrix(kernel: Known, contracted: Sequence[int], free: Sequence[int]) -> tuple[np.ndarray, np.ndarray | None]:
-    """[I, O], and the scales of codes."""
+def _matrix(kernel: Known, contracted: Sequence[int], free: Sequence[int]) -> dict[str, Any]:
+    """Fields of `Product`: the weight as [I, O]."""
     axes = [*free, *contracted]
     sizes: Any = [kernel.shape[axis] for axis in axes]
     columns = math.prod(sizes[: len(free)])
     if kernel.codes is not None:
-        codes, scale = (np.transpose(part, axes) for part in kernel.codes)
-        if all(size == 1 for size in scale.shape[len(free) :]):
-            whole = np.broadcast_to(codes, sizes)
+        codes = kernel.codes.transposed(axes)
+        if all(size == 1 for size in codes.scale.shape[len(free) :]):
+            whole, scale = np.broadcast_to(codes.codes, sizes), codes.scale
             if scale.size > 1:
                 scale = np.broadcast_to(scale, [*whole.shape[: len(free)], *[1] * len(contracted)])
-            return whole.reshape(columns, -1).T, scale.reshape(-1) if scale.size > 1 else scale.reshape(())
-    return np.transpose(kernel.whole, axes).reshape(columns, -1).T.astype(np.float32), None
+            return _coded(whole.reshape(columns, -1).T, scale, codes.book)
+    return {"weight": np.transpose(kernel.whole, axes).reshape(columns, -1).T.astype(np.float32)}
 
 
 def _pooling(operation: str) -> Rule:

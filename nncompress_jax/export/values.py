@@ -16,12 +16,12 @@ class Known:
     Attributes:
       array: of the shape, or of size one along axes whose entries are all the same.
       shape: of what it stands for.
-      codes: int8 codes and the scale that they are multiplied by, where it is made of such; both broadcast to it.
+      codes: what it is made of, if anything that takes less.
     """
 
     array: np.ndarray
     shape: Sizes
-    codes: tuple[np.ndarray, np.ndarray] | None = None
+    codes: "Codes | None" = None
 
     @property
     def dtype(self) -> np.dtype:
@@ -32,6 +32,25 @@ class Known:
     def whole(self) -> np.ndarray:
         """With all its entries; sizes must not depend on the number of examples."""
         return np.broadcast_to(self.array, self.shape)  # type: ignore[arg-type]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Codes:
+    """A float32 array as codes * scale, or as book[codes] * scale.
+
+    Attributes:
+      codes: int8, of the array's shape; with a book uint8.
+      scale: that broadcasts to them.
+      book: float32 [K], K up to 256, or None.
+    """
+
+    codes: np.ndarray
+    scale: np.ndarray
+    book: np.ndarray | None = None
+
+    def transposed(self, axes: Sequence[int]) -> "Codes":
+        """With its axes in another order."""
+        return Codes(np.transpose(self.codes, axes), np.transpose(self.scale, axes), self.book)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -6,6 +6,7 @@ from typing import Any
 import jax.numpy as jnp
 from jax import lax
 
+from nncompress_jax.ops import portable
 from nncompress_jax.ops.conv import convolve
 from nncompress_jax.ops.pooling import pool
 from nncompress_jax.types import Array
@@ -16,6 +17,6 @@ FAST: dict[Any, Callable[..., Array]] = {lax.conv_general_dilated_p: convolve, l
 
 def has_fast_form(primitive: Any, operands: Sequence[Any], params: Mapping[str, Any]) -> bool:
     """Whether `FAST` takes these operands (anything with a dtype)."""
-    if primitive not in FAST or params.get("batch_group_count", 1) != 1:
+    if primitive not in FAST or params.get("batch_group_count", 1) != 1 or portable.is_active():
         return False
     return all(jnp.issubdtype(jnp.result_type(x), jnp.floating) for x in operands)

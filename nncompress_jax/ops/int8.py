@@ -21,7 +21,7 @@ from jax import lax
 from jax.custom_derivatives import SymbolicZero
 
 from nncompress_jax.errors import InputError
-from nncompress_jax.ops import simulated
+from nncompress_jax.ops import portable
 from nncompress_jax.ops.conv import Layout, window_of
 from nncompress_jax.ops.operations import Convolution, Dot, Operation, RaggedDot
 from nncompress_jax.ops.quantizer import Codes, Gradient, quantize, scale_of_range
@@ -47,11 +47,11 @@ def product(
       float32. Its derivatives are those of the float operation at the dequantized operands, straight through the
       rounding: by the inputs, a float kernel, and the scale or `straight` of a kernel's codes; none by `scale`.
     """
-    if simulated.is_active():
+    if portable.is_active():
         codes = kernel if isinstance(kernel, Codes) else quantize(kernel, operation.kernel_axes(kernel))[0]
         given = () if scale is None else (scale,)
-        weights = simulated.dequantized_p.bind(codes.codes, codes.scale)
-        return operation.of_rounded(simulated.rounded_p.bind(inputs, *given), weights, *more)
+        weights = portable.dequantized_p.bind(codes.codes, codes.scale)
+        return operation.of_rounded(portable.rounded_p.bind(inputs, *given), weights, *more)
     left, right, *_ = _quantized(operation, inputs, kernel, scale)
     sums = operation.of_codes(left.codes, right.codes, *more)
     return sums.astype(jnp.float32) * operation.output_scale(left.scale, right.scale, *more)

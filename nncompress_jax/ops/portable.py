@@ -1,7 +1,7 @@
-"""Products of integers, written as products of floats that were rounded: what other runtimes make integers of.
+"""Programs for other runtimes: in operations of lax alone, and with products of integers as products of floats.
 
-Within `as_floats()` a product on 8-bit integers is traced as the float operation on `dequantized_p` of the kernel's
-codes and `rounded_p` of the inputs.
+Within `portable()` no operation takes a form of our own. A product on 8-bit integers is the float operation on
+`dequantized_p` of the kernel's codes and `rounded_p` of the inputs; a runtime makes integers of that again.
 """
 
 import contextlib
@@ -22,18 +22,18 @@ rounded_p = core.Primitive("rounded")
 dequantized_p = core.Primitive("dequantized")
 """Of (codes, scale): int8 codes times a float32 scale that broadcasts to them."""
 
-_ACTIVE = contextvars.ContextVar("as_floats", default=False)
+_ACTIVE = contextvars.ContextVar("portable", default=False)
 
 
 @contextlib.contextmanager
-def as_floats() -> Iterator[None]:
+def portable() -> Iterator[None]:
     """While a program is traced.
 
     Example:
       >>> import jax
       >>> from nncompress_jax.ops.int8 import dot_general
       >>> product, x = lambda x: dot_general(x, x, (((1,), (0,)), ((), ()))), jnp.ones((2, 2))
-      >>> with as_floats():
+      >>> with portable():
       ...     program = jax.make_jaxpr(product)(x)
       >>> names = [equation.primitive.name for equation in program.jaxpr.eqns[-1].params["call_jaxpr"].jaxpr.eqns]
       >>> names[-3:]
