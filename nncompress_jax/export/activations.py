@@ -143,7 +143,7 @@ def _early(graph: Graph) -> None:
             before = producers.get(node.inputs[0]) if node.operation == "Rounded" else None
             if before is None or before.operation not in MOVING or before.outputs[0] in graph.outputs:
                 continue
-            if len(consumers[before.outputs[0]]) > 1:
+            if len(consumers[before.outputs[0]]) > 1 or not _is_worth_it(producers, before):
                 continue
             source = before.inputs[0]
             between = graph.new("Rounded", graph.sizes[source], np.float32)
@@ -155,6 +155,13 @@ def _early(graph: Graph) -> None:
             break
         else:
             return
+
+
+def _is_worth_it(producers: Mapping[str, Node], before: Node) -> bool:
+    """Of all entries where some are taken: only behind a convolution, which runs on integers then."""
+    if before.operation in ("MaxPool", "Reshape", "Transpose"):
+        return True
+    return isinstance(_source(producers, before.inputs[0], (*MOVING, "Relu", "Clip")), Product)
 
 
 def _once(graph: Graph) -> None:

@@ -14,6 +14,9 @@ from nncompress_jax.export.graph import Batch, Sizes
 from nncompress_jax.export.values import Codes, Known, Value, Writer
 from nncompress_jax.leaves import is_key
 
+FIXED = "give any_batch=False"
+"""What can be done where a program serves one number of examples."""
+
 EXAMPLES = (2, 3)
 """For which a program is traced."""
 
@@ -72,7 +75,7 @@ def _merged(first: int, second: int) -> int | Batch:
         return int(first)
     times, rest = divmod(int(first), EXAMPLES[0])
     if rest or second != times * EXAMPLES[1]:
-        raise InputError(f"a size of {first} with {EXAMPLES[0]} examples, and of {second} with {EXAMPLES[1]}")
+        raise InputError(f"a size of {first} with {EXAMPLES[0]} examples, and of {second} with {EXAMPLES[1]}; {FIXED}")
     return Batch(times)
 
 

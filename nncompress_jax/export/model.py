@@ -31,8 +31,8 @@ class _Nodes:
       quantized: of what is rounded: the array of codes, and its scale and zero point.
     """
 
-    def __init__(self, graph: Graph) -> None:
-        self.graph = graph
+    def __init__(self, graph: Graph, reduce_range: bool) -> None:
+        self.graph, self.reduce_range = graph, reduce_range
         self.nodes: list[Any] = []
         self.on_integers = integer_products(graph)
         self.quantized: dict[str, tuple[str, float, np.uint8]] = {}
@@ -69,6 +69,7 @@ class _Nodes:
     def rounded(self, node: Node) -> None:
         (name,), (output,) = node.inputs, node.outputs
         scale, zero = node.attributes["scale"], np.uint8(0 if is_not_negative(self.graph, name) else 128)
+        scale *= 2 if zero and self.reduce_range else 1
         parameters = self.parameters(scale, zero)
         codes = self.add("QuantizeLinear", [name, *parameters], f"{output}_codes", node.scope)
         self.quantized[output] = codes, scale, zero
@@ -142,7 +143,13 @@ class _Nodes:
 
 
 def model_of(
-    graph: Graph, names: Mapping[str, str], *, opset: int, metadata: Mapping[str, str], outputs: Sequence[str] = ()
+    graph: Graph,
+    names: Mapping[str, str],
+    *,
+    opset: int,
+    metadata: Mapping[str, str],
+    reduce_range: bool,
+    outputs: Sequence[str] = (),
 ) -> Any:
     """A model, checked.
 
@@ -151,9 +158,10 @@ def model_of(
       names: of inputs and outputs, as the model is to show them.
       opset: of ONNX.
       metadata: beside the model.
+      reduce_range: as of `export_onnx`.
       outputs: further arrays that it returns.
     """
-    nodes = _Nodes(graph)
+    nodes = _Nodes(graph, reduce_range)
     for node in graph.nodes:
         nodes.written(node)
     results = [*graph.outputs, *(name for name in outputs if name not in graph.outputs)]

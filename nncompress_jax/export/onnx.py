@@ -9,7 +9,7 @@ from typing import Any
 import jax
 
 from nncompress_jax.errors import InputError
-from nncompress_jax.export import activations, elementwise, folding, products, shapes
+from nncompress_jax.export import activations, elementwise, folding, places, products, shapes
 from nncompress_jax.export.equations import EXAMPLES, known_array, merged, stored
 from nncompress_jax.export.graph import Graph, Product
 from nncompress_jax.export.program import Translation
@@ -24,7 +24,7 @@ from nncompress_jax.tree import named_leaves
 from nncompress_jax.types import Apply
 from nncompress_jax.weights.base import is_compressed
 
-RULES = elementwise.RULES | shapes.RULES | products.RULES
+RULES = elementwise.RULES | places.RULES | shapes.RULES | products.RULES
 
 
 FLOATS = (
@@ -59,6 +59,8 @@ def export_onnx(
     example: Any,
     *,
     batches: Sequence[Any] = (),
+    any_batch: bool = True,
+    reduce_range: bool = False,
     opset: int = 21,
     metadata: Mapping[str, str] | None = None,
 ) -> Exported:
@@ -74,6 +76,9 @@ def export_onnx(
       example: inputs, as `batches` hold them: a tuple of apply's further arguments, or the only one. Arrays whose first
         axis has the length of the batch take any length there.
       batches: of inputs, from which ranges are measured that are missing.
+      any_batch: whether the first axis takes any length; else it has the one of the example.
+      reduce_range: inputs that may be below zero are quantized to 7 bits, for processors whose sums of two products of
+        8 bits saturate in 16: x86 without VNNI. Others have 7 bits and no sign in any case.
       opset: version of the operations, 21 or later.
       metadata: strings that go along, by name.
 
@@ -100,9 +105,9 @@ def export_onnx(
 
     if opset < 21:
         raise InputError(f"opset={opset}: expected 21 or later")
-    graph, names = graph_of(apply, variables, arguments(example))
+    graph, names = graph_of(apply, variables, arguments(example), any_batch)
     folding.fold(graph)
-    options: Any = {"opset": opset, "metadata": metadata or {}}
+    options: Any = {"opset": opset, "metadata": metadata or {}, "reduce_range": reduce_range}
     largest: dict[str, float] = {}
     if batches and (missing := activations.wanted(graph)):
         largest = measured(graph, names, [arguments(batch) for batch in listed(batches)], missing, **options)
@@ -118,13 +123,15 @@ def export_onnx(
     return Exported(len(content), len(on_integers), len(every) - len(on_integers))
 
 
-def graph_of(apply: Apply, variables: Any, inputs: tuple[Any, ...]) -> tuple[Graph, dict[str, str]]:
+def graph_of(
+    apply: Apply, variables: Any, inputs: tuple[Any, ...], any_batch: bool = True
+) -> tuple[Graph, dict[str, str]]:
     """A network as a graph, and the names of its inputs and outputs.
 
     Raises:
       InputError: for what cannot be written.
     """
-    programs, results = _traced(apply, variables, inputs)
+    programs, results = _traced(apply, variables, inputs, any_batch)
     named = named_leaves(variables, is_compressed)
     weights = [numbers(path, part) for path, leaf in named for part in jax.tree.leaves(leaf) if is_array(part)]
     graph, names = Graph(), {}
@@ -151,11 +158,11 @@ def graph_of(apply: Apply, variables: Any, inputs: tuple[Any, ...]) -> tuple[Gra
     return graph, names
 
 
-def _traced(apply: Apply, variables: Any, inputs: tuple[Any, ...]) -> tuple[list[Any], list[str]]:
-    """The program for each number of `EXAMPLES`, and the paths of its results."""
+def _traced(apply: Apply, variables: Any, inputs: tuple[Any, ...], any_batch: bool) -> tuple[list[Any], list[str]]:
+    """The program for each number of `EXAMPLES`, or twice for that of the inputs, and the paths of its results."""
     examples, programs, paths = examples_in(inputs), [], []
     for count in EXAMPLES:
-        given = [_resized(each, examples, count) for each in inputs]
+        given = [_resized(each, examples, count if any_batch else examples) for each in inputs]
         with portable():
             program, results = traced_with_outputs(inject(apply), variables, *given)
         programs.append(program)

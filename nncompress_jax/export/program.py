@@ -11,7 +11,17 @@ import numpy as np
 from jax.extend import core
 
 from nncompress_jax.errors import InputError
-from nncompress_jax.export.equations import Equation, Rule, differing, known_array, literal, merged, stored, with_codes
+from nncompress_jax.export.equations import (
+    FIXED,
+    Equation,
+    Rule,
+    differing,
+    known_array,
+    literal,
+    merged,
+    stored,
+    with_codes,
+)
 from nncompress_jax.export.graph import Batch, Sizes
 from nncompress_jax.export.values import Known, Value, Writer
 from nncompress_jax.leaves import is_key
@@ -48,11 +58,13 @@ class Translation:
         """Results of a program, traced twice, on values."""
         first, second = (program.jaxpr for program in programs)
         if [e.primitive.name for e in first.eqns] != [e.primitive.name for e in second.eqns]:
-            raise InputError("apply does other things with another number of examples: it cannot be exported for any")
+            raise InputError(f"apply does other things with another number of examples; {FIXED}")
         known: dict[Any, Value] = dict(zip(first.invars, values, strict=True))
         for variable, constant, other in zip(first.constvars, *(program.consts for program in programs), strict=True):
             if np.shape(constant) != np.shape(other) or not np.array_equal(constant, other):
-                raise InputError(f"apply holds an array that goes with the number of examples, {np.shape(constant)}")
+                raise InputError(
+                    f"apply holds an array that goes with the number of examples, {np.shape(constant)}; {FIXED}"
+                )
             known[variable] = known_array(constant)
         needed = _needed(first)
 
@@ -71,7 +83,7 @@ class Translation:
         """Results of one equation."""
         name = one.primitive.name
         if what := differing(one, other):
-            return self._refuse(name, scope, f"{what} goes with the number of examples", one)
+            return self._refuse(name, scope, f"{what} goes with the number of examples; {FIXED}", one)
         if one.params.get("name") in OF_FIRST_OPERAND[:1]:
             return [values[0]]
         if name in (*CALLS, *REMATS, *CUSTOM_DERIVATIVES):

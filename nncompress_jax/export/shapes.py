@@ -1,4 +1,4 @@
-"""Operations that move entries, and those that sum them up."""
+"""Operations that move all entries, and those that sum them up."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,16 +7,9 @@ import numpy as np
 
 from nncompress_jax.export.elementwise import converted
 from nncompress_jax.export.equations import Equation, Rule, compact_broadcast
-from nncompress_jax.export.graph import Batch, Sizes
+from nncompress_jax.export.graph import Batch
+from nncompress_jax.export.places import remaining, sliced
 from nncompress_jax.export.values import Known, Tensor, Value, Writer
-
-LARGEST = 2**62
-"""The end of an axis of any size."""
-
-
-def _order(old: Sequence[int], new: dict[int, int], added: Sequence[int] = ()) -> tuple[int, ...]:
-    """Of stored axes, some of which are gone: where each stands in the new shape; then those that are added behind."""
-    return (*(new[axis] for axis in old if axis in new), *added)
 
 
 def _broadcast(writer: Writer, equation: Equation, values: list[Value]) -> Value:
@@ -24,7 +17,7 @@ def _broadcast(writer: Writer, equation: Equation, values: list[Value]) -> Value
     if isinstance(value, Known):
         return Known(compact_broadcast(value.array, equation), equation.shape)
     added = [axis for axis in range(len(equation.shape)) if axis not in places]
-    order = _order(value.order, dict(enumerate(places)), added)
+    order = remaining(value.order, dict(enumerate(places)), added)
     sizes = tuple(1 if axis in added else value.sizes[places.index(axis)] for axis in range(len(equation.shape)))
     if not added:
         return Tensor(value.name, equation.shape, order, value.dtype, sizes)
@@ -56,7 +49,7 @@ def _reshape(writer: Writer, equation: Equation, values: list[Value]) -> Value |
         x = writer.plain(value)
         return writer.reshaped(x, shape, shape)
     x, ones = writer.tensor(value), [axis for axis, size in enumerate(shape) if size == 1]
-    order = _order(x.order, dict(zip(before, after, strict=True)), ones)
+    order = remaining(x.order, dict(zip(before, after, strict=True)), ones)
     sizes = list(shape)
     for axis, place in zip(before, after, strict=True):
         sizes[place] = x.sizes[axis]
@@ -67,66 +60,6 @@ def _transpose(writer: Writer, equation: Equation, values: list[Value]) -> Value
     x, permutation = writer.tensor(values[0]), equation.params["permutation"]
     order = tuple(permutation.index(axis) for axis in x.order)
     return Tensor(x.name, equation.shape, order, x.dtype, tuple(x.sizes[axis] for axis in permutation))
-
-
-def sliced(
-    writer: Writer, value: Value, shape: Sizes, starts: Sequence[int], ends: Sequence[Any], steps: Sequence[int]
-) -> Value | str:
-    """Some places of each axis; ends may be `Batch()`, of a whole axis alone."""
-    x = writer.tensor(value)
-    chosen = []
-    for axis, (start, end, step) in enumerate(zip(starts, ends, steps, strict=True)):
-        if (start, end, step) == (0, x.shape[axis], 1) or x.sizes[axis] == 1:
-            continue
-        if isinstance(start, Batch) or (isinstance(end, Batch) and (end != x.shape[axis] or step < 0)):
-            return "a share of the examples"
-        chosen.append(axis)
-    sizes = tuple(shape[axis] if axis in chosen else size for axis, size in enumerate(x.sizes))
-    if not chosen:
-        return Tensor(x.name, shape, x.order, x.dtype, sizes)
-
-    def ends_of(axis: int) -> int:
-        return LARGEST if isinstance(ends[axis], Batch) else int(ends[axis])
-
-    lists = [[int(starts[axis]) for axis in chosen], [ends_of(axis) for axis in chosen]]
-    lists += [[x.order.index(axis) for axis in chosen], [int(steps[axis]) for axis in chosen]]
-    inputs = [x.name, *(writer.graph.integers(each) for each in lists)]
-    return writer.made("Slice", inputs, shape, x.dtype, order=x.order, sizes=sizes)
-
-
-def _slice(writer: Writer, equation: Equation, values: list[Value]) -> Value | str:
-    starts, ends = equation.sizes("start_indices"), equation.sizes("limit_indices")
-    steps = equation.params["strides"] or (1,) * len(starts)
-    return sliced(writer, values[0], equation.shape, starts, ends, steps)  # type: ignore[arg-type]
-
-
-def _dynamic_slice(writer: Writer, equation: Equation, values: list[Value]) -> Value | str:
-    x, *places = values
-    if not all(isinstance(place, Known) for place in places):
-        return "places that depend on data"
-    starts: list[int] = []
-    ends: list[Any] = []
-    for place, size, whole in zip(places, equation.shape, x.shape, strict=True):
-        if size == whole:
-            start, end = 0, whole
-        elif isinstance(size, Batch) or isinstance(whole, Batch):
-            return "a share of the examples"
-        else:
-            start = int(np.clip(place.array.item(), 0, whole - size))  # type: ignore[union-attr]
-            end = start + size
-        starts.append(start)
-        ends.append(end)
-    return sliced(writer, x, equation.shape, starts, ends, [1] * len(starts))
-
-
-def _reverse(writer: Writer, equation: Equation, values: list[Value]) -> Value | str:
-    gone = equation.params["dimensions"]
-    if any(isinstance(values[0].shape[axis], Batch) for axis in gone):
-        return "the order of examples"
-    every = range(len(equation.shape))
-    starts = [-1 if axis in gone else 0 for axis in every]
-    ends = [-LARGEST if axis in gone else values[0].shape[axis] for axis in every]
-    return sliced(writer, values[0], equation.shape, starts, ends, [-1 if axis in gone else 1 for axis in every])
 
 
 def _cropped(writer: Writer, value: Value, config: Sequence[tuple[int, int, int]]) -> Value | str:
@@ -178,52 +111,8 @@ def _stack(writer: Writer, equation: Equation, values: list[Value]) -> Value:
     return writer.made("Concat", rows, equation.shape, equation.dtype, axis=axis)
 
 
-def _one_turn(writer: Writer, equation: Equation, values: list[Value]) -> Value:
-    x = writer.plain(values[0])
-    place = writer.graph.constant(np.int64(equation.params["turn"]))
-    return writer.made("Gather", [x.name, place], equation.shape, x.dtype, axis=0)
-
-
 def _squeeze(writer: Writer, equation: Equation, values: list[Value]) -> Value | str:
     return _reshape(writer, Equation("reshape", {}, {}, equation.shapes, equation.dtypes, equation.scope), values)
-
-
-def _split(writer: Writer, equation: Equation, values: list[Value]) -> list[Value] | str:
-    axis, start = equation.params["axis"], 0
-    found: list[Value] = []
-    whole: list[Any] = list(values[0].shape)
-    if isinstance(whole[axis], Batch):
-        return "examples from one another"
-    for shape in equation.shapes:
-        size: Any = shape[axis]
-        starts, ends = [0] * len(whole), [*whole]
-        starts[axis], ends[axis] = start, start + size
-        part = sliced(writer, values[0], shape, starts, ends, [1] * len(whole))
-        if isinstance(part, str):
-            return part
-        found.append(part)
-        start += size
-    return found
-
-
-def _gather(writer: Writer, equation: Equation, values: list[Value]) -> Value | str:
-    operand, indices = values
-    numbers, sizes = equation.params["dimension_numbers"], equation.sizes("slice_sizes")
-    plain = len(numbers.start_index_map) == 1 and numbers.collapsed_slice_dims == numbers.start_index_map
-    if not plain or numbers.operand_batching_dims:
-        return "at places of more axes than one"
-    (axis,) = numbers.start_index_map
-    if any(size != whole for n, (size, whole) in enumerate(zip(sizes, operand.shape, strict=True)) if n != axis):
-        return "of parts of rows"
-    table = writer.full(operand)
-    places = writer.plain(converted(writer, indices, np.int64))
-    places = writer.reshaped(places, places.shape[:-1], places.shape[:-1])
-    data = [n for n in range(len(operand.shape)) if n != axis]
-    others = [n for n in range(len(equation.shape)) if n not in numbers.offset_dims]
-    where = dict(zip(data, numbers.offset_dims, strict=True))
-    at = table.order.index(axis)
-    order = [where[n] for n in table.order[:at]] + others + [where[n] for n in table.order[at + 1 :]]
-    return writer.made("Gather", [table.name, places.name], equation.shape, table.dtype, order=order, axis=at)
 
 
 def _iota(writer: Writer, equation: Equation, values: list[Value]) -> Value | str:
@@ -240,7 +129,7 @@ def _reduction(operation: str, *, as_integers: bool = False) -> Rule:
         axes = equation.params["axes"]
         x = writer.full(converted(writer, values[0], np.int32) if as_integers else values[0], axes)
         stay = [axis for axis in range(len(x.shape)) if axis not in axes]
-        order = _order(x.order, {axis: place for place, axis in enumerate(stay)})
+        order = remaining(x.order, {axis: place for place, axis in enumerate(stay)})
         stored = writer.graph.integers([x.order.index(axis) for axis in axes])
         options: Any = {"order": order, "sizes": tuple(x.sizes[axis] for axis in stay), "keepdims": 0}
         result = writer.made(operation, [x.name, stored], equation.shape, x.dtype, **options)
@@ -254,7 +143,7 @@ def _place(operation: str) -> Rule:
         (axis,) = equation.params["axes"]
         x = writer.full(values[0], [axis])
         stay = [n for n in range(len(x.shape)) if n != axis]
-        order = _order(x.order, {n: place for place, n in enumerate(stay)})
+        order = remaining(x.order, {n: place for place, n in enumerate(stay)})
         options: Any = {"order": order, "sizes": tuple(x.sizes[n] for n in stay)}
         options |= {"axis": x.order.index(axis), "keepdims": 0}
         return converted(writer, writer.made(operation, [x.name], equation.shape, np.int64, **options), equation.dtype)
@@ -276,16 +165,10 @@ RULES: dict[str, Rule] = {
     "reshape": _reshape,
     "transpose": _transpose,
     "squeeze": _squeeze,
-    "slice": _slice,
-    "dynamic_slice": _dynamic_slice,
-    "rev": _reverse,
     "pad": _pad,
     "concatenate": _concatenate,
     "stack": _stack,
     "all turns": _stack,
-    "one turn": _one_turn,
-    "split": _split,
-    "gather": _gather,
     "iota": _iota,
     "reduce_sum": _reduction("ReduceSum"),
     "reduce_max": _reduction("ReduceMax"),

@@ -24,11 +24,11 @@ def exported(folder, apply, variables, *inputs, **options):
     return run, report
 
 
-def same(folder, apply, variables, *inputs, tolerance=1e-5, examples=5):
+def same(folder, apply, variables, *inputs, tolerance=1e-5, examples=5, **options):
     """Outputs as those of apply, for the batch that was given and for another number of examples."""
-    run, report = exported(folder, apply, variables, *inputs)
+    run, report = exported(folder, apply, variables, *inputs, **options)
     larger = [np.concatenate([np.asarray(x)] * examples)[: 2 * examples - 1] for x in inputs]
-    for given in (inputs, larger):
+    for given in (inputs, larger) if options.get("any_batch", True) else (inputs,):
         expected = jax.tree.leaves(jax.jit(nnc.inject(apply))(variables, *given))
         for found, wanted in zip(run(*given), expected, strict=True):
             assert (found.shape, found.dtype) == (wanted.shape, wanted.dtype)

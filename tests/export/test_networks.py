@@ -2,7 +2,10 @@
 
 import jax
 import numpy as np
+import onnx
+import onnxruntime
 import pytest
+from onnx import numpy_helper
 
 import nncompress_jax as nnc
 from tests import zoo
@@ -35,6 +38,26 @@ def test_integers(name, ranges, tmp_path):
     floats, own = np.asarray(apply(network.variables, images)), jax.jit(nnc.inject(apply))(small, images)
     for expected in (floats, own):
         assert np.abs(run(images)[0] - expected).max() < 0.1 * np.abs(floats).max()
+
+
+def test_seven_bits(tmp_path):
+    """For processors on which sums of two products saturate: inputs that may be below zero have one bit less."""
+    network = zoo.ZOO["ViT"]()
+    apply, images = network.apply, network.images
+    small = nnc.compress(network.variables, nnc.quantize(), apply=apply, batches=[images])
+    largest = {}
+    for reduced in (False, True):
+        exported(tmp_path, apply, small, images, batches=[images], reduce_range=reduced)
+        model = onnx.load(tmp_path / "network.onnx")
+        constants = {each.name: numpy_helper.to_array(each) for each in model.graph.initializer}
+        rounded = [node for node in model.graph.node if node.op_type == "QuantizeLinear"]
+        codes = [node for node in rounded if constants[node.input[2]] == 128]
+        model.graph.output.extend(onnx.ValueInfoProto(name=node.output[0]) for node in codes)
+        session = onnxruntime.InferenceSession(model.SerializeToString())
+        found = session.run([node.output[0] for node in codes], {"input": np.asarray(images)})
+        largest[reduced] = max(np.abs(each.astype(int) - 128).max() for each in found)
+    assert largest[False] > 120  # rounding moves data beyond what was measured
+    assert 60 < largest[True] < 68
 
 
 def test_a_file_is_a_quarter_of_its_floats(tmp_path):
