@@ -29,7 +29,7 @@ from nncompress_jax.training.setup import prepare
 CONTENDERS = {
     "inference": [
         *("ours", "ours int8", "ours int8 static", "linen", "torch", "torch bfloat16", "torch compiled"),
-        *("onnxruntime", "onnxruntime int8"),
+        *("ours exported", "onnxruntime", "onnxruntime int8"),
     ],
     "training": ["ours", "linen", "torch", "torch bfloat16", "torch compiled"],
 }

@@ -158,6 +158,25 @@ def _onnx(network: str, batch: int, *, int8: bool = False) -> Work:
     return lambda: session.run(None, {"images": feed})
 
 
+def _exported(network: str, batch: int, *, int8: bool = True) -> Work:
+    """Our network in onnxruntime, from the file that `nnc.export_onnx` writes."""
+    import jax
+
+    import nncompress_jax as nnc
+
+    runtime = _module("onnxruntime")
+    model, feed = nnc.models.create(network), images(batch)
+    variables = jax.jit(model.init)(jax.random.key(0), feed[:1])
+    if int8:
+        ranges = nnc.quantize(ranges=nnc.calibration.abs_max)
+        variables = nnc.compress(variables, ranges, apply=model.apply, batches=[feed[:32]])
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder, "network.onnx")
+        nnc.export_onnx(file, model.apply, variables, feed[:2], batches=[feed[:32]])
+        session = runtime.InferenceSession(file, providers=["CPUExecutionProvider"])
+    return lambda: session.run(None, {"input": feed})
+
+
 def _matrix_peak(network: str, batch: int, dtype: Any = np.float32) -> Work:
     import jax
 
@@ -201,6 +220,8 @@ INFERENCE: dict[str, Contender] = {
     "torch bfloat16": lambda network, batch: _torch(network, batch, half=True),
     "torch compiled": lambda network, batch: _torch(network, batch, compiled=True),
     "torch bfloat16 compiled": lambda network, batch: _torch(network, batch, half=True, compiled=True),
+    "ours exported": _exported,
+    "ours exported as floats": lambda network, batch: _exported(network, batch, int8=False),
     "onnxruntime": _onnx,
     "onnxruntime int8": lambda network, batch: _onnx(network, batch, int8=True),
 }

@@ -137,7 +137,9 @@ class _Nodes:
         own = np.float32(scale) * node.scale
         limit = np.iinfo(np.int32).max
         codes = np.clip(np.rint(node.bias / own), -limit, limit).astype(np.int32)
-        inputs = [self.graph.constant(codes), self.graph.constant(own)]
+        factors = [self.graph.constant(node.scale), self.graph.constant(np.float32(scale))]
+        product = self.add("Mul", factors, f"{output}_bias_scale", node.scope)  # folded on loading: fewer bytes
+        inputs = [self.graph.constant(codes), product]
         attributes = {"axis": 0} if own.ndim else {}
         return self.add("DequantizeLinear", inputs, f"{output}_bias", node.scope, **attributes)
 

@@ -63,7 +63,7 @@ def test_seven_bits(tmp_path):
 def test_a_file_is_a_quarter_of_its_floats(tmp_path):
     network = nnc.models.create("vgg16ds_stride")
     images = np.random.default_rng(0).standard_normal((2, 32, 32, 3)).astype(np.float32)
-    variables = jax.jit(network.init)(jax.random.key(0), images)
+    variables = zoo.drawn(jax.eval_shape(network.init, jax.random.key(0), images))
     small = nnc.compress(variables)
     _, report = exported(tmp_path, network.apply, small, images, batches=[images])
-    assert report.size_bytes < 0.265 * sum(leaf.nbytes for leaf in jax.tree.leaves(variables))
+    assert report.size_bytes < 0.26 * sum(leaf.nbytes for leaf in jax.tree.leaves(variables))
