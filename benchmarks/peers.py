@@ -158,8 +158,8 @@ def _onnx(network: str, batch: int, *, int8: bool = False) -> Work:
     return lambda: session.run(None, {"images": feed})
 
 
-def _exported(network: str, batch: int, *, int8: bool = True) -> Work:
-    """Our network in onnxruntime, from the file that `nnc.export_onnx` writes."""
+def _exported(network: str, batch: int, *, int8: bool = True, macs: float | None = None) -> Work:
+    """Our network in onnxruntime, from the file that `nnc.export_onnx` writes; `macs`: the share that stays of them."""
     import jax
 
     import nncompress_jax as nnc
@@ -167,9 +167,9 @@ def _exported(network: str, batch: int, *, int8: bool = True) -> Work:
     runtime = _module("onnxruntime")
     model, feed = nnc.models.create(network), images(batch)
     variables = jax.jit(model.init)(jax.random.key(0), feed[:1])
-    if int8:
-        ranges = nnc.quantize(ranges=nnc.calibration.abs_max)
-        variables = nnc.compress(variables, ranges, apply=model.apply, batches=[feed[:32]])
+    methods = [nnc.prune_channels(macs=macs, round_to=16)] if macs else []
+    methods += [nnc.quantize(ranges=nnc.calibration.abs_max)] if int8 else []
+    variables = nnc.compress(variables, nnc.chain(*methods), apply=model.apply, batches=[feed[:32]])
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, "network.onnx")
         nnc.export_onnx(file, model.apply, variables, feed[:2], batches=[feed[:32]])
@@ -221,6 +221,7 @@ INFERENCE: dict[str, Contender] = {
     "torch compiled": lambda network, batch: _torch(network, batch, compiled=True),
     "torch bfloat16 compiled": lambda network, batch: _torch(network, batch, half=True, compiled=True),
     "ours exported": _exported,
+    "ours exported, 0.3 of the MACs": lambda network, batch: _exported(network, batch, macs=0.3),
     "ours exported as floats": lambda network, batch: _exported(network, batch, int8=False),
     "onnxruntime": _onnx,
     "onnxruntime int8": lambda network, batch: _onnx(network, batch, int8=True),

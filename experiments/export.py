@@ -39,7 +39,7 @@ class Options:
     networks: tuple[str, ...]
     """MODEL=WEIGHTS: a network by name, and its workdir or .pth file."""
     batches: int = 8
-    """Of 128 training images, for ranges."""
+    """Of 128 training images at most, for ranges."""
     out: Path = Path("runs/export")
     """Folder for the table."""
 
@@ -58,7 +58,7 @@ def main(options: Options) -> None:
 def measured(trained: Trained, count: int) -> dict[str, Any]:
     """The other columns."""
     apply, variables, dataset = trained.network.apply, trained.variables, trained.dataset
-    batches = calibration_batches(dataset, count, 128)
+    batches = calibration_batches(dataset, count, min(128, len(dataset.train) // count))
     method = nnc.quantize(ranges=nnc.calibration.mean_squared_error)
     small = nnc.compress(variables, method, apply=apply, batches=batches)
     with tempfile.TemporaryDirectory() as folder:

@@ -17,6 +17,9 @@ from matplotlib.figure import Figure
 
 from nncompress_jax.tracing.costs import LayerCost
 
+DEEPEST = 0.2
+"""Of accuracy that is lost in a picture of a front."""
+
 COLOURS = {
     "convolution": "#4477aa",
     "depthwise convolution": "#66ccee",
@@ -157,6 +160,8 @@ def steps(rows: Sequence[Mapping[str, Any]], title: str, path: str | Path) -> No
 def front(rows: Sequence[Mapping[str, Any]], title: str, path: str | Path) -> None:
     """Accuracy against the bytes of the file, as a share of float; an axis for each network, a curve for each method.
 
+    What loses more than `DEEPEST` is below the picture; two points of a method are not joined.
+
     Args:
       rows: with `network`, `method`, `share` and `accuracy`; those whose method is "float" are a dashed line.
       title: data set.
@@ -172,14 +177,19 @@ def front(rows: Sequence[Mapping[str, Any]], title: str, path: str | Path) -> No
             axes.axhline(row["accuracy"], color="grey", linestyle="--", linewidth=1, label="float")
         for place, method in enumerate(methods):
             points = sorted((row["share"], row["accuracy"]) for row in own if row["method"] == method)
-            axes.plot(*np.reshape(points, (-1, 2)).T, "o-", color=f"C{place}", label=method, ms=4)
+            style = "o-" if len(points) > 2 else "o"
+            axes.plot(*np.reshape(points, (-1, 2)).T, style, color=f"C{place}", label=method, ms=4)
         axes.set(title=network, xscale="log", xlabel="file, share of float")
         axes.xaxis.set_major_locator(matplotlib.ticker.LogLocator(subs=(1, 2, 5)))
         axes.xaxis.set_major_formatter(matplotlib.ticker.PercentFormatter(1, decimals=None))
         axes.xaxis.set_minor_locator(matplotlib.ticker.NullLocator())
         axes.grid(alpha=0.3)
-    figure.axes[0].set_ylabel("test accuracy")
-    figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside right upper", fontsize=8)
+    best = max(row["accuracy"] for row in rows)
+    lowest = min(row["accuracy"] for row in rows)
+    figure.axes[0].set(ylabel="test accuracy", ylim=(max(lowest, best - DEEPEST) - 0.01, best + 0.01))
+    figure.axes[0].yaxis.set_major_formatter(matplotlib.ticker.PercentFormatter(1))
+    handles, labels = figure.axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=3, fontsize=8)
     _save(figure, path)
 
 

@@ -59,3 +59,14 @@ def test_max_drop(command, workdir, tiny_data, tmp_path):
     code, _, error = command(line.replace("narrow_stride=", "narrow_stride:"))
     assert code == 2
     assert "expected MODEL=WEIGHTS, as vgg16=vgg16.pth" in error
+
+
+def test_export(command, workdir, tiny_data, tmp_path):
+    data = f"--dataset=tiny --data_dir={tiny_data} --networks narrow_stride={workdir} --out={tmp_path}"
+    code, _, error = command(f"export {data} --batches=2")
+    assert code == 0, error
+    (row,) = json.loads((tmp_path / "export-tiny.json").read_text())["rows"]
+    assert row["others"] == 0
+    assert row["agree"] > 0.8
+    assert 0.2 < row["share"] < 0.4
+    assert abs(row["exported"] - row["int8"]) <= 1 - row["agree"]
