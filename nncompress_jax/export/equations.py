@@ -103,12 +103,16 @@ def _is_plain(value: Any) -> bool:
 
 def known_array(x: Any, dtype: Any = None) -> Known:
     """Of any array, or of a number, which is to be of this type."""
-    array = np.asarray(jax.random.key_data(x)) if is_key(x) else np.asarray(x, dtype)
+    if is_key(x):
+        return Known(x, x.shape)
+    array = np.asarray(x, dtype)
     return Known(array.astype(stored(array.dtype), copy=False), array.shape)
 
 
 def stored(dtype: Any) -> np.dtype:
     """The type in which an array is written: float32 for all floats, which runtimes multiply in no other."""
+    if jax.dtypes.issubdtype(dtype, jax.dtypes.prng_key):
+        return np.dtype(np.uint32)  # is never written
     return np.dtype(np.float32) if jnp.issubdtype(dtype, jnp.floating) else np.dtype(dtype)
 
 

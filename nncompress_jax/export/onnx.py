@@ -16,7 +16,7 @@ from nncompress_jax.export.program import Translation
 from nncompress_jax.export.values import Tensor, Value, Writer
 from nncompress_jax.files import replacing
 from nncompress_jax.inputs import arguments, examples_in, is_array, listed
-from nncompress_jax.leaves import numbers
+from nncompress_jax.leaves import is_key, numbers
 from nncompress_jax.ops.portable import portable
 from nncompress_jax.tracing.injection import inject
 from nncompress_jax.tracing.trace import traced_with_outputs
@@ -136,7 +136,10 @@ def graph_of(
     weights = [numbers(path, part) for path, leaf in named for part in jax.tree.leaves(leaf) if is_array(part)]
     graph, names = Graph(), {}
     values: list[Value] = [known_array(weight) for weight in weights]
-    paths = [path for path, leaf in named_leaves(inputs) if is_array(leaf)]
+    arrays = [(path, leaf) for path, leaf in named_leaves(inputs) if is_array(leaf)]
+    if keys := [path for path, leaf in arrays if is_key(leaf)]:
+        raise InputError(f"inputs {', '.join(keys)}: random keys, which ONNX has none of; export what runs without")
+    paths = [path for path, _ in arrays]
     variables_of = [program.jaxpr.invars[len(weights) :] for program in programs]
     for path, one, other in zip(paths, *variables_of, strict=True):
         sizes, dtype = merged(one.aval.shape, other.aval.shape), stored(one.aval.dtype)

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from nncompress_jax.export.graph import Batch, Graph, Sizes
+from nncompress_jax.leaves import is_key
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -31,7 +32,7 @@ class Known:
     @property
     def whole(self) -> np.ndarray:
         """With all its entries; sizes must not depend on the number of examples."""
-        return np.broadcast_to(self.array, self.shape)  # type: ignore[arg-type]
+        return self.array if is_key(self.array) else np.broadcast_to(self.array, self.shape)  # type: ignore[arg-type]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

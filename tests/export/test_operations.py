@@ -195,6 +195,16 @@ def test_refusals(apply, message, tmp_path):
         nnc.export_onnx(tmp_path / "x.onnx", apply, {}, X)
 
 
+def test_random_keys(tmp_path):
+    def apply(v, x, key):
+        return x * jax.random.bernoulli(key, 0.5, x.shape)
+
+    with pytest.raises(nnc.InputError, match="inputs 1: random keys, which ONNX has none of"):
+        nnc.export_onnx(tmp_path / "x.onnx", apply, {}, (X, jax.random.key(0)))
+    run, _ = exported(tmp_path, lambda v, x: apply(v, x, jax.random.key(0)), {}, X, any_batch=False)
+    np.testing.assert_array_equal(run(X)[0], apply({}, X, jax.random.key(0)))
+
+
 def test_an_older_opset(tmp_path):
     with pytest.raises(nnc.InputError, match="opset=13: expected 21 or later"):
         nnc.export_onnx(tmp_path / "x.onnx", lambda v, x: x, {}, X, opset=13)
