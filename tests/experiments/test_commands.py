@@ -96,8 +96,8 @@ def test_compare(command, workdir, pictures, tmp_path):
         ("train --model=vgg16 --dataset=digits --epochs=-1", "epochs=-1: expected more than 0"),
         ("train --model=vgg16 --dataset=digits --preset=slow", "unknown preset 'slow'; choose one of seed, fast"),
         ("evaluate --workdir=nowhere", "nowhere: no such file or folder; expected the --workdir of a training run"),
-        ("evaluate", "expected either --workdir or --checkpoint"),
-        ("evaluate --workdir=W --checkpoint=C", "expected either --workdir or --checkpoint"),
+        ("evaluate", "expected one of --workdir, --checkpoint and --file"),
+        ("evaluate --workdir=W --checkpoint=C", "expected one of --workdir, --checkpoint and --file"),
         ("evaluate --workdir={workdir} --dataset=digits", "digits has 10 classes, the network 4; choose another"),
         (
             "evaluate --workdir={workdir} --quantize=int3",

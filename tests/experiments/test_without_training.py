@@ -68,5 +68,5 @@ def test_export(command, workdir, tiny_data, tmp_path):
     (row,) = json.loads((tmp_path / "export-tiny.json").read_text())["rows"]
     assert row["others"] == 0
     assert row["agree"] > 0.8
-    assert 0.2 < row["share"] < 0.4
+    assert 0.2 < row["share"] < 0.5  # of a small network
     assert abs(row["exported"] - row["int8"]) <= 1 - row["agree"]
