@@ -14,7 +14,7 @@ from nncompress_jax.ops.quantizer import scale_of_range
 MOVING = ("MaxPool", "Reshape", "Transpose", "Slice", "Expand", "Gather")
 """Operations whose result has entries of their first input alone: they may come before rounding or behind it."""
 
-NOT_NEGATIVE = ("Relu", "Sigmoid", "Abs", "Exp", "Sqrt", "Softmax")
+NOT_NEGATIVE = ("Relu", "Sigmoid", "Abs", "Exp", "Sqrt")
 
 
 def integer_products(graph: Graph) -> list[Product]:

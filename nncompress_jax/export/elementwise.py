@@ -47,11 +47,8 @@ def scalar(value: float, dtype: Any) -> Known:
     return Known(np.asarray(value, dtype), ())
 
 
-def _unary(operation: str) -> Rule:
-    return lambda writer, equation, values: combined(writer, operation, values, equation)
-
-
-def _arithmetic(operation: str) -> Rule:
+def _same(operation: str) -> Rule:
+    """An operation of ONNX that does the same."""
     return lambda writer, equation, values: combined(writer, operation, values, equation)
 
 
@@ -173,8 +170,7 @@ def _convert(writer: Writer, equation: Equation, values: list[Value]) -> Value:
 
 
 RULES: dict[str, Rule] = {
-    **{name: _unary(operation) for name, operation in UNARY.items()},
-    **{name: _arithmetic(operation) for name, operation in BINARY.items()},
+    **{name: _same(operation) for name, operation in (UNARY | BINARY).items()},
     **{name: _logical(operation) for name, operation in LOGICAL.items()},
     **{name: _comparison(operation) for name, operation in COMPARISONS.items()},
     **dict.fromkeys(SAME, lambda writer, equation, values: values[0]),
@@ -182,7 +178,7 @@ RULES: dict[str, Rule] = {
     "not": _not,
     "ne": _different,
     "max": _maximum,
-    "min": _arithmetic("Min"),
+    "min": _same("Min"),
     "clamp": _clamp,
     "rsqrt": _reciprocal_root,
     "square": _square,

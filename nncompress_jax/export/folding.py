@@ -42,11 +42,11 @@ def _folded(graph: Graph, node: Product, behind: Node) -> bool:
     elif behind.operation == "Sub" and place == 0:
         node.bias = bias - numbers
     elif behind.operation == "Sub":
-        _scale(node, np.full(node.channels, -1.0))
+        node.multiply(np.full(node.channels, -1.0))
         node.bias = numbers - bias
     else:
         factor = 1 / numbers if behind.operation == "Div" else numbers
-        _scale(node, factor)
+        node.multiply(factor)
         node.bias = None if node.bias is None else bias * factor
     return True
 
@@ -59,21 +59,3 @@ def _by_channel(array: np.ndarray, node: Product, rank: int) -> np.ndarray | Non
     if array.ndim != rank or array.size != array.shape[axis] or array.size != node.channels:
         return None
     return array.reshape(-1).astype(np.float64)
-
-
-def _scale(node: Product, factor: np.ndarray) -> None:
-    axis = 1 if node.operation in ("Dot", "ConvTranspose") else 0
-    weight, groups = node.weight, node.attributes.get("group", 1)
-    if node.operation == "ConvTranspose" and groups > 1:  # [I, O / groups, ...]
-        rows = factor.reshape(groups, -1).repeat(weight.shape[0] // groups, 0)
-        shaped = rows.reshape(*rows.shape, *[1] * (weight.ndim - 2))
-    else:
-        shaped = factor.reshape([-1 if n == axis else 1 for n in range(weight.ndim)])
-    if node.scale is None:
-        node.weight = (weight * shaped).astype(np.float32)
-        return
-    scale = np.asarray(node.scale, np.float64) * factor
-    if node.book is None:  # of integers scales are above zero
-        node.weight = (weight * np.sign(shaped)).astype(np.int8)
-        scale = np.where(scale == 0, 1, np.abs(scale))
-    node.scale = scale.astype(np.float32)

@@ -68,6 +68,24 @@ class Product(Node):
             return int(self.weight.shape[1] * self.attributes.get("group", 1))
         return int(self.weight.shape[1 if self.operation == "Dot" else 0])
 
+    def multiply(self, factor: np.ndarray) -> None:
+        """By a number for each output channel, [O]. Scales of integers stay above zero: signs and zeros go to codes."""
+        axis = 1 if self.operation in ("Dot", "ConvTranspose") else 0
+        weight, groups = self.weight, self.attributes.get("group", 1)
+        if self.operation == "ConvTranspose" and groups > 1:  # [I, O / groups, ...]
+            rows = factor.reshape(groups, -1).repeat(weight.shape[0] // groups, 0)
+            shaped = rows.reshape(*rows.shape, *[1] * (weight.ndim - 2))
+        else:
+            shaped = factor.reshape([-1 if n == axis else 1 for n in range(weight.ndim)])
+        if self.scale is None:
+            self.weight = (weight * shaped).astype(np.float32)
+            return
+        scale = np.asarray(self.scale, np.float64) * factor
+        if self.book is None:
+            self.weight = (weight * np.sign(shaped)).astype(np.int8)
+            scale = np.where(scale == 0, 1, np.abs(scale))
+        self.scale = scale.astype(np.float32)
+
 
 class Graph:
     """What is written, in the order in which it runs.
@@ -121,7 +139,11 @@ class Graph:
     def product(self, operation: str, x: str, sizes: Sequence[int | Batch], **fields: Any) -> str:
         """A node that multiplies by a weight; `fields`: of `Product`."""
         name = self.new(operation, sizes, np.float32)
-        self.nodes.append(Product(operation, [x], [name], scope=self.scope, **fields))
+        node = Product(operation, [x], [name], scope=self.scope, **fields)
+        if node.scale is not None and np.min(node.scale) <= 0:
+            factor, node.scale = np.broadcast_to(node.scale, node.channels), np.ones((), np.float32)
+            node.multiply(factor)
+        self.nodes.append(node)
         return name
 
     def constant(self, array: Any) -> str:

@@ -85,16 +85,12 @@ def _unused(coupled: Coupling, variables: Any) -> dict[str, np.ndarray]:
 
 
 def _zeroed(coupled: Coupling, variables: Any, stay: Mapping[str, np.ndarray]) -> Any:
-    masks: dict[str, np.ndarray] = {}
-    leaves = named_leaves(variables, is_compressed)
-    shapes = {path: leaf.shape for path, leaf in leaves if hasattr(leaf, "shape")}
-    for group in coupled.groups:
-        for member in group.members if group.name in stay else ():
-            here = np.append(stay[group.name], True)[member.channels]
-            own = np.expand_dims(here, [axis for axis in range(len(shapes[member.path])) if axis != member.axis])
-            masks[member.path] = masks.get(member.path, np.ones(shapes[member.path], bool)) & own
-    new = [_masked(leaf, masks[path]) if path in masks else leaf for path, leaf in leaves]
-    return rebuilt(jax.tree.structure(variables, is_leaf=is_compressed), new)
+    leaves, structure = named_leaves(variables, is_compressed), jax.tree.structure(variables, is_leaf=is_compressed)
+    paths = {member.path for group in coupled.groups if group.name in stay for member in group.members}
+    ones = [jnp.ones(leaf.shape) if path in paths else leaf for path, leaf in leaves]
+    stays = dict(named_leaves(coupled.cut(rebuilt(structure, ones), stay), is_compressed))
+    new = [_masked(leaf, dense(stays[path]) > 0) if path in paths else leaf for path, leaf in leaves]
+    return rebuilt(structure, new)
 
 
 def _masked(leaf: Any, stays: Any) -> Any:

@@ -76,6 +76,23 @@ def test_fewer_channels_are_a_narrower_network(network, tmp_path):
     assert np.abs(run(network.images)[0] - expected).max() < 0.06 * np.abs(expected).max()
 
 
+@pytest.mark.parametrize("factor", [-1.0, 0.0])
+def test_scales_below_zero_and_zero(factor, tmp_path):
+    """A weight that the network multiplies by a number keeps its codes and multiplies its scales."""
+    random = np.random.default_rng(0)
+    weights = {"w": jax.numpy.asarray(random.standard_normal((8, 6)), "float32"), "bias": jax.numpy.arange(6.0)}
+    x = random.standard_normal((16, 8)).astype(np.float32)
+
+    def apply(v, x):
+        return jax.nn.relu(x @ (v["w"] * factor) + v["bias"])
+
+    small = nnc.compress(weights, nnc.quantize(where="w"), apply=apply, batches=[x])
+    run, report = exported(tmp_path, apply, small, x, batches=[x])
+    assert report.integer == 1
+    expected = np.asarray(apply(weights, x))
+    assert np.abs(run(x)[0] - expected).max() < 0.03 * expected.max()
+
+
 def test_gains_below_zero_and_channels_of_zeros(tmp_path):
     network = zoo.ZOO["VGG"]()
     variables = jax.tree.map(lambda leaf: leaf, network.variables)
