@@ -9,7 +9,7 @@ from typing import Any
 import jax
 
 from nncompress_jax.errors import InputError
-from nncompress_jax.export import activations, elementwise, folding, places, products, shapes
+from nncompress_jax.export import activations, elementwise, folding, places, pooling, products, shapes
 from nncompress_jax.export.equations import EXAMPLES, known_array, merged, stored
 from nncompress_jax.export.graph import Graph, Product
 from nncompress_jax.export.program import Translation
@@ -24,7 +24,7 @@ from nncompress_jax.tree import named_leaves
 from nncompress_jax.types import Apply
 from nncompress_jax.weights.base import is_compressed
 
-RULES = elementwise.RULES | places.RULES | shapes.RULES | products.RULES
+RULES = elementwise.RULES | places.RULES | shapes.RULES | products.RULES | pooling.RULES
 
 
 FLOATS = (
