@@ -12,6 +12,7 @@ import importlib.util
 import os
 import re
 import socket
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
@@ -25,6 +26,8 @@ from nncompress_jax.errors import InputError, UnfinishedError
 
 HEARTBEAT_TIMEOUT_S = 30
 """A process that is not heard of for so long is taken for dead."""
+LEAVE_TOGETHER_S = 10
+"""How long one that ends waits for others that may end for the same reason."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -179,9 +182,18 @@ def lost_ones_end_the_run() -> Iterator[None]:
 
 
 def leave(code: int) -> None:
-    """Ends this process at once where others may be waiting for it; else does nothing.
+    """Ends this process without those that it will not meet again; does nothing where it is the only one.
 
-    A process that leaves the usual way first waits for all others, which is right at the end of a run alone.
+    A process that leaves the usual way first waits for all others, which is right at the end of a run alone. Where all
+    end for one reason, as `agree` does, they meet here, and the first one leaves last: its end is what the runtime of
+    the others dies of.
     """
-    if jax.distributed.is_initialized() and jax.process_count() > 1:
-        os._exit(code)
+    if not jax.distributed.is_initialized() or jax.process_count() == 1:
+        return
+    from orbax.checkpoint import multihost  # a second, for those commands alone that need it
+
+    with contextlib.suppress(Exception):  # whatever the runtime raises where one is dead or waits elsewhere
+        multihost.get_barrier_sync_fn()(key="leave", timeout_ms=1000 * LEAVE_TOGETHER_S)
+    if is_first():
+        time.sleep(1)
+    os._exit(code)

@@ -48,7 +48,7 @@ def start(eighty, tmp_path):
     """Starts the run on two processes of two devices each; what still runs at the end is killed."""
     started = []
 
-    def both(workdir, *flags, of_second=(), devices=(2, 2), seconds_a_step=0.0):
+    def both(workdir, *flags, of_second=(), devices=(2, 2), seconds_a_step=0.0, seconds_at_the_end=(0, 0)):
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
@@ -61,6 +61,7 @@ def start(eighty, tmp_path):
             own = [f"--process={process}", *(of_second if process else ())]
             environment = os.environ | {"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices[process]}"}
             environment["SECONDS_A_STEP"] = str(seconds_a_step)
+            environment["SECONDS_AT_THE_END"] = str(seconds_at_the_end[process])
             with (tmp_path / f"{len(started)}.log").open("w") as log:
                 pair.append(subprocess.Popen([*command, *own], env=environment, stdout=log, stderr=log))
             pair[-1].log = Path(log.name)
@@ -159,8 +160,9 @@ def test_the_odd_one_is_named(start, tmp_path):
 
 
 @pytest.mark.system
-def test_one_that_has_fewer_devices(start, tmp_path):
-    pair = start(tmp_path / "run", devices=(2, 1))
+@pytest.mark.parametrize("slower", [0, 1])
+def test_one_that_has_fewer_devices(slower, start, tmp_path):
+    pair = start(tmp_path / "run", devices=(2, 1), seconds_at_the_end=[(3, 0), (0, 3)][slower])
     assert ends(pair) == [2, 2]
     assert all("devices: process 1 has 1, 1 of 2 processes have 2" in process.log.read_text() for process in pair)
 
