@@ -112,6 +112,8 @@ class Options:
     """MODEL=WEIGHTS: a network by name, and its workdir or .pth file."""
     ways: tuple[str, ...] = tuple(WAYS)
     """How they are made small."""
+    settings: tuple[str, ...] = ()
+    """Only these of each way, as 1.0%; by default all."""
     batches: int = 8
     """Of 128 training images, that the methods see."""
     out: Path = Path("runs/front")
@@ -122,6 +124,9 @@ def main(options: Options) -> None:
     """Compresses, saves, tests and draws."""
     if unknown := set(options.ways) - WAYS.keys():
         raise nnc.InputError(f"ways {', '.join(sorted(unknown))}: expected some of {', '.join(WAYS)}")
+    known = {setting for way in options.ways for setting in WAYS[way]}
+    if unknown := set(options.settings) - known:
+        raise nnc.InputError(f"settings {', '.join(sorted(unknown))}: expected some of {', '.join(sorted(known))}")
     rows: list[dict[str, Any]] = []
     for trained in named(options.networks, options.images):
         for row in measured(trained, options):
@@ -158,6 +163,8 @@ def measured(trained: Trained, options: Options) -> Iterator[dict[str, Any]]:
 
     ways = {"float": {"": as_it_is}} | {way: WAYS[way] for way in options.ways}
     for way, setting, make in ((way, *each) for way, settings in ways.items() for each in settings.items()):
+        if options.settings and way != "float" and setting not in options.settings:
+            continue
         one_of = subject | {"method": way, "setting": setting}
         try:
             found = measurements.of(one_of, functools.partial(figures, way, make))

@@ -12,7 +12,9 @@ from nncompress_jax.errors import ArtifactError
 MAGIC = b"\x89NNC\r\n\x1a\n"
 """No text file begins so, and what changes the ends of lines changes it."""
 
-VERSION = 1
+VERSIONS = (1, 2)
+"""1: variables and what is said of them. 2: programs as well."""
+
 PREFIX = struct.Struct("<8sIIIIQ")
 """Magic, version, bytes of the deflated header and of the header, CRC-32 of the deflated header, bytes of the file."""
 
@@ -32,13 +34,18 @@ def padding(size: int) -> bytes:
     return bytes(-size % ALIGNMENT)
 
 
+def version_of(header: dict[str, Any]) -> int:
+    """The format that a header is of."""
+    return VERSIONS["program" in header]
+
+
 def header_bytes(header: dict[str, Any], sizes: list[int]) -> bytes:
     """What stands before the sections, which have these sizes in bytes."""
     text = _text(header)
     deflated = zlib.compress(text, 9)
     before = PREFIX.size + len(deflated) + len(padding(len(deflated)))
     whole = before + sum(size + len(padding(size)) for size in sizes) + DIGEST_BYTES
-    prefix = PREFIX.pack(MAGIC, VERSION, len(deflated), len(text), zlib.crc32(deflated), whole)
+    prefix = PREFIX.pack(MAGIC, version_of(header), len(deflated), len(text), zlib.crc32(deflated), whole)
     return prefix + deflated + padding(len(deflated))
 
 
@@ -54,7 +61,7 @@ def _text(header: Any) -> bytes:
     return json.dumps(header, separators=(",", ":"), allow_nan=False).encode()
 
 
-def read_header(file: BinaryIO, size: int) -> tuple[bytes, Any]:
+def read_header(file: BinaryIO, size: int) -> tuple[bytes, dict[str, Any]]:
     """What stands before the sections.
 
     Args:
@@ -73,8 +80,10 @@ def read_header(file: BinaryIO, size: int) -> tuple[bytes, Any]:
     if len(prefix) < PREFIX.size:
         raise ArtifactError(f"{size} bytes, expected {PREFIX.size} at least; it is cut off")
     _, version, deflated_bytes, header_bytes, checksum, whole = PREFIX.unpack(prefix)
-    if version > VERSION:
-        raise ArtifactError(f"format {version}, newer than this library's, which is {VERSION}; update nncompress-jax")
+    if version > VERSIONS[-1]:
+        raise ArtifactError(
+            f"format {version}, newer than this library's, which is {VERSIONS[-1]}; update nncompress-jax"
+        )
     if version < 1 or whole != size:
         raise ArtifactError(f"format {version}, {size} bytes of {whole}; it is cut off or was added to")
     if header_bytes > LARGEST_HEADER or deflated_bytes > size:
@@ -83,7 +92,12 @@ def read_header(file: BinaryIO, size: int) -> tuple[bytes, Any]:
     if zlib.crc32(deflated) != checksum:
         raise ArtifactError("the header's checksum is another")
     padded = file.read(len(padding(deflated_bytes)))
-    return prefix + deflated + padded, _parsed(deflated, header_bytes)
+    header = _parsed(deflated, header_bytes)
+    if not isinstance(header, dict) or "variables" not in header:
+        raise ArtifactError("a header without variables")
+    if version != version_of(header):
+        raise ArtifactError(f"format {version} with a header of format {version_of(header)}")
+    return prefix + deflated + padded, header
 
 
 def _parsed(deflated: bytes, size: int) -> Any:

@@ -4,7 +4,7 @@ import dataclasses
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -27,14 +27,25 @@ SHARED = "shared"
 """The coding of an array that stands in the file already, for a leaf before; it takes no bytes."""
 
 
-def contents(path: str | Path) -> tuple[Info, Table]:
-    """A table of a file: a row for each weight and one for the whole.
+class Contents(NamedTuple):
+    """What is in a file.
+
+    Attributes:
+      info: what it says of its network.
+      table: a row for each weight and one for the whole.
+      programs: by name, how long they are and what they take.
+    """
+
+    info: Info
+    table: Table
+    programs: dict[str, str]
+
+
+def contents(path: str | Path) -> Contents:
+    """What a file holds, weight by weight; everything in it is read and checked.
 
     Args:
       path: of a file of `nnc.save`.
-
-    Returns:
-      What the file says of its network, and the table; everything in it is read and checked.
 
     Raises:
       ArtifactError: for a file that is damaged.
@@ -57,11 +68,15 @@ def contents(path: str | Path) -> tuple[Info, Table]:
             parts.clear()
 
         tree.from_dict(file.node, array, finish)
+        for name, program in file.programs.items():
+            for place, each in enumerate(program.arrays):
+                finish(f"{name}/constants/{place}", array(each))
         for _ in arrays:
             pass
         info = file.info
     rows.append(_total(rows, Path(path).stat().st_size))
-    return info, Table(f"{path}", FORMATS, rows)
+    programs = {name: program.description for name, program in file.programs.items()}
+    return Contents(info, Table(f"{path}", FORMATS, rows), programs)
 
 
 def _row(leaf: Any, parts: Sequence[tuple[Section, np.ndarray]]) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import hashlib
+import itertools
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,11 +18,16 @@ from nncompress_jax.artifact.network import network_apply
 from nncompress_jax.artifact.sections import Section
 from nncompress_jax.errors import ArtifactError, InputError
 from nncompress_jax.leaves import on_device
+from nncompress_jax.programs.reading import Program, program_from_dict
+from nncompress_jax.programs.running import apply_of, arrays_of
 from nncompress_jax.tracing.injection import inject
 from nncompress_jax.tree import named_leaves
 from nncompress_jax.types import Apply
 from nncompress_jax.weights.base import is_compressed
 from nncompress_jax.weights.structures import in_structure
+
+PROGRAMS = ("program", "train")
+"""In a header."""
 
 
 class Loaded(NamedTuple):
@@ -45,6 +51,7 @@ class Opened:
     Attributes:
       info: what it says of the network; the digest is there once all arrays are read.
       node: what it says of the variables.
+      programs: by name, "program" and "train".
       sections: for each array, the path of its first leaf and part, and where it is.
       repeated: those arrays, by their places in `sections`, that stand at several places; None until they are read.
       file: behind the header.
@@ -53,6 +60,7 @@ class Opened:
 
     info: Info
     node: Any
+    programs: dict[str, Program]
     sections: list[tuple[str, Section]]
     repeated: dict[int, np.ndarray | None]
     file: BinaryIO
@@ -97,6 +105,11 @@ class Opened:
         self.info = self.info.with_digest(self.digest.hexdigest())
 
 
+def memory() -> int:
+    """Bytes of this machine's memory."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
 @contextlib.contextmanager
 def opened(path: str | Path, *, max_bytes: int | None = None) -> Iterator[Opened]:
     """A file, its header read; errors from here on name it.
@@ -110,7 +123,7 @@ def opened(path: str | Path, *, max_bytes: int | None = None) -> Iterator[Opened
     """
     try:
         with open(path, "rb") as file:
-            yield _head(file, max_bytes or os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+            yield _head(file, max_bytes or memory())
     except ArtifactError as error:
         raise ArtifactError(f"{path}: damaged: {error}") from None
     except RecursionError:
@@ -119,15 +132,26 @@ def opened(path: str | Path, *, max_bytes: int | None = None) -> Iterator[Opened
         raise InputError(f"{path}: {error.strerror}; expected a file of nnc.save") from None
 
 
-def load(path: str | Path, *, apply: Apply | None = None, like: Any = None, max_bytes: int | None = None) -> Loaded:
+def load(
+    path: str | Path,
+    *,
+    apply: Apply | None = None,
+    like: Any = None,
+    max_bytes: int | None = None,
+    train: bool = False,
+) -> Loaded:
     """Reads a network from one file.
 
     Args:
       path: that `nnc.save` wrote.
-      apply: the network's, a function of (variables, inputs), where the file names none of the library's.
+      apply: the network's, a function of (variables, inputs), where the file holds no program and names none of the
+        library's networks.
       like: variables in whose structure the leaves come back: for trees that are not of dicts, lists and tuples. Its
         arrays and numbers, compressed or not, are not used; other leaves, such as functions, come back as they are.
-      max_bytes: that the arrays may have in memory; by default as much as this machine has.
+        Without it, such variables come back as a dict by path, which the file's own program takes.
+      max_bytes: that the arrays may have in memory, and a result within the file's program for two examples; by default
+        as much as this machine has.
+      train: gives the program of training mode as apply: of (variables, *inputs, key).
 
     Returns:
       (apply, variables, info). Leaves are the same bits as those that were saved; what was one array at several places
@@ -135,20 +159,29 @@ def load(path: str | Path, *, apply: Apply | None = None, like: Any = None, max_
 
     Raises:
       ArtifactError: for a file that is damaged, of a newer format, or larger than `max_bytes`.
-      InputError: where there is no file, or it is of another structure than `like`.
+      InputError: where there is no file, it is of another structure than `like`, or has no program of training mode.
 
     Example: see `nnc.save`.
     """
+    programs: dict[str, Apply] = {}
     with opened(path, max_bytes=max_bytes) as file:
         arrays = file.arrays()
-        place = _placing(file)
-        variables = tree.from_dict(file.node, file.taking(arrays), lambda _, leaf: jax.tree.map(place, leaf))
+        place, take = _placing(file), file.taking(arrays)
+        variables = tree.from_dict(file.node, take, lambda _, leaf: jax.tree.map(place, leaf))
+        of_programs = {name: [place(take(each)) for each in found.arrays] for name, found in file.programs.items()}
         for _ in arrays:
             raise ArtifactError("arrays that no leaf has")
         info, node = file.info, file.node
+        if apply is None:
+            leaves = arrays_of(variables) if tree.is_plain(node) else list(variables.items())
+            for name, program in file.programs.items():
+                programs[name] = apply_of(program, leaves, of_programs[name], max_bytes=max_bytes or memory())
+    if train and "train" not in programs:
+        raise InputError(f"{path}: no program of training mode; save it with train=, or pass apply=")
+    apply = apply or programs.get("train" if train else "program")
     if like is not None:
         variables = _like(variables, node, like)
-    elif not tree.is_plain(node):
+    elif not tree.is_plain(node) and not programs:
         raise ArtifactError(
             f"{path}: holds variables of another structure than dicts, lists and tuples; pass like=variables"
         )
@@ -163,13 +196,13 @@ def load(path: str | Path, *, apply: Apply | None = None, like: Any = None, max_
 def _head(file: BinaryIO, max_bytes: int) -> Opened:
     size = os.fstat(file.fileno()).st_size
     start, header = container.read_header(file, size)
-    if not isinstance(header, dict) or "variables" not in header:
-        raise ArtifactError("a header without variables")
     node = header.pop("variables")
+    programs = {name: program_from_dict(header.pop(name)) for name in PROGRAMS if name in header}
     info = Info.from_dict(header)
     described: list[tuple[str, Section]] = []
     repeated: dict[int, np.ndarray | None] = {}
-    for path, each in tree.arrays(node):
+    of_programs = ((name, each) for name, program in programs.items() for each in program.arrays)
+    for path, each in itertools.chain(tree.arrays(node), of_programs):
         if "same" not in each:
             described.append((path, Section.from_dict(each)))
         elif type(each["same"]) is int and 0 <= each["same"] < len(described) and len(each) == 1:
@@ -185,7 +218,7 @@ def _head(file: BinaryIO, max_bytes: int) -> Opened:
     end = len(start) + sum(count + len(container.padding(count)) for count in stored) + container.DIGEST_BYTES
     if end != size:
         raise ArtifactError(f"sections up to byte {end} of {size}")
-    return Opened(info, node, described, repeated, file, hashlib.sha256(start))
+    return Opened(info, node, programs, described, repeated, file, hashlib.sha256(start))
 
 
 def _placing(file: Opened) -> Callable[[Any], Any]:

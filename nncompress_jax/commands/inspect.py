@@ -23,9 +23,9 @@ class Options:
 
 def main(options: Options) -> None:
     """Reads and checks the whole file, and prints."""
-    info, table = contents(options.file)
+    info, table, programs = contents(options.file)
     table.print()
-    for name, value in {**info.to_dict(), "digest": info.digest}.items():
+    for name, value in {**info.to_dict(), **programs, "digest": info.digest}.items():
         print(f"{name:12} {', '.join(map(str, value)) if isinstance(value, list) else value}")
     if options.json:
         options.json.write_text(table.json())

@@ -7,18 +7,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.extend import core
 
-from nncompress_jax.errors import InputError
-from nncompress_jax.export.graph import Batch, Sizes
 from nncompress_jax.export.values import Codes, Known, Value, Writer
 from nncompress_jax.leaves import is_key
-
-FIXED = "give any_batch=False"
-"""What can be done where a program serves one number of examples."""
-
-EXAMPLES = (2, 3)
-"""For which a program is traced."""
+from nncompress_jax.programs.sizes import Sizes, merged
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,47 +50,6 @@ class Equation:
 
 Rule = Callable[[Writer, Equation, list[Value]], Value | list[Value] | str]
 """Writes an equation, or says in words why it cannot."""
-
-
-def merged(first: Sequence[int], second: Sequence[int]) -> Sizes:
-    """Sizes for both numbers of examples as sizes for any.
-
-    Example:
-      >>> merged((2, 8, 5), (3, 8, 5)), merged((16, 5), (24, 5))
-      ((Batch(times=1), 8, 5), (Batch(times=8), 5))
-    """
-    return tuple(map(_merged, first, second))
-
-
-def _merged(first: int, second: int) -> int | Batch:
-    if first == second:
-        return int(first)
-    times, rest = divmod(int(first), EXAMPLES[0])
-    if rest or second != times * EXAMPLES[1]:
-        raise InputError(f"a size of {first} with {EXAMPLES[0]} examples, and of {second} with {EXAMPLES[1]}; {FIXED}")
-    return Batch(times)
-
-
-SIZES = {"shape", "new_sizes", "start_indices", "limit_indices", "slice_sizes", "reps", "sizes", "padding_config"}
-"""Parameters that rules read for any number of examples, and `length` of loops."""
-
-
-def differing(one: Any, other: Any) -> str:
-    """What else is not the same in both programs than sizes: a parameter, or a number; empty: nothing."""
-    for first, second in zip(one.invars, other.invars, strict=True):
-        numbers = [str(np.asarray(atom.val)) for atom in (first, second) if isinstance(atom, core.Literal)]
-        if len(set(numbers)) == 2:
-            return f"the number {numbers[0]}"
-    for name, value in one.params.items():
-        if name not in SIZES and name != "length" and _is_plain(value) and repr(value) != repr(other.params[name]):
-            return name
-    return ""
-
-
-def _is_plain(value: Any) -> bool:
-    if isinstance(value, tuple | list):
-        return all(map(_is_plain, value))
-    return isinstance(value, bool | int | float | str)
 
 
 def known_array(x: Any, dtype: Any = None) -> Known:

@@ -8,16 +8,7 @@ from typing import Any
 import numpy as np
 
 from nncompress_jax.errors import InputError
-
-
-@dataclasses.dataclass(frozen=True)
-class Batch:
-    """A size that goes with the number of examples: so many times as large."""
-
-    times: int = 1
-
-
-Sizes = tuple[int | Batch, ...]
+from nncompress_jax.programs.sizes import Batch, Sizes
 
 
 @dataclasses.dataclass(eq=False)

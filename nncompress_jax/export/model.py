@@ -14,7 +14,8 @@ import onnx
 from onnx import helper, numpy_helper
 
 from nncompress_jax.export.activations import MOVING, integer_products, is_not_negative
-from nncompress_jax.export.graph import Batch, Graph, Node, Product, Sizes
+from nncompress_jax.export.graph import Graph, Node, Product
+from nncompress_jax.programs.sizes import Batch, Sizes
 
 IR_VERSION = 10
 """Of ONNX 1.16, the first with opset 21."""

@@ -10,7 +10,7 @@ import jax
 
 from nncompress_jax.errors import InputError
 from nncompress_jax.export import activations, elementwise, folding, places, pooling, products, shapes
-from nncompress_jax.export.equations import EXAMPLES, known_array, merged, stored
+from nncompress_jax.export.equations import known_array, stored
 from nncompress_jax.export.graph import Graph, Product
 from nncompress_jax.export.program import Translation
 from nncompress_jax.export.values import Tensor, Value, Writer
@@ -18,6 +18,7 @@ from nncompress_jax.files import replacing
 from nncompress_jax.inputs import arguments, examples_in, is_array, listed
 from nncompress_jax.leaves import is_key, numbers
 from nncompress_jax.ops.portable import portable
+from nncompress_jax.programs.sizes import EXAMPLES, merged, resized
 from nncompress_jax.tracing.injection import inject
 from nncompress_jax.tracing.trace import traced_with_outputs
 from nncompress_jax.tree import named_leaves
@@ -165,7 +166,7 @@ def _traced(apply: Apply, variables: Any, inputs: tuple[Any, ...], any_batch: bo
     """The program for each number of `EXAMPLES`, or twice for that of the inputs, and the paths of its results."""
     examples, programs, paths = examples_in(inputs), [], []
     for count in EXAMPLES:
-        given = [_resized(each, examples, count if any_batch else examples) for each in inputs]
+        given = [resized(each, examples, count if any_batch else examples) for each in inputs]
         with portable():
             program, results = traced_with_outputs(inject(apply), variables, *given)
         programs.append(program)
@@ -175,15 +176,3 @@ def _traced(apply: Apply, variables: Any, inputs: tuple[Any, ...], any_batch: bo
 
 def _name(kind: str, path: str, paths: Sequence[str]) -> str:
     return kind if len(paths) == 1 else f"{kind}_{path.replace('/', '_')}"
-
-
-def _resized(inputs: Any, examples: int, count: int) -> Any:
-    """An argument with another number of examples."""
-
-    def resized(leaf: Any) -> Any:
-        if not is_array(leaf):
-            return leaf
-        shape = (count, *leaf.shape[1:]) if leaf.ndim and leaf.shape[0] == examples else leaf.shape
-        return jax.ShapeDtypeStruct(shape, leaf.dtype)
-
-    return jax.tree.map(resized, inputs)

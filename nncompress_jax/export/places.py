@@ -7,8 +7,8 @@ import numpy as np
 
 from nncompress_jax.export.elementwise import converted
 from nncompress_jax.export.equations import Equation, Rule
-from nncompress_jax.export.graph import Batch, Sizes
 from nncompress_jax.export.values import Known, Tensor, Value, Writer
+from nncompress_jax.programs.sizes import Batch, Sizes
 
 LARGEST = 2**62
 """The end of an axis of any size."""

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 
 from nncompress_jax.export.equations import Equation, Rule
-from nncompress_jax.export.graph import Batch, Sizes
 from nncompress_jax.export.values import Codes, Known, Tensor, Value, Writer
 from nncompress_jax.ops.conv import Layout, window_of
 from nncompress_jax.ops.windows import Window
+from nncompress_jax.programs.sizes import Batch, Sizes
 
 
 def _rounded(writer: Writer, equation: Equation, values: list[Value]) -> Value | str:

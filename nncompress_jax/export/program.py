@@ -12,19 +12,16 @@ from jax.extend import core
 
 from nncompress_jax.errors import InputError
 from nncompress_jax.export.equations import (
-    FIXED,
     Equation,
     Rule,
-    differing,
     known_array,
     literal,
-    merged,
     stored,
     with_codes,
 )
-from nncompress_jax.export.graph import Batch, Sizes
 from nncompress_jax.export.values import Known, Value, Writer
 from nncompress_jax.leaves import is_key
+from nncompress_jax.programs.sizes import FIXED, Batch, Sizes, differing, merged
 from nncompress_jax.tracing.primitives import (
     CALLS,
     CUSTOM_DERIVATIVES,

@@ -7,9 +7,9 @@ import numpy as np
 
 from nncompress_jax.export.elementwise import converted
 from nncompress_jax.export.equations import Equation, Rule, compact_broadcast
-from nncompress_jax.export.graph import Batch
 from nncompress_jax.export.places import remaining, sliced
 from nncompress_jax.export.values import Known, Tensor, Value, Writer
+from nncompress_jax.programs.sizes import Batch
 
 
 def _broadcast(writer: Writer, equation: Equation, values: list[Value]) -> Value:

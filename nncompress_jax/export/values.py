@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from nncompress_jax.export.graph import Batch, Graph, Sizes
+from nncompress_jax.export.graph import Graph
 from nncompress_jax.leaves import is_key
+from nncompress_jax.programs.sizes import Batch, Sizes
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -63,7 +63,7 @@ def test_nnx_with_dropout(tmp_path):
     nnc.save(tmp_path / "a.nnc", small)
     loaded, again, _ = nnc.load(tmp_path / "a.nnc", apply=apply, like=state)
     assert (loaded(again, x) == nnc.inject(apply)(small, x)).all()
-    _, table = contents(tmp_path / "a.nnc")
+    _, table, _ = contents(tmp_path / "a.nnc")
     assert {row["weight"]: row["type"] for row in table.rows}["layers/1/rngs/key"] == "key<fry>"
 
 
@@ -175,7 +175,7 @@ class TestShared:
     def test_contents_counts_it_once(self, tmp_path):
         tied = draw((64, 64), 0)
         nnc.save(tmp_path / "a.nnc", {"a": tied, "b": tied, "c": 3})
-        _, table = contents(tmp_path / "a.nnc")
+        _, table, _ = contents(tmp_path / "a.nnc")
         first, second, number, total = table.rows
         assert (first["raw_bytes"], second["raw_bytes"], second["bytes"], second["coding"]) == (16384, 0, 0, "shared")
         assert (number["type"], number["shape"], number["raw_bytes"], total["raw_bytes"]) == ("int", "[]", 8, 16392)

@@ -41,8 +41,10 @@ def refused(path, content, **options):
 
 def test_a_newer_version_says_so(whole):
     content = bytearray(whole.read_bytes())
+    content[8] = 3
+    assert "format 3, newer than this library's, which is 2; update nncompress-jax" in refused(whole, bytes(content))
     content[8] = 2
-    assert "format 2, newer than this library's, which is 1; update nncompress-jax" in refused(whole, bytes(content))
+    assert "format 2 with a header of format 1" in refused(whole, bytes(content))
 
 
 def test_another_kind_of_file(whole):

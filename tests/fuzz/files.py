@@ -9,6 +9,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 
 import nncompress_jax as nnc
 from nncompress_jax.artifact import container
@@ -46,7 +47,33 @@ def originals() -> dict[str, bytes]:
         for name, variables in sets.items():
             nnc.save(f"{folder}/a.nnc", variables, class_names=("x", "y"), mean=(0.5,), accuracy=0.5, recipe=name)
             files[name] = Path(folder, "a.nnc").read_bytes()
+        weights = {"conv": draw(3, 3, 2, 4), "layers": draw(3, 4, 4), "table": draw(5, 4), "scale": draw(4)}
+        inputs = draw(2, 6, 6, 2), jnp.array([1, 4])
+        nnc.save(f"{folder}/a.nnc", weights, apply=network, example=inputs, train=in_training)
+        files["program"] = Path(folder, "a.nnc").read_bytes()
     return files
+
+
+def network(weights, images, places):
+    """Operations of many kinds, some in a loop, in branches, and with a derivative of their own."""
+    x = lax.conv_general_dilated(images, weights["conv"], (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+    x = lax.reduce_window(jax.nn.relu(x), -jnp.inf, lax.max, (1, 2, 2, 1), (1, 2, 2, 1), "VALID")
+    x = jnp.concatenate(
+        [x.reshape(len(x), 9, 4), weights["table"][places][:, None], jnp.pad(x[:, 0], ((0, 0), (1, 0), (0, 0)))], 1
+    )
+
+    def turn(x, layer):
+        return lax.cond(layer[0, 0] > 0, lambda x: jnp.tanh(x @ layer), lambda x: x * 2 - layer.sum(0), x), x.max()
+
+    x, largest = lax.scan(turn, x, weights["layers"])
+    best, order = lax.top_k(jax.nn.softmax(x.sum(1) * weights["scale"]), 2)
+    return {"best": best, "order": (order, jnp.cumsum(order, 1)), "largest": largest + np.arange(3, dtype=np.float32)}
+
+
+def in_training(weights, images, places, key):
+    """The same with random numbers, and with what divides by the number of examples."""
+    kept = jax.random.bernoulli(key, 0.5, images.shape)
+    return network(weights, jnp.where(kept, images, 0) - images.mean((0, 1, 2)), places)["best"]
 
 
 def split(file: bytes) -> tuple[dict, list[bytes]]:
@@ -103,6 +130,8 @@ def places(node, path=()) -> list[tuple]:
 STRANGE = (
     *(0, 1, -1, 2, 3, 7, 255, 256, 2**31, 2**40, 2**63, 10**30, 0.5, 1e300, True, False, None),
     *("", "float32", "int8", "ChannelPruned", "Quantized", "codes", "gaps", "raw", "ans", "huffman", "x" * 1000),
+    *("add", "scan", "sort", "HIGHEST", {"batch": 1}, {"batch": 2**30}, {"constant": 0}, {"value": 0}, ["int8", 1]),
+    *(["add", [0, 0]], ["iota", [], {"dtype": "int8", "shape": [{"batch": 9}], "dimension": 0}], ["float32", "nan"]),
     *([], {}, [[]], [0], [1, 2], [2**20, 2**20], {"array": {}}, {"none": True}, {"size": 9, "mask": "ff80"}),
 )
 """What stands in the place of something in a header."""
@@ -132,7 +161,7 @@ def outcome(path: Path, file: bytes) -> str:
     """What comes of a file: "loaded", or why it was refused; any other exception is a defect."""
     path.write_bytes(file)
     try:
-        nnc.load(path, apply=lambda v, x: x, max_bytes=MOST)
+        nnc.load(path, max_bytes=MOST)
     except nnc.ArtifactError as error:
         line = str(error)
     else:

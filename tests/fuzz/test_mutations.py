@@ -1,6 +1,6 @@
 """Changed files are refused with one line that names the section, or load; nothing else happens.
 
-Run for longer, and with a count: python -m tests.fuzz.test_mutations 100000
+Run for longer, and with a count: python -m tests.fuzz.test_mutations 100000 [program ...]
 """
 
 import collections
@@ -47,16 +47,21 @@ def bytes_changed(draw):
 
 
 @st.composite
-def header_changed(draw):
+def header_changed(draw, names=NAMES, within=()):
     """Values of other kinds and sizes, in a file whose checksums are right."""
-    name = draw(NAMES)
+    name = draw(names)
     header, sections = SPLIT[name]
-    ways = files.places(header)
+    ways = [way for way in files.places(header) if way[: len(within)] == within]
     for _ in range(draw(st.integers(1, 2))):
         place, other = draw(st.sampled_from(ways)), draw(st.sampled_from(ways))
         header = files.with_header_changed(header, place, draw(st.integers(0, len(files.STRANGE) + 2)), other)
-        ways = files.places(header)
+        ways = [way for way in files.places(header) if way[: len(within)] == within] or [()]
     return files.joined_as_said(header, sections) if isinstance(header, dict) else WHOLE[name][:40]
+
+
+def program_changed():
+    """The same, within a program."""
+    return header_changed(st.just("program"), ("program",)) | header_changed(st.just("program"), ("train",))
 
 
 @st.composite
@@ -110,18 +115,32 @@ def test_changed_headers(place, file):
 
 
 @QUIET
+@given(program_changed())
+def test_changed_programs(place, file):
+    files.outcome(place, file)
+
+
+@QUIET
 @given(sections_changed())
 def test_changed_sections(place, file):
     files.outcome(place, file)
 
 
-def main(count: int) -> None:
-    """Runs each strategy a third of that often, and says what came of it."""
-    strategies = {"bytes": bytes_changed(), "header": header_changed(), "sections": sections_changed()}
+STRATEGIES = {
+    "bytes": bytes_changed(),
+    "header": header_changed(),
+    "program": program_changed(),
+    "sections": sections_changed(),
+}
+
+
+def main(count: int, *names: str) -> None:
+    """Runs each strategy, or those that are named, that often, and says what came of it."""
+    strategies = {name: STRATEGIES[name] for name in names or STRATEGIES}
     with tempfile.TemporaryDirectory() as folder:
         for name, strategy in strategies.items():
             before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-            outcomes = tried(strategy, count // 3, Path(folder, "a.nnc"), same=name == "bytes")
+            outcomes = tried(strategy, count, Path(folder, "a.nnc"), same=name == "bytes")
             grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
             print(f"{name}: {outcomes.total()} files, {outcomes['loaded']} loaded, {grown:.0f} MiB more memory")
             for reason, often in outcomes.most_common(12):
@@ -144,4 +163,4 @@ def tried(strategy: st.SearchStrategy[bytes], count: int, path: Path, *, same: b
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]))
+    main(int(sys.argv[1]), *sys.argv[2:])

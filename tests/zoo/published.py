@@ -1,19 +1,23 @@
-"""Networks that others published, unedited, with half the channels of every group cut.
+"""Networks that others published, unedited: with half the channels of every group cut, from files, and as ONNX.
 
 pip install --no-deps flaim==0.0.5 transformers==4.57.6 tokenizers==0.22.1 huggingface_hub==0.36.0 regex pyyaml filelock
 python -m tests.zoo.published
+python -m tests.zoo.published --what program
+python -m tests.zoo.published --what onnx
 
 Weights are drawn: nothing is downloaded. Of flaim one or a few networks of each family, as published, on one image of
-224 x 224; of transformers each kind of network in a small size. Each is compared with the dense network in which the
-channels are zero; operations are counted in the program.
+224 x 224; of transformers each kind of network in a small size. One with channels cut is compared with the dense
+network in which the channels are zero, one from a file with itself, one in ONNX with itself as floats and in 8 bits.
 """
 
 import argparse
 import dataclasses
 import inspect
 import os
+import tempfile
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -21,8 +25,11 @@ import jax.numpy as jnp
 import numpy as np
 
 import nncompress_jax as nnc
+from nncompress_jax.artifact.contents import contents
 from nncompress_jax.table import Table
 from tests.coupling.test_groups import half
+from tests.export.runtime import exported as in_onnx
+from tests.export.runtime import kernels
 
 RANDOM = np.random.default_rng(0)
 
@@ -138,7 +145,7 @@ def noisy(variables: Any) -> Any:
     return jax.tree.map_with_path(draw, variables)
 
 
-def row(name: str, apply: Callable[..., Any], variables: Any, inputs: tuple[jax.Array, ...]) -> dict[str, Any]:
+def channels(name: str, apply: Callable[..., Any], variables: Any, inputs: tuple[jax.Array, ...]) -> dict[str, Any]:
     start = time.perf_counter()
     coupling = nnc.coupling(apply, variables, *inputs)
     seconds, keep = time.perf_counter() - start, half(coupling)
@@ -153,18 +160,73 @@ def row(name: str, apply: Callable[..., Any], variables: Any, inputs: tuple[jax.
     return groups | {"macs": whole, "left": left / whole, "error": error, "seconds": seconds}
 
 
+def program(name: str, apply: Callable[..., Any], variables: Any, inputs: tuple[jax.Array, ...]) -> dict[str, Any]:
+    """Its own program, from a file that is read back, on as many examples and on more."""
+    with tempfile.TemporaryDirectory() as folder:
+        file, plain = Path(folder, "a.nnc"), Path(folder, "b.nnc")
+        start = time.perf_counter()
+        nnc.save(file, variables, apply=apply, example=inputs)
+        saved = time.perf_counter()
+        again, read, _ = nnc.load(file)
+        seconds = {"save": saved - start, "load": time.perf_counter() - saved}
+        nnc.save(plain, variables)
+        size = file.stat().st_size - plain.stat().st_size
+        operations = contents(file).programs["program"].split()[0]
+    same = True
+    for given in (inputs, tuple(jnp.concatenate([x] * 3) for x in inputs)):
+        found, expected = (jax.jit(each)(*weights, *given) for each, weights in ((again, [read]), (apply, [variables])))
+        same &= all(map(np.array_equal, *map(jax.tree.leaves, (found, expected))))
+    return {"network": name, "operations": int(operations), "bytes": size, "same": same} | seconds
+
+
+def onnx(name: str, apply: Callable[..., Any], variables: Any, inputs: tuple[jax.Array, ...]) -> dict[str, Any]:
+    """As floats and in 8 bits, by onnxruntime; what it cannot be written of."""
+    figures: dict[str, Any] = {"network": name}
+    small = nnc.compress(variables, nnc.quantize(), apply=apply, batches=[inputs])
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            for kind, weights in (("floats", variables), ("integers", small)):
+                run, exported = in_onnx(Path(folder), apply, weights, *inputs, batches=[inputs])
+                found, own = run(*inputs)[0], np.asarray(jax.jit(nnc.inject(apply))(weights, *inputs))
+                figures |= {kind: np.abs(found - own).max() / np.abs(own).max()}
+        except nnc.InputError as error:
+            return figures | dict.fromkeys(FORMATS["onnx"]) | figures | {"refused": str(error)}
+        ran = kernels(Path(folder))
+    on_integers = sum(ran[kernel] for kernel in ("QLinearConv", "QGemm", "QLinearMatMul", "MatMulIntegerToFloat"))
+    counts = {"products": exported.integer, "kernels": on_integers, "others": exported.others}
+    return figures | counts | {"refused": ""}
+
+
+FORMATS = {
+    "channels": {
+        **{"network": "", "cut": ",", "frozen": ",", "macs": ",", "left": ".3f", "error": ".1e", "seconds": ".1f"},
+    },
+    "program": {"network": "", "operations": ",", "bytes": ",", "same": "", "save": ".2f", "load": ".2f"},
+    "onnx": {
+        **{"network": "", "floats": ".1e", "integers": ".1e", "products": "", "kernels": "", "others": ""},
+        **{"refused": ""},
+    },
+}
+TITLES = {
+    "channels": "half the channels of every group cut; error: of the largest output; seconds: of coupling",
+    "program": "programs in files: bytes that they add, whether outputs are the same bits, seconds",
+    "onnx": "largest error in onnxruntime, of the largest output; products on integers, and kernels that run them",
+}
+ROWS = {"channels": channels, "program": program, "onnx": onnx}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("names", nargs="*", help="of FLAIM and TRANSFORMERS; by default all")
-    names = parser.parse_args().names or [*FLAIM, *TRANSFORMERS]
-    formats = {"network": "", "cut": ",", "frozen": ",", "macs": ",", "left": ".3f", "error": ".1e", "seconds": ".1f"}
+    parser.add_argument("--what", choices=ROWS, default="channels")
+    options = parser.parse_args()
+    names, formats = options.names or [*FLAIM, *TRANSFORMERS], FORMATS[options.what]
     rows = []
     for networks, known in ((of_flaim, FLAIM), (of_transformers, TRANSFORMERS)):
         for name, apply, variables, inputs in networks([each for each in names if each in known]):
-            rows.append(row(name, apply, noisy(variables), inputs))
+            rows.append(ROWS[options.what](name, apply, noisy(variables), inputs))
             print(Table("", formats, rows[-1:]).markdown().splitlines()[-1], flush=True)
-    title = "half the channels of every group cut; error: of the largest output; seconds: of coupling"
-    Table(title, formats, rows).print()
+    Table(TITLES[options.what], formats, rows).print()
 
 
 if __name__ == "__main__":

@@ -1,0 +1,1 @@
+"""Programs of networks as JSON: written from what JAX traces, read without believing anything."""
