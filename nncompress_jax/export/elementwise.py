@@ -154,19 +154,8 @@ def _equals(writer: Writer, value: Value, number: int) -> Value:
     return combined(writer, "Equal", [value, scalar(number, value.dtype)], about, bool)
 
 
-def converted(writer: Writer, value: Value, dtype: Any) -> Value:
-    """Cast, where it is of another type."""
-    if value.dtype == np.dtype(dtype):
-        return value
-    if isinstance(value, Known):
-        return Known(value.array.astype(dtype), value.shape)
-    return writer.made(
-        "Cast", [value.name], value.shape, dtype, order=value.order, sizes=value.sizes, to=np.dtype(dtype)
-    )
-
-
 def _convert(writer: Writer, equation: Equation, values: list[Value]) -> Value:
-    return converted(writer, values[0], equation.dtype)
+    return writer.converted(values[0], equation.dtype)
 
 
 RULES: dict[str, Rule] = {

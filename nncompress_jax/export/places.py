@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 
-from nncompress_jax.export.elementwise import converted
 from nncompress_jax.export.equations import Equation, Rule
 from nncompress_jax.export.values import Known, Tensor, Value, Writer
 from nncompress_jax.programs.sizes import Batch, Sizes
@@ -127,7 +126,7 @@ def _gather(writer: Writer, equation: Equation, values: list[Value]) -> Value | 
     if any(size != whole for n, (size, whole) in enumerate(zip(sizes, operand.shape, strict=True)) if n != axis):
         return "of parts of rows"
     table = writer.full(operand)
-    places = writer.plain(converted(writer, indices, np.int64))
+    places = writer.plain(writer.converted(indices, np.int64))
     places = writer.reshaped(places, places.shape[:-1], places.shape[:-1])
     data = [n for n in range(len(operand.shape)) if n != axis]
     others = [n for n in range(len(equation.shape)) if n not in numbers.offset_dims]

@@ -38,8 +38,10 @@ def _channels_first(rank: int) -> tuple[int, ...]:
 
 
 def _convolution(writer: Writer, equation: Equation, values: list[Value]) -> Value | str:
-    images, kernel = values
     params = equation.params
+    if equation.dtype != np.float32:
+        return "of integers"
+    images, kernel = (writer.converted(value, np.float32) for value in values)
     if params["batch_group_count"] != 1:
         return "batch groups"
     layout, window = Layout.of(params["dimension_numbers"]), window_of(params)
@@ -134,13 +136,19 @@ def _transposed(
 
 
 def _dot(writer: Writer, equation: Equation, values: list[Value]) -> Value | str:
-    (contracted, batch), sides = equation.params["dimension_numbers"], values
+    contracted, batch = equation.params["dimension_numbers"]
+    sides = [writer.converted(value, equation.dtype) for value in values]
     free = [
         [axis for axis in range(len(value.shape)) if axis not in contracted[n] and axis not in batch[n]]
         for n, value in enumerate(sides)
     ]
     weights = [n for n, value in enumerate(sides) if isinstance(value, Known)]
-    if not batch[0] and weights and len(sides[1 - weights[-1]].shape) > len(contracted[0]):
+    if (
+        equation.dtype == np.float32
+        and not batch[0]
+        and weights
+        and len(sides[1 - weights[-1]].shape) > len(contracted[0])
+    ):
         weight = weights[-1]
         return _by_weight(writer, equation, sides, weight, contracted, free)
     left, right = (writer.full(value) for value in sides)
@@ -149,7 +157,7 @@ def _dot(writer: Writer, equation: Equation, values: list[Value]) -> Value | str
     groups = tuple(left.shape[axis] for axis in batch[0])
     x = _matrices(writer, left, [*batch[0], *free[0], *contracted[0]], (*groups, left_rows, *sizes))
     y = _matrices(writer, right, [*batch[1], *contracted[1], *free[1]], (*groups, *sizes, right_rows))
-    result = writer.made("MatMul", [x.name, y.name], (*groups, left_rows, right_rows), np.float32)
+    result = writer.made("MatMul", [x.name, y.name], (*groups, left_rows, right_rows), equation.dtype)
     return result if result.shape == equation.shape else writer.reshaped(result, equation.shape, equation.shape)
 
 

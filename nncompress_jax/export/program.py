@@ -194,7 +194,7 @@ def computed(equation: Any, values: Sequence[Any]) -> list[Value]:
     params = equation.primitive.get_bind_params(equation.params)
     pairs = zip(values, equation.invars, strict=True)
     arrays = [value.whole if is_key(atom.aval) else value.whole.astype(atom.aval.dtype) for value, atom in pairs]
-    with equation.ctx.manager if equation.ctx else contextlib.nullcontext():
+    with np.errstate(invalid="ignore"), equation.ctx.manager if equation.ctx else contextlib.nullcontext():
         results = equation.primitive.bind(*arrays, **params)
     results = results if equation.primitive.multiple_results else [results]
     return [known_array(result) for result in results]

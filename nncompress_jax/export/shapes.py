@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 
-from nncompress_jax.export.elementwise import converted
 from nncompress_jax.export.equations import Equation, Rule, compact_broadcast
 from nncompress_jax.export.places import remaining, sliced
 from nncompress_jax.export.values import Known, Tensor, Value, Writer
@@ -127,13 +126,13 @@ def _iota(writer: Writer, equation: Equation, values: list[Value]) -> Value | st
 def _reduction(operation: str, *, as_integers: bool = False) -> Rule:
     def rule(writer: Writer, equation: Equation, values: list[Value]) -> Value:
         axes = equation.params["axes"]
-        x = writer.full(converted(writer, values[0], np.int32) if as_integers else values[0], axes)
+        x = writer.full(writer.converted(values[0], np.int32) if as_integers else values[0], axes)
         stay = [axis for axis in range(len(x.shape)) if axis not in axes]
         order = remaining(x.order, {axis: place for place, axis in enumerate(stay)})
         stored = writer.graph.integers([x.order.index(axis) for axis in axes])
         options: Any = {"order": order, "sizes": tuple(x.sizes[axis] for axis in stay), "keepdims": 0}
         result = writer.made(operation, [x.name, stored], equation.shape, x.dtype, **options)
-        return converted(writer, result, equation.dtype)
+        return writer.converted(result, equation.dtype)
 
     return rule
 
@@ -146,7 +145,7 @@ def _place(operation: str) -> Rule:
         order = remaining(x.order, {n: place for place, n in enumerate(stay)})
         options: Any = {"order": order, "sizes": tuple(x.sizes[n] for n in stay)}
         options |= {"axis": x.order.index(axis), "keepdims": 0}
-        return converted(writer, writer.made(operation, [x.name], equation.shape, np.int64, **options), equation.dtype)
+        return writer.converted(writer.made(operation, [x.name], equation.shape, np.int64, **options), equation.dtype)
 
     return rule
 

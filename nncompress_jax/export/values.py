@@ -116,6 +116,15 @@ class Writer:
         name = self.graph.add(operation, inputs, stored, dtype, **attributes)
         return Tensor(name, shape, order, np.dtype(dtype), sizes)
 
+    def converted(self, value: Value, dtype: Any) -> Value:
+        """Cast, where it is of another type."""
+        if value.dtype == np.dtype(dtype):
+            return value
+        if isinstance(value, Known):
+            return Known(value.array.astype(dtype), value.shape)
+        to = np.dtype(dtype)
+        return self.made("Cast", [value.name], value.shape, dtype, order=value.order, sizes=value.sizes, to=to)
+
     def ordered(self, value: Value, order: Sequence[int]) -> Tensor:
         """Stored with its axes in this order; where no more than axes of size one move, that is no transposition."""
         order, x = tuple(order), self.tensor(value)

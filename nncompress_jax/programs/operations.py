@@ -46,6 +46,13 @@ def _reshaped(x: Any, new_sizes: Any, dimensions: Any = None) -> Any:
     return lax.reshape(x, new_sizes, dimensions)
 
 
+def _convolved(x: Any, kernel: Any, *, dimension_numbers: Any, **params: Any) -> Any:
+    names = ("window_strides", "padding", "lhs_dilation", "rhs_dilation")
+    if any(len(params[name]) != x.ndim - 2 for name in names):  # likewise
+        raise TypeError(f"strides, padding and dilations of an image with {x.ndim} axes")
+    return lax.conv_general_dilated(x, kernel, dimension_numbers=dimension_numbers, **params)
+
+
 def _window(combine: Callable[..., Any], start: Callable[[Any], Any]) -> Operation:
     def run(x: Any, *, window_dimensions: Any, window_strides: Any, padding: Any, **dilations: Any) -> Any:
         first = start(x.dtype)
@@ -159,7 +166,7 @@ OPERATIONS: Mapping[str, Operation] = {
         },
     ),
     "conv_general_dilated": Operation(
-        lax.conv_general_dilated,
+        _convolved,
         {
             "window_strides": kinds.strides,
             "padding": kinds.pairs,

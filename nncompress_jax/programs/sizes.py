@@ -12,7 +12,7 @@ from nncompress_jax.errors import InputError
 from nncompress_jax.inputs import is_array
 from nncompress_jax.leaves import is_key
 
-EXAMPLES = (6, 128)
+EXAMPLES = (2, 128)
 """For which a program is traced: so far apart that what goes with half of them, or with at most 16, shows."""
 
 FIXED = "give any_batch=False"
@@ -33,7 +33,7 @@ def merged(first: Sequence[int], second: Sequence[int]) -> Sizes:
     """Sizes for both numbers of examples as sizes for any.
 
     Example:
-      >>> merged((6, 8, 5), (128, 8, 5)), merged((48, 5), (1024, 5))
+      >>> merged((2, 8, 5), (128, 8, 5)), merged((16, 5), (1024, 5))
       ((Batch(times=1), 8, 5), (Batch(times=8), 5))
     """
     return tuple(map(size_of_both, first, second))

@@ -271,7 +271,7 @@ WRONG = {
     "an order": (
         lambda v, x: x[: len(x) // 2] * v["w"],
         {"w": jnp.ones(3)},
-        "a size of 3 with 6 examples, and of 64 with 128; give any_batch=False",
+        "a size of 1 with 2 examples, and of 64 with 128; give any_batch=False",
     ),
     "a solver": (
         solved,

@@ -76,6 +76,11 @@ PRODUCTS = {
     "attention": lambda v, x: jnp.einsum("bhqd,bhkd->bhqk", x, x * 2),
     "outer": lambda v, x: jnp.einsum("bhwi,bvwj->bwhvij", x, x[:, :2]),
     "all": lambda v, x: jnp.einsum("bhwi,bhwi->b", x, x),
+    "of two types": lambda v, x: jnp.einsum("bhwi,h->bhwi", x, jnp.arange(6)),
+    "a weight and integers": lambda v, x: lax.dot(
+        jnp.sign(x[:, 0, 0]).astype(int), v["w"], preferred_element_type=float
+    ),
+    "integers": lambda v, x: jnp.sign(x).astype(int) @ jnp.arange(15).reshape(5, 3),
     "products of weights": lambda v, x: x @ (v["w"] @ v["w"].T),
 }
 
@@ -184,7 +189,7 @@ def test_all_that_cannot_be_written_is_named(tmp_path):
     ("apply", "message"),
     [
         (lambda v, x: x[:3] if len(x) == 2 else x + 1, "other things with another number of examples"),
-        (lambda v, x: jnp.concatenate([x, x[:1]]), "a size of 3 with 2 examples, and of 4 with 3"),
+        (lambda v, x: jnp.concatenate([x, x[:1]]), "a size of 3 with 2 examples, and of 129 with 128"),
         (lambda v, x: x / len(x), "div in apply: the number 2.0 goes with the number of examples"),
         (lambda v, x: x + np.ones((len(x), 1, 1, 1), np.float32), "an array that goes with the number of examples"),
         (lambda v, x: lax.while_loop(lambda x: x.sum() < 9, lambda x: x + 1, x), "turns depends on data"),
