@@ -10,6 +10,7 @@ from nncompress_jax.artifact.writer import save
 from nncompress_jax.coupling.analysis import coupling
 from nncompress_jax.errors import ArtifactError, InputError
 from nncompress_jax.export.onnx import Exported, export_onnx
+from nncompress_jax.export.stablehlo import export_stablehlo
 from nncompress_jax.importers.safetensors import load_safetensors, save_safetensors
 from nncompress_jax.methods import batch_norm, calibration
 from nncompress_jax.methods.bias_correction import correct_biases
@@ -62,6 +63,7 @@ __all__ = [
     "equalize",
     "explain",
     "export_onnx",
+    "export_stablehlo",
     "factorize",
     "fake_quantize",
     "front",

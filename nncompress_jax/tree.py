@@ -35,6 +35,20 @@ def named_leaves(tree: Any, is_leaf: Callable[[Any], bool] | None = None) -> lis
     return [(path or "array" * (not keys), leaf) for path, (keys, leaf) in zip(paths, leaves, strict=True)]
 
 
+def is_plain_tree(tree: Any, is_leaf: Callable[[Any], bool]) -> bool:
+    """Whether a tree is of dicts with names, lists and tuples alone.
+
+    Example:
+      >>> is_plain_tree({"a": [1.0, None]}, callable), is_plain_tree({0: 1.0}, callable)
+      (True, False)
+    """
+    if type(tree) is dict:
+        return all(type(name) is str for name in tree) and all(is_plain_tree(each, is_leaf) for each in tree.values())
+    if type(tree) in (list, tuple):
+        return all(is_plain_tree(each, is_leaf) for each in tree)
+    return tree is None or is_leaf(tree) or jax.tree_util.all_leaves([tree])
+
+
 def keyed_leaves(tree: Any, is_leaf: Callable[[Any], bool] | None = None) -> list[tuple[tuple[str, ...], Any]]:
     """As `named_leaves`, with the keys of each path by themselves.
 

@@ -19,7 +19,7 @@ from nncompress_jax.artifact.sections import Section
 from nncompress_jax.errors import ArtifactError, InputError
 from nncompress_jax.leaves import on_device
 from nncompress_jax.programs.reading import Program, program_from_dict
-from nncompress_jax.programs.running import apply_of, arrays_of
+from nncompress_jax.programs.running import apply_of, leaves_of
 from nncompress_jax.tracing.injection import inject
 from nncompress_jax.tree import named_leaves
 from nncompress_jax.types import Apply
@@ -173,7 +173,7 @@ def load(
             raise ArtifactError("arrays that no leaf has")
         info, node = file.info, file.node
         if apply is None:
-            leaves = arrays_of(variables) if tree.is_plain(node) else list(variables.items())
+            leaves = leaves_of(variables) if tree.is_plain(node) else list(variables.items())
             for name, program in file.programs.items():
                 programs[name] = apply_of(program, leaves, of_programs[name], max_bytes=max_bytes or memory())
     if train and "train" not in programs:

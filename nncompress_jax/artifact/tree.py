@@ -10,7 +10,7 @@ import numpy as np
 
 from nncompress_jax.errors import ArtifactError, InputError
 from nncompress_jax.leaves import DTYPES, check_held, is_key, is_number
-from nncompress_jax.tree import named_leaves
+from nncompress_jax.tree import is_plain_tree, named_leaves
 from nncompress_jax.weights.base import is_compressed
 from nncompress_jax.weights.dicts import part_from_dict, part_to_dict
 
@@ -30,7 +30,7 @@ def to_dict(variables: Any, of_array: OfArray) -> dict[str, Any]:
     """
     leaves = named_leaves(variables, is_compressed)
     check_held(named_leaves(variables), DTYPES)
-    if _is_plain(variables):
+    if is_plain_tree(variables, is_compressed):
         return _node("", variables, of_array)
     if len(dict(leaves)) < len(leaves):
         raise InputError("two leaves have the same path, by what their container says; rename one")
@@ -166,14 +166,6 @@ def _leaf(path: str, leaf: Any, of_array: OfArray) -> dict[str, Any]:
     if wrong := leaf.check():
         raise InputError(f"{path}: a {type(leaf).__name__} with {wrong}, which no file can hold")
     return {"weight": part_to_dict(leaf, lambda array, holder: of_array(path, array, holder))}
-
-
-def _is_plain(tree: Any) -> bool:
-    if type(tree) is dict:
-        return all(type(name) is str for name in tree) and all(map(_is_plain, tree.values()))
-    if type(tree) in (list, tuple):
-        return all(map(_is_plain, tree))
-    return tree is None or is_compressed(tree) or jax.tree_util.all_leaves([tree])
 
 
 def _joined(path: str, name: str) -> str:

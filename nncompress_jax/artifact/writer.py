@@ -13,13 +13,10 @@ from nncompress_jax.artifact.payloads import Floats, Payloads
 from nncompress_jax.errors import InputError
 from nncompress_jax.files import replacing
 from nncompress_jax.inputs import arguments
-from nncompress_jax.leaves import is_number
 from nncompress_jax.programs.reading import program_from_dict
-from nncompress_jax.programs.running import apply_of, arrays_of
+from nncompress_jax.programs.running import apply_of, leaves_of
 from nncompress_jax.programs.writing import program_to_dict
-from nncompress_jax.tree import named_leaves
 from nncompress_jax.types import Apply
-from nncompress_jax.weights.base import is_compressed
 
 
 def save(
@@ -101,8 +98,6 @@ def _programs(
         raise InputError("apply= without example=: expected inputs of it, such as a batch of images")
     payloads.floats = None  # what programs hold is no weight
     inputs, key = arguments(example), jax.random.key(0)
-    if numbers := [path for path, leaf in named_leaves(variables, is_compressed) if is_number(leaf)]:
-        raise InputError(f"variables/{numbers[0]}: a number, which the program would keep; make it an array")
     functions = {"program": (apply, inputs)} | ({"train": (train, (*inputs, key))} if train else {})
     written = {}
     for name, (function, given) in functions.items():
@@ -113,5 +108,5 @@ def _programs(
             return payloads.add(path, array, holder)
 
         written[name] = program_to_dict(function, variables, given, add, any_batch=any_batch)
-        apply_of(program_from_dict(written[name]), arrays_of(variables), arrays)
+        apply_of(program_from_dict(written[name]), leaves_of(variables), arrays)
     return written

@@ -44,7 +44,8 @@ def _squeeze(params: Any, shape: Sequence[int]) -> Places:
 def _broadcast(params: Any, shape: Sequence[int]) -> Places:
     own = dict(zip(params["broadcast_dimensions"], range(len(shape)), strict=True))
     repeated = [shape[own[axis]] != size if axis in own else True for axis, size in enumerate(params["shape"])]
-    picked = [np.zeros(size, int) if new else None for new, size in zip(repeated, params["shape"], strict=True)]
+    sizes = [size if isinstance(size, int | np.integer) else 1 for size in params["shape"]]  # of any number of examples
+    picked = [np.zeros(size, int) if new else None for new, size in zip(repeated, sizes, strict=True)]
     return Places(tuple(map(own.get, range(len(picked)))), tuple(picked))
 
 

@@ -32,7 +32,6 @@ from nncompress_jax.tracing.primitives import (
     scan_operands,
     while_operands,
 )
-from nncompress_jax.weights.delayed import OF_FIRST_OPERAND
 
 LONGEST_LOOP = 1000
 """Turns of a loop that are written one after the other."""
@@ -71,7 +70,7 @@ class Translation:
         for one, other in zip(first.eqns, second.eqns, strict=True):
             if not needed.isdisjoint(one.outvars):
                 scope = "/".join(part for part in (outer, str(one.source_info.name_stack)) if part)
-                operands = [read(atom) if _counts(one, n) else None for n, atom in enumerate(one.invars)]
+                operands = [read(atom) for atom in one.invars]
                 results = self.step(one, other, operands, scope)
                 known |= zip(one.outvars, results, strict=True)
         return [read(atom) for atom in first.outvars]
@@ -81,8 +80,6 @@ class Translation:
         name = one.primitive.name
         if what := differing(one, other):
             return self._refuse(name, scope, f"{what} goes with the number of examples; {FIXED}", one)
-        if one.params.get("name") in OF_FIRST_OPERAND[:1]:
-            return [values[0]]
         if name in (*CALLS, *REMATS, *CUSTOM_DERIVATIVES):
             return self.run([called_program(one), called_program(other)], values, scope)
         if name in _CONTROL:
@@ -204,16 +201,10 @@ def _sizes(x: Any) -> Sizes:
     return x.shape if isinstance(x, Known) else x
 
 
-def _counts(equation: Any, operand: int) -> bool:
-    """Whether the result depends on an operand."""
-    return operand == 0 or equation.params.get("name") not in OF_FIRST_OPERAND[:1]
-
-
 def _needed(jaxpr: Any) -> set[Any]:
     """Variables that results depend on."""
     found = {atom for atom in jaxpr.outvars if not isinstance(atom, core.Literal)}
     for equation in reversed(jaxpr.eqns):
         if not found.isdisjoint(equation.outvars):
-            operands = [atom for n, atom in enumerate(equation.invars) if _counts(equation, n)]
-            found |= {atom for atom in operands if not isinstance(atom, core.Literal)}
+            found |= {atom for atom in equation.invars if not isinstance(atom, core.Literal)}
     return found

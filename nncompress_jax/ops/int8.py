@@ -47,7 +47,7 @@ def product(
       float32. Its derivatives are those of the float operation at the dequantized operands, straight through the
       rounding: by the inputs, a float kernel, and the scale or `straight` of a kernel's codes; none by `scale`.
     """
-    if portable.is_active():
+    if portable.products_are_floats():
         codes = kernel if isinstance(kernel, Codes) else quantize(kernel, operation.kernel_axes(kernel))[0]
         given = () if scale is None else (scale,)
         weights = portable.dequantized_p.bind(codes.codes, codes.scale)

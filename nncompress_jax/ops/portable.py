@@ -1,13 +1,14 @@
 """Programs for other runtimes: in operations of lax alone, and with products of integers as products of floats.
 
-Within `portable()` no operation takes a form of our own. A product on 8-bit integers is the float operation on
-`dequantized_p` of the kernel's codes and `rounded_p` of the inputs; a runtime makes integers of that again.
+Within `portable()` no float operation takes a form of our own, and nothing asks on which backend it is traced. A
+product on 8-bit integers is the float operation on `dequantized_p` of the kernel's codes and `rounded_p` of the inputs,
+of which a runtime makes integers again; or it stays one on integers, with a branch for each platform.
 """
 
 import contextlib
 import contextvars
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Literal
 
 import jax.numpy as jnp
 from jax.core import ShapedArray
@@ -22,12 +23,17 @@ rounded_p = core.Primitive("rounded")
 dequantized_p = core.Primitive("dequantized")
 """Of (codes, scale): int8 codes times a float32 scale that broadcasts to them."""
 
-_ACTIVE = contextvars.ContextVar("portable", default=False)
+Products = Literal["floats", "integers"]
+
+_PRODUCTS = contextvars.ContextVar[Products | None]("portable", default=None)
 
 
 @contextlib.contextmanager
-def portable() -> Iterator[None]:
+def portable(products: Products = "floats") -> Iterator[None]:
     """While a program is traced.
+
+    Args:
+      products: what products on 8-bit integers are written as.
 
     Example:
       >>> import jax
@@ -39,16 +45,21 @@ def portable() -> Iterator[None]:
       >>> names[-3:]
       ['dequantized', 'rounded', 'dot_general']
     """
-    token = _ACTIVE.set(True)
+    token = _PRODUCTS.set(products)
     try:
         yield
     finally:
-        _ACTIVE.reset(token)
+        _PRODUCTS.reset(token)
 
 
 def is_active() -> bool:
     """Whether a program is traced in this way."""
-    return _ACTIVE.get()
+    return _PRODUCTS.get() is not None
+
+
+def products_are_floats() -> bool:
+    """Whether those on 8-bit integers are to be written so."""
+    return _PRODUCTS.get() == "floats"
 
 
 def rounded(x: Array, *scale: Array) -> Array:

@@ -63,7 +63,7 @@ def taps(
 
 def fits(images: Array, sizes: Sequence[int], window: Window) -> bool:
     """Whether a window of so many taps along each spatial axis fits into the padded image."""
-    return min(_last_windows(images, sizes, window), default=0) >= 0
+    return all(last >= 0 for last in _last_windows(images, sizes, window))
 
 
 def _last_windows(images: Array, sizes: Sequence[int], window: Window) -> list[int]:

@@ -12,11 +12,11 @@ from jax import lax
 
 from nncompress_jax.errors import ArtifactError, InputError
 from nncompress_jax.inputs import is_array
-from nncompress_jax.leaves import is_key, native
+from nncompress_jax.leaves import is_key, is_number, native
 from nncompress_jax.programs import kinds
 from nncompress_jax.programs.operations import DERIVATIVES, OPERATIONS
 from nncompress_jax.programs.reading import CHECKED, Body, Constant, Input, Number, Program, Step
-from nncompress_jax.programs.sizes import Batch
+from nncompress_jax.programs.sizes import Batch, as_array
 from nncompress_jax.tree import named_leaves
 from nncompress_jax.types import Apply
 from nncompress_jax.weights.base import is_compressed
@@ -35,23 +35,26 @@ def apply_of(
 
     Args:
       program: of a file.
-      variables: of the same file, as of `arrays_of`: their paths, shapes and types are those that the function takes.
+      variables: of the same file, as of `leaves_of`: their paths, shapes and types are those that the function takes.
       constants: arrays of the program.
       max_bytes: that a result of one operation may have.
 
     Raises:
       ArtifactError: where the program does not fit the variables, or is none.
     """
-    expected = {path: (tuple(leaf.shape), leaf.dtype) for path, leaf in variables}
+    numbers = {path: leaf for path, leaf in variables if is_number(leaf)}
+    expected = {path: _description(leaf) for path, leaf in variables if path not in numbers}
     if len(expected) != program.variables:
         raise ArtifactError(f"a program of {program.variables} variables, where the file has {len(expected)}")
 
     def apply(variables: Any, *inputs: Any) -> Any:
-        found = dict(arrays_of(variables))
+        found = dict(leaves_of(variables))
+        for path, number in numbers.items():
+            if found.get(path) != number:
+                raise InputError(f"variables: {path} is {found.get(path)}, expected {number}, as the program has it")
         for path, (shape, dtype) in expected.items():
-            leaf = found.get(path)
-            if leaf is None or tuple(leaf.shape) != shape or leaf.dtype != dtype:
-                what = "none" if leaf is None else f"{leaf.dtype}{list(leaf.shape)}"
+            if path not in found or _description(found[path]) != (shape, dtype):
+                what = f"{found[path].dtype}{list(found[path].shape)}" if path in found else "none"
                 raise InputError(f"variables: {path} is {what}, expected {dtype}{list(shape)}, as the program has it")
         given, examples = _given(program.inputs, inputs)
         run = _Run(constants, examples)
@@ -62,10 +65,15 @@ def apply_of(
     return apply
 
 
-def arrays_of(variables: Any) -> list[tuple[str, Any]]:
-    """Arrays and compressed weights among the leaves, with their paths, in the order in which a program takes them."""
-    leaves = [(path, native(leaf)) for path, leaf in named_leaves(variables, is_compressed)]
-    return [(path, leaf) for path, leaf in leaves if is_compressed(leaf) or is_array(leaf)]
+def leaves_of(variables: Any) -> list[tuple[str, Any]]:
+    """Arrays, compressed weights and numbers among the leaves, with their paths, in the order of a program."""
+    leaves = [(path, native(as_array(leaf))) for path, leaf in named_leaves(variables, is_compressed)]
+    return [(path, leaf) for path, leaf in leaves if is_compressed(leaf) or is_array(leaf) or is_number(leaf)]
+
+
+def _description(leaf: Any) -> tuple[tuple[int, ...], Any]:
+    dtype = leaf.dtype if is_key(leaf) else jax.dtypes.canonicalize_dtype(leaf.dtype)
+    return tuple(leaf.shape), dtype
 
 
 def _given(expected: Sequence[Input], inputs: tuple[Any, ...]) -> tuple[list[Any], int]:

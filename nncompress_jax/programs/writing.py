@@ -18,6 +18,7 @@ from nncompress_jax.programs.sizes import (
     FIXED,
     SIZES,
     Batch,
+    as_array,
     differing_parameter,
     merged,
     resized,
@@ -34,6 +35,7 @@ from nncompress_jax.tracing.primitives import (
 from nncompress_jax.tracing.trace import traced_closed
 from nncompress_jax.tree import named_leaves
 from nncompress_jax.types import Apply
+from nncompress_jax.weights.base import is_compressed
 
 OfArray = Callable[[str, Any, Any], dict[str, Any]]
 """(path, array, None) -> what stands for it in a file."""
@@ -57,6 +59,7 @@ def program_to_dict(
     """
     inputs = arguments(example)
     examples = examples_in(inputs)
+    variables = jax.tree.map(as_array, variables, is_leaf=is_compressed)
     outputs: list[Any] = []
 
     def called(*args: Any) -> Any:

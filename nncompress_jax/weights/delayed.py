@@ -13,12 +13,14 @@ import jax
 import jax.numpy as jnp
 import quax
 
+from nncompress_jax.ops import portable
+
 
 def after_inputs(values: Sequence[Any]) -> list[Any]:
     """The operands of an operation, such that nothing is made of the compressed ones before the inputs are there."""
     floats = (x for x in values if not _is_compressed(x) and jnp.issubdtype(jnp.result_type(x), jnp.floating))
     inputs = next((x for x in floats if jnp.ndim(x) and jnp.size(x)), None)
-    if inputs is None or jax.default_backend() != "cpu" or jax.device_count() > 1:
+    if inputs is None or portable.is_active() or jax.default_backend() != "cpu" or jax.device_count() > 1:
         return list(values)
     never = jnp.ravel(inputs)[0] > jnp.inf
 

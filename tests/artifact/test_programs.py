@@ -236,6 +236,14 @@ def test_constants_are_kept_exactly(tmp_path):
     assert [row["weight"] for row in contents(tmp_path / "a.nnc")[1].rows[:2]] == ["w", "program/constants/0"]
 
 
+def test_numbers_of_python_belong_to_the_program(tmp_path):
+    weights, x = {"w": jnp.ones(3), "factor": 2.0}, jnp.ones((2, 3))
+    apply, again, _ = saved(tmp_path, weights, lambda v, x: x * v["w"] * v["factor"], x)
+    same(apply(again, x), 2 * x)
+    with pytest.raises(nnc.InputError, match=r"variables: factor is 3.0, expected 2.0, as the program has it"):
+        apply(again | {"factor": 3.0}, x)
+
+
 def test_one_number_of_examples(tmp_path):
     def network(weights, x):
         return x.reshape(4, -1) @ weights["w"]
@@ -266,7 +274,6 @@ def solved(weights, x):
 
 WRONG = {
     "a loop": (loop, {"w": jnp.full(3, 2.0)}, "while in apply: a loop without a fixed number of turns"),
-    "a number": (lambda v, x: x * v["w"], {"w": 2.0}, "variables/w: a number, which the program would keep"),
     "an object": (lambda v, x: Pair(x * v["w"], x), {"w": jnp.ones(3)}, "apply returns a Pair; expected"),
     "an order": (
         lambda v, x: x[: len(x) // 2] * v["w"],

@@ -23,8 +23,8 @@ CHANNELS = (
     "sensitivity",
     *(row for row in ROWS if row.startswith("criteria.") and row not in OF_WEIGHTS),
 )
-FILES = ("save", "load", "save_safetensors", "load_safetensors")
-PLAIN = ("decompress", "coupling", "cost")
+FILES = ("save, program", "save", "load", "save_safetensors", "load_safetensors")
+PLAIN = ("decompress", "coupling", "cost", "export_stablehlo")
 """What needs no numbers."""
 
 ANY_FILE = "which no file can hold; save equinox.filter(variables, equinox.is_array_like)"
@@ -37,12 +37,12 @@ HELD = ("calibration.input_scales", "observe", "equalize", "export_onnx", *FILES
 REFUSED = [
     # (kinds, rows, words); the last that names both holds
     (KINDS, ["models.fitting"], "BatchNorm_0: in one of the network and the variables, expected in both"),
-    (["NNX state", "NNX module", "random keys"], FILES[2:], ONE_FILE),
+    (["NNX state", "NNX module", "random keys"], FILES[3:], ONE_FILE),
     (["Equinox", "functions", "texts", "objects"], FILES, ANY_FILE),
     (["one array", "stacked"], CHANNELS, UNCUT),
     (["one array", "stacked"], ["equalize"], "no channels between two layers can be equalized; leave equalize out"),
     (["one array", "stacked"], ["correct_biases"], "no layer has a bias that could be corrected; leave correct_biases"),
-    (["one array"], FILES[2:], "an array without a name; save {'name': array}"),
+    (["one array"], FILES[3:], "an array without a name; save {'name': array}"),
     (["Equinox"], ["criteria.reconstruction"], "layers/0/weight[0]: enters no layer that can be reconstructed"),
     (["dataclasses that cast"], CHANNELS, NODE),
     (

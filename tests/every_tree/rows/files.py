@@ -8,6 +8,8 @@ import onnxruntime
 import safetensors
 
 import nncompress_jax as nnc
+from nncompress_jax.leaves import is_number, native
+from nncompress_jax.programs.running import leaves_of
 from tests.every_tree.rows.checks import compressed, eps, row, same, wide
 
 
@@ -24,6 +26,30 @@ def load(kind, folder):
     apply, again, _ = nnc.load(folder / "a.nnc", like=kind.variables, apply=kind.apply)
     same(small, again)
     assert (wide(apply(again, kind.x)) == wide(nnc.inject(kind.apply)(small, kind.x))).all()
+
+
+@row
+def save_of_program(kind, folder):
+    """The same, from the file alone."""
+    nnc.save(folder / "a.nnc", kind.variables, apply=kind.apply, example=kind.x)
+    apply, again, _ = nnc.load(folder / "a.nnc")
+    expected = wide(nnc.inject(kind.apply)(kind.variables, kind.x))
+    np.testing.assert_array_equal(wide(apply(again, kind.x)), expected)
+
+
+@row
+def export_stablehlo(kind, folder):
+    """Run by jax.export; it takes no numbers to write."""
+    nnc.export_stablehlo(folder / "a.hlo", kind.apply, kind.variables, kind.x)
+    again = jax.export.deserialize(bytearray((folder / "a.hlo").read_bytes()))
+    leaves = jax.tree.leaves(kind.variables)
+    if not any(isinstance(leaf, jax.ShapeDtypeStruct) or getattr(leaf, "is_deleted", bool)() for leaf in leaves):
+        expected = wide(nnc.inject(kind.apply)(kind.variables, kind.x))
+        by_path = {path: leaf for path, leaf in leaves_of(kind.variables) if not is_number(leaf)}
+        taken = kind.variables if again.in_tree == jax.tree.structure(((kind.variables, kind.x), {})) else by_path
+        found = wide(again.call(jax.tree.map(native, taken), kind.x))
+        atol = 4 * eps(kind) * np.nan_to_num(np.abs(expected)).max()
+        np.testing.assert_allclose(found, expected, rtol=0, atol=atol)
 
 
 @row
