@@ -68,7 +68,7 @@ def measured(trained: Trained, count: int) -> dict[str, Any]:
     labels = dataset.test.read(np.arange(len(dataset.test)))[1]
     floats, own, other = (
         predictions(run, leaves, trained)
-        for run, leaves in ((apply, variables), (nnc.inject(apply), small), (exported, {}))
+        for run, leaves in ((nnc.inject(apply), variables), (nnc.inject(apply), small), (exported, {}))
     )
     accuracies = {"accuracy": floats, "int8": own, "exported": other}
     found: dict[str, Any] = {name: float(np.mean(each == labels)) for name, each in accuracies.items()}

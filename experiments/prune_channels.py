@@ -53,6 +53,8 @@ class Options:
     """Which channels go: l1, l2, scale (of batch norm), median (geometric), taylor, reconstruction (ThiNet), random."""
     macs: tuple[float, ...] = (0.7, 0.5, 0.3)
     """Shares of the multiply-accumulates that stay."""
+    round_to: int = 1
+    """Channels that stay, in multiples; 16 suits processors."""
     no_fine_tuning: bool = False
     """Test the networks as they are cut."""
     out: Path = Path("runs/filters")
@@ -109,24 +111,29 @@ def compared(options: Options, dataset: sources.Dataset, init: str, criterion: s
     folder = f"{Path(init).stem}-{criterion}-{macs:g}-{checksums.of_description(run):08x}"
     config = dataclasses.replace(config, workdir=str(options.out / folder))
     cut = {"criterion": criterion, "macs": macs, "fine_tuning": not options.no_fine_tuning}
+    if options.round_to > 1:
+        cut["round_to"] = options.round_to
+        config = dataclasses.replace(config, workdir=f"{config.workdir}-{options.round_to}")
     return Measurements(options.out / "measurements.jsonl").of(
-        cut | run, lambda: measured(config, variables, dataset, criterion, macs, not options.no_fine_tuning)
+        cut | run, lambda: measured(config, variables, dataset, criterion, options, macs)
     )
 
 
 def measured(
-    config: Config, variables: Variables, dataset: sources.Dataset, criterion: str, macs: float, fine_tuning: bool
+    config: Config, variables: Variables, dataset: sources.Dataset, criterion: str, options: Options, macs: float
 ) -> dict[str, Any]:
     """What `compared` gives, computed."""
     name = config.folder().name
     network, preprocess = models.fitting(models.create(config.model), variables), preprocessing(dataset)
     images = calibration_batches(dataset, BATCHES, min(BATCH_SIZE, len(dataset.train) // BATCHES))
     if criterion != "none":
-        method = nnc.prune_channels(macs=macs, **methods(dataset, images, config.seed)[criterion])
+        method = nnc.prune_channels(
+            macs=macs, round_to=options.round_to, **methods(dataset, images, config.seed)[criterion]
+        )
         variables = nnc.compress(variables, method, apply=network.apply, batches=images)
     result = evaluate(network.apply, variables, dataset.test, preprocess, description=f"testing {name}")
     tuned: float | None = None
-    if fine_tuning:
+    if not options.no_fine_tuning:
         run = train(config, variables)
         variables, tuned = checkpoint.restore(run.workdir), run.evaluation.accuracy
     method = nnc.quantize(ranges=nnc.calibration.mean_squared_error)

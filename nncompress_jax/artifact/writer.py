@@ -12,7 +12,7 @@ from nncompress_jax.artifact.network import network_apply
 from nncompress_jax.artifact.payloads import Floats, Payloads
 from nncompress_jax.errors import InputError
 from nncompress_jax.files import replacing
-from nncompress_jax.inputs import arguments
+from nncompress_jax.inputs import arguments, is_array
 from nncompress_jax.programs.reading import program_from_dict
 from nncompress_jax.programs.running import apply_of, leaves_of
 from nncompress_jax.programs.writing import program_to_dict
@@ -41,7 +41,7 @@ def save(
       apply: of (variables, *inputs), on dense variables, in the mode in which it is served. Its program goes into the
         file, which then needs no other code: `load` gives it back as a function for methods, `inject` and exports.
       example: inputs of apply: a tuple of its further arguments, or the only one. Arrays whose first axis has the
-        length of the batch take any length there.
+        length of the batch take any length there. Of images [B, H, W, I] float32 the shape is `image_shape` of `about`.
       train: of (variables, *inputs, key), which runs in training mode, where dropout and batch normalization do other
         things; its program goes into the file, too. The key is one of `jax.random.key`.
       any_batch: whether the first axis of inputs takes any length; else it has the one of the example.
@@ -69,6 +69,8 @@ def save(
       >>> again(variables, jnp.ones((8, 64))).shape
       (8, 64)
     """
+    if apply is not None and "image_shape" not in about and _are_images(example):
+        about["image_shape"] = example.shape[1:]
     info = Info.of(**about)
     if wrong := info.check():
         raise InputError(f"not to be written: {wrong}")
@@ -84,6 +86,10 @@ def save(
     with replacing(path) as file:
         file.writelines([*parts, digest.digest()])
     return info.with_digest(digest.hexdigest())
+
+
+def _are_images(example: Any) -> bool:
+    return is_array(example) and example.ndim == 4 and example.dtype == "float32"
 
 
 def _programs(

@@ -39,7 +39,7 @@ def main(options: Options) -> None:
         raise InputError("no pictures; name some behind the file")
     apply, variables, info, preprocess = opened(options.file)
     height, width, *_ = info.image_shape or (0, 0)
-    if not info.model or height != width or len(info.mean) != 3 or len(info.deviation) != 3 or min(info.deviation) <= 0:
+    if not height or height != width or len(info.mean) != 3 or len(info.deviation) != 3 or min(info.deviation) <= 0:
         raise InputError(f"{options.file}: names no network of square pictures with mean and deviation; use nnc.load")
     pictures = np.stack([_read(path, height) for path in options.images])
     run = jax.jit(lambda variables, images: jax.nn.softmax(apply(variables, images)))

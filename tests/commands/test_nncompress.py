@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
+from flax import linen as nn
 
 import nncompress_jax as nnc
 from nncompress_jax import recipes
@@ -86,6 +87,32 @@ def test_what_is_served_by_onnxruntime(nncompress, variables, tiny_data, tmp_pat
         shown.append({name: float(share) for name, share in re.findall(r"(night|dusk|dawn|day) +([\d.]+)", out)})
     assert shown[0].keys() == shown[1].keys() == {"night", "dusk", "dawn", "day"}
     assert all(abs(shown[0][name] - shown[1][name]) < 0.02 for name in shown[0])
+
+
+def test_a_network_that_is_not_ours(nncompress, tiny_data, tmp_path):
+    """Its program is in the file."""
+    module = nn.Sequential([nn.Conv(8, (3, 3), (2, 2)), nn.relu, lambda x: x.mean((1, 2)), nn.Dense(4)])
+    images = jnp.ones((2, 32, 32, 3))
+    small = nnc.compress(module.init(jax.random.key(0), images))
+    about = {"mean": [0.5] * 3, "deviation": [0.2] * 3, "class_names": "abcd", "dataset": "tiny"}
+    file, served = tmp_path / "model.nnc", tmp_path / "model.onnx"
+    nnc.save(file, small, apply=module.apply, example=images, **about)
+    code, out, err = nncompress(f"inspect {file}")
+    assert code == 0, err
+    assert re.search(r"program +\d+ operations on float32\[batch, 32, 32, 3\]", out)
+    code, out, err = nncompress(f"export {file} --to={served} --data_dir={tiny_data}")
+    assert code == 0, err
+    assert "2 products on integers, 0 on floats" in out
+    cv2.imwrite(str(tmp_path / "dark.png"), np.full((40, 50, 3), 20, np.uint8))
+    shown = []
+    for each in (file, served):
+        code, out, err = nncompress(f"evaluate --file={each} --data_dir={tiny_data}")
+        assert code == 0, err
+        code, out, err = nncompress(f"predict {each} {tmp_path}/dark.png --top=4")
+        assert code == 0, err
+        shown.append({name: float(share) for name, share in re.findall(r"\b([abcd]) +([\d.]+)", out)})
+    assert shown[0] == pytest.approx(shown[1], abs=0.02)
+    assert len(shown[0]) == 4
 
 
 def test_without_ranges_integers_are_multiplied_as_floats(nncompress, variables, tmp_path):
