@@ -90,8 +90,8 @@ def _given(expected: Sequence[Input], inputs: tuple[Any, ...]) -> tuple[list[Any
             examples = max(shape[batch] // each.shape[batch].times, 1)  # type: ignore[union-attr]
             break
     for each in expected:
-        x, aval = found[each.path], each.aval(examples)
-        if tuple(x.shape) != aval.shape or x.dtype != aval.dtype:
+        x = found[each.path]
+        if _description(x) != _description(each.aval(examples)):
             raise InputError(f"input {each.path}: {x.dtype}{list(x.shape)}, expected {each}")
     return [native(found[each.path]) for each in expected], examples
 

@@ -317,6 +317,9 @@ def test_what_does_not_belong_to_it(tmp_path):
         apply({"w": jnp.ones((3, 4))}, x)
     with pytest.raises(nnc.InputError, match=r"variables: w is none, expected float32\[3, 2\]"):
         apply({}, x)
+    same(apply(again, np.ones((2, 3))), apply(again, x))  # float64, which JAX makes float32
+    with pytest.raises(nnc.InputError, match=r"input 0: int32\[2, 3\], expected float32\[batch, 3\]"):
+        apply(again, jnp.ones((2, 3), int))
     with pytest.raises(nnc.InputError, match=r"input 0: float32\[2, 4\], expected float32\[batch, 3\]"):
         apply(again, jnp.ones((2, 4)))
     with pytest.raises(nnc.InputError, match="inputs at 0, 1, expected 0"):
