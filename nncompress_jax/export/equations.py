@@ -93,7 +93,7 @@ def _codes_of(equation: Equation, values: Sequence[Any], result: Known) -> Codes
         places, size = values[1].array, values[0].array.size
         if values[0].array.ndim == 1 and places.size == array.size and 4 * size <= array.size:
             return Codes(np.clip(places, 0, size - 1).astype(np.uint8).reshape(array.shape), ones, values[0].array)
-    if codes is None or array.shape != np.broadcast_shapes(codes.codes.shape, array.shape):
+    if codes is None or not _broadcasts(codes.codes.shape, array.shape):
         return None
     if equation.name == "mul":
         (other,) = [value.array for value in values if value.codes is None] or [None]
@@ -102,6 +102,11 @@ def _codes_of(equation: Equation, values: Sequence[Any], result: Known) -> Codes
         return codes.transposed(equation.params["permutation"])
     same = equation.name in ("materialised", "copy", "convert_element_type") and array.dtype == np.float32
     return codes if same else None
+
+
+def _broadcasts(shape: Sequence[int], to: Sequence[int]) -> bool:
+    sizes = zip(reversed(shape), reversed(to), strict=False)
+    return len(shape) <= len(to) and all(size in (1, other) for size, other in sizes)
 
 
 def compact_broadcast(array: np.ndarray, equation: Equation) -> np.ndarray:

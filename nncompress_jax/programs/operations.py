@@ -89,10 +89,11 @@ UNARY = (
     *("abs", "neg", "sign", "floor", "ceil", "exp", "exp2", "log", "log1p", "expm1", "tanh", "logistic", "sin", "cos"),
     *("tan", "asin", "acos", "atan", "sinh", "cosh", "asinh", "acosh", "atanh", "sqrt", "rsqrt", "cbrt", "erf"),
     *("erfc", "erf_inv", "lgamma", "digamma", "is_finite", "square", "population_count", "clz", "stop_gradient"),
+    *("real", "imag", "conj"),
 )
 BINARY = (
     *("add", "sub", "mul", "div", "max", "min", "pow", "rem", "atan2", "nextafter", "eq", "ne", "lt", "le", "gt"),
-    *("ge", "shift_left", "shift_right_logical", "shift_right_arithmetic", "select_n", "clamp"),
+    *("complex", "ge", "shift_left", "shift_right_logical", "shift_right_arithmetic", "select_n", "clamp"),
 )
 """And two of several operands."""
 
@@ -120,6 +121,7 @@ OPERATIONS: Mapping[str, Operation] = {
     "squeeze": Operation(lax.squeeze, {"dimensions": kinds.integers}),
     "concatenate": Operation(_of_list(lax.concatenate), {"dimension": kinds.integer}),
     "stack": Operation(_of_list(lax.stack), {"axis": kinds.integer}),
+    "unstack": Operation(lambda x, axis: list(lax.unstack(x, axis)), {"axis": kinds.integer}),
     "split": Operation(lax.split, {"sizes": kinds.sizes, "axis": kinds.integer}),
     "tile": Operation(lax.tile, {"reps": kinds.sizes}),
     "pad": Operation(lax.pad, {"padding_config": kinds.some(kinds.each_of(kinds.edge, kinds.edge, kinds.length))}),
@@ -149,9 +151,10 @@ OPERATIONS: Mapping[str, Operation] = {
     ),
     "scatter": _scatter(lax.scatter),
     "scatter-add": _scatter(lax.scatter_add),
-    "scatter_mul": _scatter(lax.scatter_mul),
-    "scatter_max": _scatter(lax.scatter_max),
-    "scatter_min": _scatter(lax.scatter_min),
+    "scatter-sub": _scatter(lax.scatter_sub),
+    "scatter-mul": _scatter(lax.scatter_mul),
+    "scatter-max": _scatter(lax.scatter_max),
+    "scatter-min": _scatter(lax.scatter_min),
     "sort": Operation(_sorted, {"dimension": kinds.integer, "is_stable": kinds.flag, "num_keys": kinds.positive}),
     "top_k": Operation(lambda x, k, axis: lax.top_k(x, k, axis=axis), {"k": kinds.integer, "axis": kinds.integer}),
     "reduce_window_max": _window(lax.max, _lowest),

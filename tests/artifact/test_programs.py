@@ -19,6 +19,7 @@ import nncompress_jax as nnc
 from nncompress_jax.artifact.contents import contents
 from nncompress_jax.programs.operations import OPERATIONS
 from tests import zoo
+from tests.coupling.test_random_programs import SIDE, B, Network
 from tests.fuzz import files
 
 DATA = Path(__file__).parents[1] / "data"
@@ -48,6 +49,14 @@ def test_the_zoo(name, tmp_path):
     apply, variables, _ = saved(tmp_path, network.variables, network.apply, network.images)
     images = jnp.concatenate([network.images, network.images[:1] * 0.3])  # three, where the example has two
     same(jax.jit(apply)(variables, images), jax.jit(network.apply)(network.variables, images))
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_random_programs(seed, tmp_path):
+    network = Network(seed)
+    images = jnp.asarray(np.random.default_rng(seed).standard_normal((B, SIDE, SIDE, 3)), jnp.float32)
+    apply, variables, _ = saved(tmp_path, network.weights, network, images, any_batch=False)
+    same(jax.jit(apply)(variables, images), jax.jit(network)(network.weights, images))
 
 
 @pytest.mark.parametrize("name", ["VGG", "ViT", "VGG in NNX"])

@@ -1,6 +1,7 @@
 """Every type of weight, in its own size where ONNX has a form for it."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -106,3 +107,13 @@ def test_gains_below_zero_and_channels_of_zeros(tmp_path):
     assert report.others == 0
     expected = np.asarray(network.apply(variables, network.images))
     assert np.abs(run(network.images)[0] - expected).max() < 0.1 * np.abs(expected).max()
+
+
+def test_a_weight_that_meets_an_array_that_is_known(tmp_path):
+    """What comes of it is no array of codes."""
+    known, draw = np.ones((6, 5, 3), np.float32), np.random.default_rng(0).standard_normal
+    weights = {"w": jnp.asarray(draw((4, 4, 3)), jnp.float32)}
+    small = nnc.compress(weights, nnc.quantize(where="*", inputs=False))
+    same(
+        tmp_path, lambda v, x: x + jnp.einsum("nhw,ixw->nihx", v["w"], known), small, draw((2, 4, 6, 4, 5)).astype("f4")
+    )
