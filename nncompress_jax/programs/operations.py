@@ -29,10 +29,7 @@ class Operation:
     params: Mapping[str, Kind] = dataclasses.field(default_factory=dict)
 
 
-LEFT_OUT = {
-    *("sharding", "out_sharding", "weak_type", "update_jaxpr", "update_consts", "symbolic_zeros", "operand_type"),
-    *("unroll", "name"),
-}
+LEFT_OUT = {"sharding", "out_sharding", "weak_type", "update_jaxpr", "update_consts"}
 """Parameters that say nothing of what comes out. Others that are not listed have to be None."""
 
 
