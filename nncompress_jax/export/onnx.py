@@ -34,6 +34,10 @@ FLOATS = (
 )
 
 
+class StoredDense(UserWarning):
+    """Sparse weights, of which a file of ONNX holds all entries."""
+
+
 class RunsOnFloats(UserWarning):
     """Weights that are stored in integers and multiply floats."""
 
@@ -106,6 +110,10 @@ def export_onnx(
 
     if opset < 21:
         raise InputError(f"opset={opset}: expected 21 or later")
+    leaves = named_leaves(variables, is_compressed)
+    if sparse := [path for path, leaf in leaves if is_compressed(leaf) and "Sparse" in leaf.nesting]:
+        text = f"{', '.join(sparse)}: sparse here, with all entries in the file, for runtimes multiply by all"
+        warnings.warn(text, StoredDense, stacklevel=2)
     graph, names = graph_of(apply, variables, arguments(example), any_batch)
     folding.fold(graph)
     options: Any = {"opset": opset, "metadata": metadata or {}, "reduce_range": reduce_range}

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import nncompress_jax as nnc
+from nncompress_jax.export.onnx import StoredDense
 from tests import zoo
 from tests.export.runtime import exported, kernels, same
 
@@ -47,6 +48,7 @@ class Wide(zoo.VGG):
 
 @pytest.mark.filterwarnings("ignore:.*integers in the file, multiplied as floats")
 @pytest.mark.filterwarnings("ignore:.*the nearest that can be reached")
+@pytest.mark.filterwarnings("ignore:.*sparse here, with all entries in the file")
 @pytest.mark.parametrize("name", BYTES)
 def test_types(name, network, tmp_path):
     method, bytes_of_each = BYTES[name]
@@ -117,3 +119,9 @@ def test_a_weight_that_meets_an_array_that_is_known(tmp_path):
     same(
         tmp_path, lambda v, x: x + jnp.einsum("nhw,ixw->nihx", v["w"], known), small, draw((2, 4, 6, 4, 5)).astype("f4")
     )
+
+
+def test_sparse_weights_are_said_to_be_dense_there(network, tmp_path):
+    small = nnc.compress(network.variables, nnc.prune(sparsity=0.9, where="*Dense_0/kernel"))
+    with pytest.warns(StoredDense, match="^params/Dense_0/kernel: sparse here, with all entries"):
+        exported(tmp_path, network.apply, small, network.images)
