@@ -107,15 +107,13 @@ def compared(options: Options, dataset: sources.Dataset, init: str, criterion: s
     config = dataclasses.replace(options.config, init=init, recipe=None)
     variables = initial_variables(config)
     assert variables is not None
-    run = what(config) | {"init": checksums.of_description(checksums.of_leaves(variables))}
+    cut = {"criterion": criterion, "macs": macs, "round_to": options.round_to}
+    run = cut | what(config) | {"init": checksums.of_description(checksums.of_leaves(variables))}
     folder = f"{Path(init).stem}-{criterion}-{macs:g}-{checksums.of_description(run):08x}"
     config = dataclasses.replace(config, workdir=str(options.out / folder))
-    cut = {"criterion": criterion, "macs": macs, "fine_tuning": not options.no_fine_tuning}
-    if options.round_to > 1:
-        cut["round_to"] = options.round_to
-        config = dataclasses.replace(config, workdir=f"{config.workdir}-{options.round_to}")
     return Measurements(options.out / "measurements.jsonl").of(
-        cut | run, lambda: measured(config, variables, dataset, criterion, options, macs)
+        run | {"fine_tuning": not options.no_fine_tuning},
+        lambda: measured(config, variables, dataset, criterion, options, macs),
     )
 
 

@@ -75,6 +75,11 @@ def native(leaf: Any) -> Any:
     return leaf.astype(leaf.dtype.newbyteorder("=")) if swapped else leaf
 
 
+def as_array(leaf: Any) -> Any:
+    """A number of numpy as the array that a file gives back; anything else as it is."""
+    return np.asarray(leaf) if isinstance(leaf, np.generic) else leaf
+
+
 def numbers(path: str, leaf: Any) -> np.ndarray:
     """The numbers of a leaf in memory: C order, the machine's byte order, of random keys the key data.
 

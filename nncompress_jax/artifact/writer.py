@@ -107,12 +107,7 @@ def _programs(
     functions = {"program": (apply, inputs)} | ({"train": (train, (*inputs, key))} if train else {})
     written = {}
     for name, (function, given) in functions.items():
-        arrays: list[Any] = []
-
-        def add(path: str, array: Any, holder: Any, arrays: list[Any] = arrays) -> dict[str, Any]:
-            arrays.append(array)
-            return payloads.add(path, array, holder)
-
-        written[name] = program_to_dict(function, variables, given, add, any_batch=any_batch)
+        written[name], arrays = program_to_dict(function, variables, given, any_batch=any_batch)
+        written[name]["constants"] = [payloads.add("constants", array, None) for array in arrays]
         apply_of(program_from_dict(written[name]), leaves_of(variables), arrays)
     return written

@@ -66,22 +66,17 @@ def export_stablehlo(
 
     Source: https://docs.jax.dev/en/latest/export/export.html
     """
-    arrays: list[Any] = []
-
-    def keep(path: str, array: Any, holder: Any) -> dict[str, Any]:
-        arrays.append(array)
-        return {}
-
-    program = program_from_dict(program_to_dict(apply, variables, example, keep, any_batch=any_batch))
+    described, arrays = program_to_dict(apply, variables, example, any_batch=any_batch)
+    program = program_from_dict(described)
     function = inject(apply_of(program, leaves_of(variables), arrays))
     (batch,) = export.symbolic_shape("batch")
     sizes = {each.path: [batch * x.times if isinstance(x, Batch) else x for x in each.shape] for each in program.inputs}
 
-    def described(keys: Any, leaf: Any) -> Any:
+    def sized(keys: Any, leaf: Any) -> Any:
         place = jax.tree_util.keystr(keys, simple=True, separator="/")
         return _described(leaf, sizes.get(place))
 
-    inputs = jax.tree_util.tree_map_with_path(described, arguments(example))
+    inputs = jax.tree_util.tree_map_with_path(sized, arguments(example))
     leaves = dict(leaves_of(variables))
     arrays_alone = {path: leaf for path, leaf in leaves.items() if not is_number(leaf)}
     if is_plain_tree(variables, is_compressed) and len(arrays_alone) == len(named_leaves(variables, is_compressed)):

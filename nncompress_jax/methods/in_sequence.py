@@ -6,7 +6,6 @@ Source: of the order, Frantar et al. 2023, "GPTQ", section 3; of the outputs, Li
 """
 
 import collections
-import dataclasses
 import warnings
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
@@ -17,7 +16,7 @@ from rich.progress import Progress
 
 from nncompress_jax.axes.contraction import PRODUCTS
 from nncompress_jax.methods.second_order import Problem, problem_of
-from nncompress_jax.methods.selection import LeftAlone, exchanged, network, replaced, taken
+from nncompress_jax.methods.selection import LeftAlone, exchanged, inner_replaced, network, replaced, taken
 from nncompress_jax.tracing.grams import Gram, Sums, collected, grams, sums
 from nncompress_jax.tracing.injection import inject
 from nncompress_jax.tracing.numbered import innermost, is_numbered, numbered, path_of
@@ -96,55 +95,34 @@ def _factor_by_factor(
 ) -> Any:
     """The same in a network in which each array of a weight that holds several is a weight of its own."""
     structure = jax.tree.structure(variables, is_leaf=is_compressed)
-    leaves = dict(named_leaves(variables, is_compressed))
-
-    def held(tree: Any) -> dict[str, dict[str, Any]]:
-        found = named_leaves(tree, is_compressed)
-        return {path: dict(_held(path, leaf)) if path in chains else {path: leaf} for path, leaf in found}
+    leaves = named_leaves(variables, is_compressed)
 
     def opened(tree: Any) -> dict[str, Any]:
-        return {inner: array for each in held(tree).values() for inner, array in each.items()}
-
-    names = {path: [*inner] for path, inner in held(variables).items()}
+        parts: dict[str, Any] = {}
+        for path, leaf in named_leaves(tree, is_compressed):
+            if path in chains:
+                inner_replaced(path, leaf, parts.setdefault)
+            else:
+                parts[path] = leaf
+        return parts
 
     def closed(parts: Mapping[str, Any]) -> Any:
-        arrays = {path: [parts[inner] for inner in names[path]] for path in leaves}
-        every = [_holding(leaf, arrays[path]) if path in chains else arrays[path][0] for path, leaf in leaves.items()]
+        every = [
+            inner_replaced(path, leaf, lambda inner, _: parts[inner]) if path in chains else parts[path]
+            for path, leaf in leaves
+        ]
         return jax.tree.unflatten(structure, every)
 
     def factors() -> Context:
         apply = inject(context.apply)  # type: ignore[arg-type]
         return Context(lambda parts, *inputs, **rest: apply(closed(parts), *inputs, **rest), context.batches)
 
-    chosen = {inner for path in paths for inner in names[path]}
+    parts = opened(variables)
+    chosen = parts.keys() - ({path for path, _ in leaves} - set(paths))
     inner = context.kept(("factors", frozenset(chains), kinds(variables)), factors)
     before = None if reference is None else opened(reference)
-    made = replaced_in_sequence(
-        opened(variables), lambda path: path in chosen, make, makes=makes, context=inner, reference=before
-    )
+    made = replaced_in_sequence(parts, lambda path: path in chosen, make, makes=makes, context=inner, reference=before)
     return closed(made)
-
-
-def _held(path: str, leaf: Any) -> list[tuple[str, Any]]:
-    """Arrays that a weight holds at last, by their paths as of `replaced`."""
-    if not is_compressed(leaf):
-        return [(path, leaf)]
-    (field,) = leaf.HELD
-    parts = getattr(leaf, field)
-    inner = enumerate(parts) if isinstance(parts, tuple) else [("", parts)]
-    return [each for n, part in inner for each in _held(f"{path}/{field}/{n}".rstrip("/"), part)]
-
-
-def _holding(leaf: Any, arrays: list[Any]) -> Any:
-    """The weight with these in the places of the arrays, which are taken from the list."""
-    if not is_compressed(leaf):
-        return arrays.pop(0)
-    (field,) = leaf.HELD
-    parts = getattr(leaf, field)
-    inner: Any = (
-        tuple(_holding(part, arrays) for part in parts) if isinstance(parts, tuple) else _holding(parts, arrays)
-    )
-    return dataclasses.replace(leaf, **{field: inner})
 
 
 def _way(apply: Apply, variables: Any, leaves: Mapping[str, Any], context: Context) -> tuple["_Products", Walk]:

@@ -49,20 +49,22 @@ def replaced(
     leaves = named_leaves(variables, is_compressed)
     chosen = taken(variables, where, makes=makes, context=context)
 
-    def new(path: str, leaf: Any) -> Any:
-        if not is_compressed(leaf):
-            return make(path, jnp.asarray(native(leaf)))
-        (field,) = leaf.HELD
-        parts = getattr(leaf, field)
-        if isinstance(parts, tuple):
-            inner: Any = tuple(new(f"{path}/{field}/{i}", part) for i, part in enumerate(parts))
-        else:
-            inner = new(f"{path}/{field}", parts)
-        return dataclasses.replace(leaf, **{field: inner})
-
-    results = [new(path, leaf) if path in chosen else native(leaf) for path, leaf in leaves]
+    results = [inner_replaced(path, leaf, make) if path in chosen else native(leaf) for path, leaf in leaves]
     results = _shared_again([leaf for _, leaf in leaves], results)
     return rebuilt(jax.tree.structure(variables, is_leaf=is_compressed), results)
+
+
+def inner_replaced(path: str, leaf: Any, make: Callable[[str, Array], Any]) -> Any:
+    """An array, or a weight with the arrays that it holds at last, replaced by what `make` gives for (path, array)."""
+    if not is_compressed(leaf):
+        return make(path, jnp.asarray(native(leaf)))
+    (field,) = leaf.HELD
+    parts = getattr(leaf, field)
+    if isinstance(parts, tuple):
+        inner: Any = tuple(inner_replaced(f"{path}/{field}/{i}", part, make) for i, part in enumerate(parts))
+    else:
+        inner = inner_replaced(f"{path}/{field}", parts, make)
+    return dataclasses.replace(leaf, **{field: inner})
 
 
 def taken(variables: Any, where: Where, *, makes: type, context: Context = NOTHING) -> set[str]:

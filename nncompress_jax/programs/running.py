@@ -12,11 +12,11 @@ from jax import lax
 
 from nncompress_jax.errors import ArtifactError, InputError
 from nncompress_jax.inputs import is_array
-from nncompress_jax.leaves import is_key, is_number, native
+from nncompress_jax.leaves import as_array, is_key, is_number, native
 from nncompress_jax.programs import kinds
 from nncompress_jax.programs.operations import DERIVATIVES, OPERATIONS
 from nncompress_jax.programs.reading import CHECKED, Body, Constant, Input, Number, Program, Step
-from nncompress_jax.programs.sizes import Batch, as_array
+from nncompress_jax.programs.sizes import Batch
 from nncompress_jax.tree import named_leaves
 from nncompress_jax.types import Apply
 from nncompress_jax.weights.base import is_compressed

@@ -90,8 +90,3 @@ def resized(inputs: Any, examples: int, count: int) -> Any:
         return jax.ShapeDtypeStruct(shape, leaf.dtype)
 
     return jax.tree.map(leaf_of, inputs)
-
-
-def as_array(leaf: Any) -> Any:
-    """A number of numpy as the array that a file gives back; anything else as it is."""
-    return np.asarray(leaf) if isinstance(leaf, np.generic) else leaf

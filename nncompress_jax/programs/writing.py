@@ -10,7 +10,7 @@ from jax.extend import core
 
 from nncompress_jax.errors import InputError
 from nncompress_jax.inputs import arguments, examples_in, is_array
-from nncompress_jax.leaves import DTYPES, is_key
+from nncompress_jax.leaves import DTYPES, as_array, is_key
 from nncompress_jax.programs import kinds
 from nncompress_jax.programs.operations import DERIVATIVES, LEFT_OUT, OPERATIONS, SAME
 from nncompress_jax.programs.sizes import (
@@ -18,7 +18,6 @@ from nncompress_jax.programs.sizes import (
     FIXED,
     SIZES,
     Batch,
-    as_array,
     differing_parameter,
     merged,
     resized,
@@ -37,21 +36,21 @@ from nncompress_jax.tree import named_leaves
 from nncompress_jax.types import Apply
 from nncompress_jax.weights.base import is_compressed
 
-OfArray = Callable[[str, Any, Any], dict[str, Any]]
-"""(path, array, None) -> what stands for it in a file."""
-
 
 def program_to_dict(
-    apply: Apply, variables: Any, example: Any, of_array: OfArray, *, any_batch: bool = True
-) -> dict[str, Any]:
+    apply: Apply, variables: Any, example: Any, *, any_batch: bool = True
+) -> tuple[dict[str, Any], list[Any]]:
     """The program that a function runs on uncompressed variables, as `docs/format.md` has it.
 
     Args:
       apply: of (variables, *inputs).
       variables: compressed or not: their shapes count.
       example: inputs: a tuple of apply's further arguments, or the only one.
-      of_array: is asked for each array that the program holds.
       any_batch: whether the first axis of inputs takes any length; else it has the one of the example.
+
+    Returns:
+      The program, and the arrays that it holds. Under `constants` an empty object stands for each; a file says there what
+      its section is.
 
     Raises:
       InputError: for operations that are not in the list, all of them by name and module, and for results that are not
@@ -75,7 +74,7 @@ def program_to_dict(
     first, second = programs
     count = len(first.jaxpr.invars) - len(shapes[0])
     described = [_input(*pair) for pair in zip(*shapes, strict=True)]
-    writer = _Writer(of_array)
+    writer = _Writer()
     body = writer.body(first, second)
     if writer.refused:
         found = "; ".join(f"{name} in {scope or 'apply'}: {why}" for (name, scope), why in writer.refused.items())
@@ -84,7 +83,8 @@ def program_to_dict(
     node, rest = _output(outputs[-1], results, "")
     assert not rest
     about = {"variables": count, "inputs": described, "outputs": node}
-    return about | body | {"scopes": list(writer.scopes), "constants": writer.constants}
+    held: list[Any] = [{} for _ in writer.arrays]
+    return about | body | {"scopes": list(writer.scopes), "constants": held}, writer.arrays
 
 
 def _dense(leaf: Any) -> Any:
@@ -133,15 +133,13 @@ class _Writer:
     """Of one program and those inside it.
 
     Attributes:
-      of_array: as of `program_to_dict`.
-      constants: what stands for the arrays that the program holds.
+      arrays: that the program holds.
       scopes: modules that operations stand in, with their numbers.
       refused: what could not be written: for each operation and module, why.
     """
 
-    def __init__(self, of_array: OfArray) -> None:
-        self.of_array = of_array
-        self.constants: list[dict[str, Any]] = []
+    def __init__(self) -> None:
+        self.arrays: list[Any] = []
         self.scopes: dict[str, int] = {"": 0}
         self.refused: dict[tuple[str, str], str] = {}
 
@@ -205,8 +203,8 @@ class _Writer:
             raise InputError(f"apply holds an array that goes with the number of examples, {np.shape(first)}; {FIXED}")
         if is_key(first):
             raise InputError("apply holds a random key; pass it as an argument")
-        self.constants.append(self.of_array("constants", first, None))
-        return {"constant": len(self.constants) - 1}
+        self.arrays.append(first)
+        return {"constant": len(self.arrays) - 1}
 
     def literal(self, atom: Any, twin: Any) -> list[Any]:
         dtype, first, second = atom.aval.dtype.name, np.asarray(atom.val).item(), np.asarray(twin.val).item()

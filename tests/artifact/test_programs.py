@@ -1,11 +1,9 @@
 """The network's own program in the file: without its code, the same bits."""
 
-import functools
 import re
 import subprocess
 import sys
 from pathlib import Path
-from typing import NamedTuple
 
 import flax.linen as nn
 import jax
@@ -16,7 +14,6 @@ from flax import nnx
 from jax import lax
 
 import nncompress_jax as nnc
-from nncompress_jax.artifact.contents import contents
 from nncompress_jax.programs.operations import OPERATIONS
 from tests import zoo
 from tests.coupling.test_random_programs import SIDE, B, Network
@@ -192,11 +189,8 @@ def test_a_scanned_network(tmp_path):
     small = nnc.compress(module.init(jax.random.key(0), x), nnc.quantize())
     apply, variables, _ = saved(tmp_path, small, module.apply, x)
     same(jax.jit(apply)(variables, x), of(module.apply)(small, x))
-    assert "scan" in (tmp_path / "a.nnc").read_bytes().decode("latin1") or "scan" in str(header_of(tmp_path / "a.nnc"))
-
-
-def header_of(path):
-    return files.split(path.read_bytes())[0]
+    header, _ = files.split((tmp_path / "a.nnc").read_bytes())
+    assert [name for name, *_ in header["program"]["operations"]].count("scan") == 1
 
 
 def test_other_containers(tmp_path):
@@ -229,116 +223,6 @@ def test_other_containers(tmp_path):
 
 
 PARTS = ("kernel", "bias")
-
-
-def test_constants_are_kept_exactly(tmp_path):
-    table = np.random.default_rng(0).standard_normal((5, 4)).astype(np.float32)
-    weights, x = {"w": jnp.ones((5, 4)) / 3}, jnp.ones((2, 5, 4))
-
-    def network(weights, x):
-        return x * weights["w"].astype(jnp.float32) + table
-
-    nnc.save(tmp_path / "a.nnc", weights, apply=network, example=x, floats="bfloat16")
-    apply, again, _ = nnc.load(tmp_path / "a.nnc")
-    assert not jnp.array_equal(again["w"], weights["w"])
-    same(apply({"w": jnp.zeros((5, 4))}, x)[0], jnp.asarray(table))
-    assert [row["weight"] for row in contents(tmp_path / "a.nnc")[1].rows[:2]] == ["w", "program/constants/0"]
-
-
-def test_numbers_of_python_belong_to_the_program(tmp_path):
-    weights, x = {"w": jnp.ones(3), "factor": 2.0}, jnp.ones((2, 3))
-    apply, again, _ = saved(tmp_path, weights, lambda v, x: x * v["w"] * v["factor"], x)
-    same(apply(again, x), 2 * x)
-    with pytest.raises(nnc.InputError, match=r"variables: factor is 3.0, expected 2.0, as the program has it"):
-        apply(again | {"factor": 3.0}, x)
-
-
-def test_one_number_of_examples(tmp_path):
-    def network(weights, x):
-        return x.reshape(4, -1) @ weights["w"]
-
-    weights, x = {"w": jnp.ones((6, 2))}, jnp.ones((8, 3))
-    message = "a size of .* examples, and of .*; give any_batch=False|reshape"
-    with pytest.raises(nnc.InputError, match=message):
-        nnc.save(tmp_path / "a.nnc", weights, apply=network, example=x)
-    assert not (tmp_path / "a.nnc").exists()
-    apply, again, _ = saved(tmp_path, weights, network, x, any_batch=False)
-    same(apply(again, x), network(weights, x))
-    with pytest.raises(nnc.InputError, match=r"input 0: float32\[4, 3\], expected float32\[8, 3\]"):
-        apply(again, x[:4])
-
-
-class Pair(NamedTuple):
-    x: jax.Array
-    y: jax.Array
-
-
-def loop(weights, x):
-    return lax.while_loop(lambda x: x.sum() < 100, lambda x: x * weights["w"], x)
-
-
-def solved(weights, x):
-    return jnp.linalg.solve(weights["w"], x[..., None])[..., 0]
-
-
-WRONG = {
-    "a loop": (loop, {"w": jnp.full(3, 2.0)}, "while in apply: a loop without a fixed number of turns"),
-    "an object": (lambda v, x: Pair(x * v["w"], x), {"w": jnp.ones(3)}, "apply returns a Pair; expected"),
-    "an order": (
-        lambda v, x: x[: len(x) // 2] * v["w"],
-        {"w": jnp.ones(3)},
-        "a size of 1 with 2 examples, and of 64 with 128; give any_batch=False",
-    ),
-    "a solver": (
-        solved,
-        {"w": jnp.eye(3)},
-        "lu in .*: not in the list of operations",
-    ),
-}
-
-
-@pytest.mark.parametrize("name", WRONG)
-def test_what_cannot_be_written(name, tmp_path):
-    network, weights, message = WRONG[name]
-    with pytest.raises(nnc.InputError, match=message) as error:
-        nnc.save(tmp_path / "a.nnc", weights, apply=network, example=jnp.ones((4, 3)))
-    assert "\n" not in str(error.value)
-    assert not (tmp_path / "a.nnc").exists()
-
-
-def test_a_derivative_of_its_own_that_no_file_holds(tmp_path):
-    @jax.custom_vjp
-    def rounded(x):
-        return jnp.round(x)
-
-    rounded.defvjp(lambda x: (jnp.round(x), None), lambda _, g: (g,))
-    weights, x = {"w": jnp.full(3, 1.3)}, jnp.ones((2, 3))
-    apply, again, _ = saved(tmp_path, weights, lambda v, x: rounded(x * v["w"]), x)
-    same(apply(again, x), jnp.ones((2, 3)))
-    with pytest.raises(nnc.InputError, match="a function with a derivative of its own, which the file does not hold"):
-        jax.grad(lambda v: apply(v, x).sum())(again)
-
-
-def test_what_does_not_belong_to_it(tmp_path):
-    weights, x = {"w": jnp.ones((3, 2))}, jnp.ones((2, 3))
-    apply, again, _ = saved(tmp_path, weights, lambda v, x: x @ v["w"], x)
-    with pytest.raises(nnc.InputError, match=r"variables: w is float32\[3, 4\], expected float32\[3, 2\]"):
-        apply({"w": jnp.ones((3, 4))}, x)
-    with pytest.raises(nnc.InputError, match=r"variables: w is none, expected float32\[3, 2\]"):
-        apply({}, x)
-    same(apply(again, np.ones((2, 3))), apply(again, x))  # float64, which JAX makes float32
-    with pytest.raises(nnc.InputError, match=r"input 0: int32\[2, 3\], expected float32\[batch, 3\]"):
-        apply(again, jnp.ones((2, 3), int))
-    with pytest.raises(nnc.InputError, match=r"input 0: float32\[2, 4\], expected float32\[batch, 3\]"):
-        apply(again, jnp.ones((2, 4)))
-    with pytest.raises(nnc.InputError, match="inputs at 0, 1, expected 0"):
-        apply(again, x, x)
-    with pytest.raises(nnc.InputError, match="no program of training mode; save it with train="):
-        nnc.load(tmp_path / "a.nnc", train=True)
-    with pytest.raises(nnc.InputError, match="apply= without example=: expected inputs of it"):
-        nnc.save(tmp_path / "b.nnc", weights, apply=lambda v, x: x)
-    with pytest.raises(nnc.InputError, match="example= without apply=, to which it belongs"):
-        nnc.save(tmp_path / "b.nnc", weights, example=x)
 
 
 LOADED = """
@@ -376,84 +260,6 @@ def test_the_format_lists_the_operations():
     }
     expected = {name: set(operation.params) for name, operation in OPERATIONS.items()}
     assert {name: listed.get(name) for name in expected} == expected
-
-
-# What nobody should have written.
-
-HOSTILE = {
-    "an operation": (("operations", 0, 0), "os.system", "operation os.system, which this library has none of"),
-    "an attribute": (("operations", 0, 0), "__class__", "operation __class__, which this library has none of"),
-    "an operand": (("operations", 0, 1, 0), 99, "value 99 of"),
-    "one below": (("operations", 0, 1, 0), -1, "value -1 of"),
-    "a constant": (("operations", 0, 1, 0), {"constant": 5}, "an operand of a program is described as"),
-    "a type": (("inputs", 0, 1), "object", "an input of a program is described as"),
-    "more variables": (("variables",), 7, "a program of 7 variables, where the file has 2"),
-    "a module": (("operations", 0), ["neg", [0], {}, 4], "stands in module 4 of 1"),
-    "a parameter": (("operations", 0, 2, "x"), 1, "operation dot_general of a program is described as"),
-    "terabytes": (
-        ("operations", 0),
-        ["broadcast_in_dim", [0], {"shape": [2**20, 2**20, 4, 3], "broadcast_dimensions": [3]}],
-        "a result of 52,776,558,133,248 bytes, more than",
-    ),
-    "for ever": (
-        ("operations", 0),
-        ["scan", [0], {"length": 2**21, "reverse": False, "constants": 0, "carried": 1, "body": {}}],
-        "a loop of 2,097,152 turns, expected 1,048,576 at most",
-    ),
-    "a derivative": (("operations", 0), ["call", [0], {"derivative": "x", "body": {}}], "the derivative of x, which"),
-    "a whole number": (("operations", 0, 1, 0), ["int8", 300], "an operand of a program is described as"),
-    "sizes": (("operations", 0), ["reshape", [0], {"new_sizes": [2, 2]}], "an array of shape [3] as one of [2, 2]"),
-    "below zero": (
-        ("operations", 0),
-        ["reshape", [0], {"new_sizes": [-3, -1]}],
-        "operation reshape of a program is desc",
-    ),
-    "ranks": (("operations", 0), ["transpose", [0], {"permutation": [0, 1]}], "operation transpose of the program"),
-}
-
-
-@pytest.fixture
-def whole(tmp_path):
-    weights = {"b": jnp.ones(3), "w": jnp.ones((4, 3))}
-    nnc.save(tmp_path / "a.nnc", weights, apply=lambda v, x: x @ v["w"] + v["b"], example=jnp.ones((2, 4)))
-    return tmp_path / "a.nnc"
-
-
-@pytest.mark.parametrize("name", HOSTILE)
-def test_hostile_programs(name, whole):
-    place, value, message = HOSTILE[name]
-    header, sections = files.split(whole.read_bytes())
-    parent = functools.reduce(lambda node, key: node[key], place[:-1], header["program"])
-    parent[place[-1]] = value
-    whole.write_bytes(files.joined(header, sections))
-    with pytest.raises(nnc.ArtifactError) as error:
-        nnc.load(whole)
-    assert message in str(error.value)
-    assert str(error.value).startswith(f"{whole}: damaged: ")
-    assert "\n" not in str(error.value)
-
-
-def test_programs_that_are_nested_too_deep(whole):
-    header, sections = files.split(whole.read_bytes())
-    body = {"operations": [], "results": [0]}
-    for _ in range(40):
-        body = {"operations": [["call", [0], {"body": body}]], "results": [0]}
-    header["program"]["operations"][0] = ["call", [0], {"body": body}]
-    whole.write_bytes(files.joined(header, sections))
-    with pytest.raises(nnc.ArtifactError, match="at depth 17"):
-        nnc.load(whole)
-
-
-def test_loops_inside_of_loops_are_counted_together(whole):
-    def loop(length, body):
-        params = {"length": length, "reverse": False, "constants": 0, "carried": 1, "body": body}
-        return {"operations": [["scan", [0], params]], "results": [0]}
-
-    header, sections = files.split(whole.read_bytes())
-    header["program"]["operations"][0] = loop(2**11, loop(2**11, {"operations": [], "results": [0]}))["operations"][0]
-    whole.write_bytes(files.joined(header, sections))
-    with pytest.raises(nnc.ArtifactError, match="a loop of 4,194,304 turns"):
-        nnc.load(whole)
 
 
 def test_files_of_version_2_load_for_ever():

@@ -193,7 +193,7 @@ def onnx(name: str, apply: Callable[..., Any], variables: Any, inputs: tuple[jax
                 found, own = run(*inputs)[0], np.asarray(jax.jit(nnc.inject(apply))(weights, *inputs))
                 figures |= {kind: np.abs(found - own).max() / np.abs(own).max()}
         except nnc.InputError as error:
-            return figures | dict.fromkeys(FORMATS["onnx"]) | figures | {"refused": str(error)}
+            return dict.fromkeys(FORMATS["onnx"]) | figures | {"refused": str(error)}
         ran = kernels(Path(folder))
     on_integers = sum(ran[kernel] for kernel in ("QLinearConv", "QGemm", "QLinearMatMul", "MatMulIntegerToFloat"))
     counts = {"products": exported.integer, "kernels": on_integers, "others": exported.others}
