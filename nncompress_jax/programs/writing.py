@@ -49,8 +49,8 @@ def program_to_dict(
       any_batch: whether the first axis of inputs takes any length; else it has the one of the example.
 
     Returns:
-      The program, and the arrays that it holds. Under `constants` an empty object stands for each; a file says there what
-      its section is.
+      The program, and the arrays that it holds. Under `constants` an empty object stands for each, where a file
+      has what its section is.
 
     Raises:
       InputError: for operations that are not in the list, all of them by name and module, and for results that are not
