@@ -59,7 +59,7 @@ def _jax_training(network: str, batch: int, *, fast: bool = True, dtype: Any = n
     import optax
 
     import nncompress_jax as nnc
-    from nncompress_jax.training import mesh, schedules, state, step
+    from nncompress_jax.training import mesh, objective, schedules, state, step
 
     model, place = nnc.models.create(network, dtype=dtype), mesh.data_mesh(jax.devices()[:1])
     variables = jax.jit(model.init)(jax.random.key(0), images(1))
@@ -70,11 +70,13 @@ def _jax_training(network: str, batch: int, *, fast: bool = True, dtype: Any = n
     def scaled(key: Any, pixels: Any) -> Any:
         return pixels.astype(np.float32) / 255
 
-    def plain(*args: Any, **kwargs: Any) -> Any:
-        return model.apply(*args, **kwargs), {}  # nothing is observed
+    class Plain(objective.Objective):
+        def running(self, apply: Any) -> Any:
+            return lambda *args, **kwargs: (apply(*args, **kwargs), {})  # as linen runs it
 
-    def plain_step(taken: Any, pixels: Any, labels: Any, rows: Any) -> Any:
-        return step.train_step(plain, optimizer, scaled, taken, pixels[rows[0]], labels[rows[0]])
+    def plain_step(taken: Any, pixels: Any, labels: Any, rows: Any, given: Any) -> Any:
+        goal = Plain(objective.CLASSIFICATION.loss)
+        return step.train_step(model.apply, optimizer, scaled, goal, taken, pixels[rows[0]], labels[rows[0]], given)
 
     own = step.compile_train_steps(model.apply, optimizer, scaled, place)
     program = own if fast else jax.jit(plain_step, donate_argnums=0)
@@ -82,7 +84,7 @@ def _jax_training(network: str, batch: int, *, fast: bool = True, dtype: Any = n
 
     def work() -> None:
         nonlocal taken
-        taken, measured = program(taken, pixels, labels, rows)
+        taken, measured = program(taken, pixels, labels, rows, None)
         jax.block_until_ready((taken, measured))
 
     return work

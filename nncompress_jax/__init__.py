@@ -2,7 +2,7 @@
 
 import importlib.metadata
 
-from nncompress_jax import models
+from nncompress_jax import losses, models
 from nncompress_jax.artifact.info import Info
 from nncompress_jax.artifact.reader import Loaded, load
 from nncompress_jax.artifact.size import stored_size
@@ -34,7 +34,8 @@ from nncompress_jax.search.front import front
 from nncompress_jax.search.sweep import sensitivity
 from nncompress_jax.tracing.costs import Cost, LayerCost, cost
 from nncompress_jax.tracing.injection import inject, observe
-from nncompress_jax.weights.parts import value_and_grad
+from nncompress_jax.training.optimizer import ema, optimizer
+from nncompress_jax.weights.parts import combine, decays, grad, partition, value_and_grad
 
 __version__ = importlib.metadata.version("nncompress-jax")
 
@@ -53,13 +54,16 @@ __all__ = [
     "calibration",
     "chain",
     "cluster",
+    "combine",
     "compress",
     "convert",
     "correct_biases",
     "cost",
     "coupling",
     "criteria",
+    "decays",
     "decompress",
+    "ema",
     "equalize",
     "explain",
     "export_onnx",
@@ -67,12 +71,16 @@ __all__ = [
     "factorize",
     "fake_quantize",
     "front",
+    "grad",
     "inject",
     "int8_report",
     "load",
     "load_safetensors",
+    "losses",
     "models",
     "observe",
+    "optimizer",
+    "partition",
     "prune",
     "prune_channels",
     "quantize",

@@ -15,8 +15,10 @@ from nncompress_jax.errors import InputError
 from nncompress_jax.inputs import is_array, of_arrays
 from nncompress_jax.leaves import check_there, native
 from nncompress_jax.tracing.interpreter import Interpreter
+from nncompress_jax.tracing.modules import is_module, of_state
 from nncompress_jax.tracing.observations import Meeting, Observations, Statistic
 from nncompress_jax.tracing.program import Source, Visit, walk
+from nncompress_jax.tracing.ranges import following, with_largest, without_largest
 from nncompress_jax.tracing.trace import traced
 from nncompress_jax.tree import named_leaves
 from nncompress_jax.types import Apply, Array
@@ -25,6 +27,7 @@ from nncompress_jax.weights.base import CompressedWeight, is_compressed
 from nncompress_jax.weights.channel_pruned import ChannelPruned, channel_pruned
 from nncompress_jax.weights.channels import Channels
 from nncompress_jax.weights.outside import OUTSIDE
+from nncompress_jax.weights.parts import tracked
 
 for _rules in (moves, channel_pruned_elementwise, channel_pruned_products, channel_pruned_shapes):
     _rules.register()
@@ -40,7 +43,8 @@ def inject(apply: Apply, *, fast: bool = False) -> Apply:
     Args:
       apply: any JAX function, such as a linen module's `apply`; not edited. It takes the arrays that hold
         compressed weights as arguments. Where there are any, it is traced as under `jax.jit`: arrays among its
-        arguments are abstract, everything else (`train=True`) is as it was given.
+        arguments are abstract, everything else (`train=True`) is as it was given. Modules of NNX are arguments like
+        others; batch statistics that a call sets are set in them.
       fast: float convolutions and max pooling, too, run in the form that is fastest on the platform.
 
     Returns:
@@ -65,6 +69,9 @@ def inject(apply: Apply, *, fast: bool = False) -> Apply:
             if any(native(leaf) is not leaf for leaf in jax.tree.leaves((args, kwargs))):
                 args, kwargs = jax.tree.map(native, (args, kwargs))
             return _outside_named(apply)(*args, **kwargs)
+        if any(map(is_module, jax.tree.leaves((args, kwargs), is_leaf=is_module))):
+            function, given, put_back = of_state(apply, args, kwargs)
+            return put_back(_run(function, given, {}, Interpreter(fast=fast))[0])
         return _run(apply, args, kwargs, Interpreter(fast=fast))[0]
 
     return injected
@@ -172,15 +179,35 @@ def _run(apply: Apply, args: Any, kwargs: Any, interpreter: Interpreter) -> tupl
     function, places = of_arrays(called, (args, kwargs), is_leaf=is_compressed, stand_in=_stand_in)
     values = [leaves[place] for place in places]
     program = jax.make_jaxpr(function)(places)
-    sources: list[Source] = [None] * len(leaves)
-    if interpreter.statistic:
-        paths = [path for path, _ in named_leaves(args[0], is_compressed)]
-        sources[: len(paths)] = paths
-    interpreter = dataclasses.replace(interpreter, channels=any(isinstance(x, ChannelPruned) for x in values))
+    sources, tracking = _watched(args, leaves, everything=interpreter.statistic is not None)
+    interpreter = dataclasses.replace(
+        interpreter,
+        channels=any(isinstance(x, ChannelPruned) for x in values),
+        statistic=with_largest(interpreter.statistic, tracking) if tracking else interpreter.statistic,
+    )
     outputs, _, seen = interpreter.run(program, values, [sources[place] for place in places])
+    if tracking:
+        outputs, seen = following(outputs, tracking, seen), without_largest(seen)
     given = {cut for x in values if isinstance(x, ChannelPruned) for cut in x.cuts}
     outputs = [_with_zeros(x, given) if isinstance(x, ChannelPruned) else x for x in outputs]
     return jax.tree.unflatten(returned[0], outputs), seen
+
+
+def _watched(args: Any, leaves: list[Any], *, everything: bool) -> tuple[list[Source], dict[str, CompressedWeight]]:
+    """By place, names of the leaves whose inputs are observed; and by name, weights that track their range.
+
+    Args:
+      args: of the function.
+      leaves: of all its arguments.
+      everything: all leaves of the first argument are observed, by their paths; else those that track.
+    """
+    names = [path for path, _ in named_leaves(args[0], is_compressed)] if args else []
+    if not everything:
+        names += [f"argument {place}" for place in range(len(names), len(leaves))]
+    pairs = list(zip(names, leaves, strict=False))
+    tracking = {name: leaf for name, leaf in pairs if any(tracked(leaf))}
+    sources: list[Source] = [name if everything or name in tracking else None for name, _ in pairs]
+    return sources + [None] * (len(leaves) - len(pairs)), tracking
 
 
 def _stand_in(leaf: Any) -> Any:

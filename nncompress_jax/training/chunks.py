@@ -71,8 +71,11 @@ class Resident:
         self._batches, self._mesh = setup.batches, setup.mesh
         train = setup.dataset.train
         assert isinstance(train, InMemory)
-        self._data = place((train.images, train.labels), replicated(setup.mesh))
-        self._program = compile_train_steps(setup.model.apply, setup.optimizer, setup.augment, setup.mesh)
+        data = (train.images, train.labels, setup.objective.given)
+        *self._data, self._given = place(data, replicated(setup.mesh))
+        self._program = compile_train_steps(
+            setup.model.apply, setup.optimizer, setup.augment, setup.mesh, setup.objective
+        )
         self._compiled: dict[tuple[int, ...], Any] = {}
         self._state = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state)
         self.steps = steps or self._steps_in_time(state)
@@ -87,7 +90,7 @@ class Resident:
             yield Chunk(rows.shape[0], rows.shape[1], functools.partial(self._run, program, rows.shape[1], own))
 
     def _run(self, program: Any, count: int, own: np.ndarray, state: TrainState) -> tuple[TrainState, Metrics]:
-        return program(state, *self._data, place(own, shared(self._mesh, count, axis=1)))
+        return program(state, *self._data, place(own, shared(self._mesh, count, axis=1)), self._given)
 
     def _rows(self, step: int) -> Generator[np.ndarray]:
         """[K, B], to the end of the epoch."""
@@ -103,7 +106,7 @@ class Resident:
     def _compile(self, shape: tuple[int, ...]) -> Any:
         if shape not in self._compiled:
             rows = jax.ShapeDtypeStruct(shape, jnp.int32, sharding=shared(self._mesh, shape[1], axis=1))
-            self._compiled[shape] = self._program.lower(self._state, *self._data, rows).compile()
+            self._compiled[shape] = self._program.lower(self._state, *self._data, rows, self._given).compile()
         return self._compiled[shape]
 
     def _steps_in_time(self, state: TrainState) -> int:
@@ -126,14 +129,15 @@ class Streamed:
 
     def __init__(self, setup: Setup, state: TrainState):
         self._setup = setup
-        program = compile_train_step(setup.model.apply, setup.optimizer, setup.augment, setup.mesh)
+        program = compile_train_step(setup.model.apply, setup.optimizer, setup.augment, setup.mesh, setup.objective)
+        self._given = place(setup.objective.given, replicated(setup.mesh))
         rows = np.arange(setup.batches.count)
         self._compiled = {}
         for size in {len(setup.batches.rows(rows, number)) for number in (0, len(setup.batches) - 1)}:
             share = shared(setup.mesh, size)
             images = jax.ShapeDtypeStruct((size, *setup.image_shape), jnp.uint8, sharding=share)
             labels = jax.ShapeDtypeStruct((size,), jnp.int32, sharding=share)
-            self._compiled[size] = program.lower(state, images, labels).compile()
+            self._compiled[size] = program.lower(state, images, labels, self._given).compile()
 
     def after(self, step: int) -> Generator[Chunk]:
         """As `Chunks.after`."""
@@ -151,5 +155,5 @@ class Streamed:
                 yield Chunk(1, count, functools.partial(self._run, count, own))
 
     def _run(self, count: int, own: Batch, state: TrainState) -> tuple[TrainState, Metrics]:
-        state, metrics = self._compiled[count](state, *place(own, shared(self._setup.mesh, count)))
+        state, metrics = self._compiled[count](state, *place(own, shared(self._setup.mesh, count)), self._given)
         return state, jax.tree.map(lambda x: x[None], metrics)

@@ -72,6 +72,17 @@ class Config(Settings):
     """Weights to begin with, by default at random: a workdir, a .pth file of the original project, or safetensors."""
     recipe: str | None = None
     """How they are compressed before they train on, as fake_quantize:4 or prune:0.9+cluster:4; see `nnc.recipe`."""
+    teacher: str | None = None
+    """A trained network whose answers are learnt, too: a workdir, a file as of --init, a compressed .nnc file, or self,
+    the network of --init before the recipe compresses it."""
+    teacher_model: str | None = None
+    """The teacher's network, where its file does not say; by default --model."""
+    temperature: float = 4.0
+    """Of the distillation: the higher, the more counts what the teacher says of wrong classes."""
+    alpha: float = 0.9
+    """Share of the teacher in the loss; the labels have the rest."""
+    hints: str | None = None
+    """Weights whose inputs are to be those of the teacher's, as params/Conv_5/kernel:params/Conv_7/kernel,..."""
     workdir: str | None = None
     """Folder of checkpoints and metrics, gs:// too; a run found there is resumed. By default made up from the flags."""
     checkpoint_steps: int = 1000
@@ -92,6 +103,8 @@ class Config(Settings):
             parts.append(f"from-{Path(self.init).stem}")
         if self.recipe:
             parts.append(self.recipe.replace(":", "").replace("+", "-"))
+        if self.teacher:
+            parts.append(f"taught-by-{Path(self.teacher).stem}")
         return epath.Path("runs", "-".join([*parts, f"seed{self.seed}"] + ["bfloat16"] * bool(self.bfloat16)))
 
 

@@ -16,6 +16,7 @@ from nncompress_jax.training.chunks import Chunks, compile_chunks
 from nncompress_jax.training.config import FILE_NAME, Config, as_begun, claim
 from nncompress_jax.training.evaluation import Evaluation, evaluate
 from nncompress_jax.training.interruption import Interruption, InterruptionError, alone
+from nncompress_jax.training.objective import CLASSIFICATION, Objective, check
 from nncompress_jax.training.progress import Progress
 from nncompress_jax.training.setup import Setup, prepare
 from nncompress_jax.training.state import TrainState
@@ -37,7 +38,7 @@ class Run:
     evaluation: Evaluation
 
 
-def train(config: Config, variables: Variables | None = None) -> Run:
+def train(config: Config, variables: Variables | None = None, objective: Objective = CLASSIFICATION) -> Run:
     """Trains, or goes on with, the run that a configuration describes; a finished run is only tested.
 
     Where `processes.start` has connected several processes, each of them calls this with the same arguments.
@@ -46,6 +47,7 @@ def train(config: Config, variables: Variables | None = None) -> Run:
       config: what defines the run.
       variables: the network's, to begin with instead of weights at random; they may be compressed, and only those of
         their parts train that their types say. The same must be given to go on with the run.
+      objective: what is minimised, by default the mean cross entropy; the same, too, to go on with the run.
 
     Raises:
       InputError: for settings that cannot be, a workdir of another run or where another command trains, a data set of
@@ -55,7 +57,7 @@ def train(config: Config, variables: Variables | None = None) -> Run:
       StorageError: where a checkpoint cannot be written.
     """
     config = as_begun(config)
-    setup = prepare(config)
+    setup = prepare(config, objective)
     processes.agree(_facts(config, setup.dataset))
     with contextlib.ExitStack() as stack:
         check_lock = _hold(config.folder(), stack)
@@ -77,9 +79,10 @@ def _hold(workdir: epath.Path, stack: contextlib.ExitStack) -> Callable[[], None
 
 def _train(config: Config, setup: Setup, variables: Variables | None, check_lock: Callable[[], None]) -> Run:
     """In a workdir that is this run's alone."""
+    state = setup.initial_state(config.seed, variables)
+    check(setup.objective, setup.model.apply, state.variables, setup.image_shape)
     workdir = claim(config, writes=processes.is_first())
     processes.agree_on_file(workdir / FILE_NAME)
-    state = setup.initial_state(config.seed, variables)
     total = setup.steps_per_epoch * setup.preset.epochs
     first = Progress(0, total, 0.0, setup.model.num_classes, setup.image_shape, train_images=len(setup.dataset.train))
 

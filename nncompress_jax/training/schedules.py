@@ -7,8 +7,9 @@ from typing import Literal
 import optax
 
 from nncompress_jax.errors import InputError
+from nncompress_jax.training import optimizer as optimizers
 from nncompress_jax.types import Array
-from nncompress_jax.weights.parts import decaying
+from nncompress_jax.weights.parts import decays
 
 WEIGHT_DECAY = 5e-4
 MOMENTUM = 0.9
@@ -118,7 +119,5 @@ def optimizer(preset: Preset, schedule: optax.Schedule) -> optax.GradientTransfo
       >>> round(updates["kernel"].item(), 6)  # -0.1 (1 + 5e-4)
       -0.10005
     """
-    return optax.chain(
-        optax.add_decayed_weights(WEIGHT_DECAY, mask=lambda params: decaying(params, preset.decays)),
-        optax.sgd(schedule, momentum=MOMENTUM, nesterov=preset.nesterov),
-    )
+    decay = optax.add_decayed_weights(WEIGHT_DECAY, mask=lambda params: decays(params, preset.decays))
+    return optimizers.optimizer(optax.chain(decay, optax.sgd(schedule, momentum=MOMENTUM, nesterov=preset.nesterov)))

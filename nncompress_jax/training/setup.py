@@ -20,6 +20,7 @@ from nncompress_jax.errors import InputError
 from nncompress_jax.training import schedules
 from nncompress_jax.training.config import Config
 from nncompress_jax.training.mesh import check_batch_size, data_mesh
+from nncompress_jax.training.objective import CLASSIFICATION, Objective
 from nncompress_jax.training.schedules import Preset
 from nncompress_jax.training.state import TrainState, create
 from nncompress_jax.training.step import Augment
@@ -40,6 +41,7 @@ class Setup:
       preprocess: stored pixels [B, H, W, I] uint8 -> the network's input.
       augment: likewise, at random.
       batches: how an epoch goes through the training images.
+      objective: what is minimised.
     """
 
     model: nn.Module
@@ -51,6 +53,7 @@ class Setup:
     preprocess: Callable[[Array], Array]
     augment: Augment
     batches: Batches
+    objective: Objective = CLASSIFICATION
 
     @property
     def steps_per_epoch(self) -> int:
@@ -70,8 +73,12 @@ class Setup:
         return create(variables, self.optimizer, augment_key, self.mesh)
 
 
-def prepare(config: Config) -> Setup:
+def prepare(config: Config, objective: Objective = CLASSIFICATION) -> Setup:
     """Everything a run needs; nothing is written yet.
+
+    Args:
+      config: what defines the run.
+      objective: what it minimises.
 
     Raises:
       InputError: for settings that cannot be.
@@ -101,6 +108,7 @@ def prepare(config: Config) -> Setup:
         preprocess=preprocess,
         augment=_augmentation(preprocess, flips=dataset.flips),
         batches=plan,
+        objective=objective,
     )
 
 

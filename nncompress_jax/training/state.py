@@ -8,7 +8,6 @@ from jax.sharding import Mesh
 
 from nncompress_jax.training.mesh import place, replicated
 from nncompress_jax.types import Array, Variables
-from nncompress_jax.weights.parts import split
 
 
 @flax.struct.dataclass
@@ -33,10 +32,10 @@ def create(variables: Variables, optimizer: optax.GradientTransformation, key: A
 
     Args:
       variables: the network's; they are copied, since steps donate their state.
-      optimizer: an optax transformation.
+      optimizer: an optax transformation that takes compressed weights.
       key: PRNG key of the augmentation.
       mesh: of `mesh.data_mesh`.
     """
-    opt_state = optimizer.init(split(variables["params"])[0])
+    opt_state = optimizer.init(variables["params"])
     state = TrainState(jnp.zeros((), jnp.int32), variables, opt_state, key)
     return jax.tree.map(jnp.copy, place(state, replicated(mesh)))

@@ -12,18 +12,18 @@ import optax
 from jax import lax
 from jax.sharding import Mesh
 
-from nncompress_jax.tracing.injection import observe
 from nncompress_jax.training.mesh import replicated, shared
+from nncompress_jax.training.objective import CLASSIFICATION, Objective
 from nncompress_jax.training.state import TrainState
 from nncompress_jax.types import Apply, Array
-from nncompress_jax.weights.fake_quantized import largest_magnitude
-from nncompress_jax.weights.parts import joined, preconditioned, projected, split, updated_ranges, value_and_grad
+from nncompress_jax.weights.parts import value_and_grad
 
 Augment = Callable[[Array, Array], Array]
 """(key, images [B, H, W, I] uint8) -> [B, H, W, I] float32."""
 
-TrainSteps = Callable[[TrainState, Array, Array, Array], "tuple[TrainState, Metrics]"]
-"""(state, images [N, H, W, I] uint8, labels [N] int32, rows [K, B] int32) -> the state after K steps, metrics [K]."""
+TrainSteps = Callable[[TrainState, Array, Array, Array, Any], "tuple[TrainState, Metrics]"]
+"""(state, images [N, H, W, I] uint8, labels [N] int32, rows [K, B] int32, given) -> the state after K steps, metrics
+[K]."""
 
 
 @flax.struct.dataclass
@@ -31,7 +31,7 @@ class Metrics:
     """Of one batch, or of K: then each has a first axis of K.
 
     Attributes:
-      loss: [] float32, mean cross entropy in nats.
+      loss: [] float32, the objective's, in nats.
       correct: [] int32, examples whose largest logit is their class's.
     """
 
@@ -43,19 +43,23 @@ def train_step(
     apply: Apply,
     optimizer: optax.GradientTransformation,
     augment: Augment,
+    objective: Objective,
     state: TrainState,
     images: Array,
     labels: Array,
+    given: Any,
 ) -> tuple[TrainState, Metrics]:
-    """One step of gradient descent on the mean cross entropy.
+    """One step of gradient descent.
 
     Args:
-      apply: `observe` of a linen module's, with `train=` and `mutable=`, for the largest magnitudes.
-      optimizer: the one that made the state.
+      apply: a linen module's, with `train=` and `mutable=`.
+      optimizer: the one that made the state, of `nnc.optimizer`.
       augment: from stored pixels to the network's input, at random.
+      objective: whose loss is minimised.
       state: before the step.
       images: [B, H, W, I] uint8.
       labels: [B] int32.
+      given: the objective's.
 
     Returns:
       The state after the step, and what the batch gave before it.
@@ -65,27 +69,30 @@ def train_step(
     chex.assert_type([images, labels], [jnp.uint8, jnp.int32])
     inputs = augment(jax.random.fold_in(state.key, state.step), images)
     others = {name: tree for name, tree in state.variables.items() if name != "params"}
+    run = objective.running(apply)
 
     def loss_of(params: Any) -> tuple[Array, Any]:
         variables = {"params": params, **others}
-        (logits, updated), observed = apply(variables, inputs, train=True, mutable=list(others))
+        (logits, updated), features = run(variables, inputs, train=True, mutable=list(others))
         chex.assert_rank(logits, 2)
         logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
-        losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
-        return losses.mean(), (logits, updated, observed)
+        loss = objective.loss(logits, labels, inputs=inputs, features=features, given=given)
+        return loss, (logits, updated)
 
     params = state.variables["params"]
-    (loss, (logits, updated, observed)), gradients = value_and_grad(loss_of, has_aux=True)(params)
-    trained, fixed = split(params)
-    updates, opt_state = optimizer.update(preconditioned(params, gradients), state.opt_state, trained)
-    params = projected(joined(optax.apply_updates(trained, updates), fixed))
-    variables = updated_ranges({"params": params, **updated}, observed)
+    (loss, (logits, updated)), gradients = value_and_grad(loss_of, has_aux=True)(params)
+    updates, opt_state = optimizer.update(gradients, state.opt_state, params)
+    variables = {"params": optax.apply_updates(params, updates), **updated}
     correct = jnp.sum(logits.argmax(-1) == labels, dtype=jnp.int32)
     return TrainState(state.step + 1, variables, opt_state, state.key), Metrics(loss, correct)
 
 
 def compile_train_steps(
-    apply: Apply, optimizer: optax.GradientTransformation, augment: Augment, mesh: Mesh
+    apply: Apply,
+    optimizer: optax.GradientTransformation,
+    augment: Augment,
+    mesh: Mesh,
+    objective: Objective = CLASSIFICATION,
 ) -> jax.stages.Wrapped:
     """`train_step` jitted over a mesh, on the rows of a data set that lives on the devices: `TrainSteps`.
 
@@ -94,11 +101,10 @@ def compile_train_steps(
     statistics are those of the whole batch on any number of devices. Several steps are one loop in the program: an
     accelerator then waits for the host once, while XLA on the CPU runs convolutions in loops on slow paths.
     """
-    apply = observe(apply, largest_magnitude)  # XLA drops what no weight tracks
 
-    def steps(state: TrainState, images: Array, labels: Array, rows: Array) -> tuple[TrainState, Metrics]:
+    def steps(state: TrainState, images: Array, labels: Array, rows: Array, given: Any) -> tuple[TrainState, Metrics]:
         def step(state: TrainState, rows: Array) -> tuple[TrainState, Metrics]:
-            return train_step(apply, optimizer, augment, state, images[rows], labels[rows])
+            return train_step(apply, optimizer, augment, objective, state, images[rows], labels[rows], given)
 
         rows = lax.with_sharding_constraint(rows, shared(mesh, rows.shape[1], axis=1))
         if len(rows) > 1:
@@ -109,18 +115,22 @@ def compile_train_steps(
     whole = replicated(mesh)
     return jax.jit(
         steps,
-        in_shardings=(whole, whole, whole, None),
+        in_shardings=(whole, whole, whole, None, whole),
         out_shardings=whole,
         donate_argnums=0,
     )
 
 
 def compile_train_step(
-    apply: Apply, optimizer: optax.GradientTransformation, augment: Augment, mesh: Mesh
+    apply: Apply,
+    optimizer: optax.GradientTransformation,
+    augment: Augment,
+    mesh: Mesh,
+    objective: Objective = CLASSIFICATION,
 ) -> jax.stages.Wrapped:
     """`train_step` jitted over a mesh, on a batch that is divided as `mesh.shared` says: (state, images [B, H, W, I]
-    uint8, labels [B] int32) -> the state after it, `Metrics`. The state that comes in is donated.
+    uint8, labels [B] int32, given) -> the state after it, `Metrics`. The state that comes in is donated.
     """
-    step = functools.partial(train_step, observe(apply, largest_magnitude), optimizer, augment)
+    step = functools.partial(train_step, apply, optimizer, augment, objective)
     whole = replicated(mesh)
-    return jax.jit(step, in_shardings=(whole, None, None), out_shardings=whole, donate_argnums=0)
+    return jax.jit(step, in_shardings=(whole, None, None, whole), out_shardings=whole, donate_argnums=0)

@@ -45,9 +45,7 @@ class CompressedWeight(Refusing, quax.ArrayValue):
         entries make the array dense.
       SHARED: names of the fields that broadcast to it, or of which groups of neighbours along an axis share an entry.
       STANDS_ALONE: whether it may be a leaf of variables; else it is a part of other types.
-      DTYPES: logical dtypes that it may have.
-
-    Every type also has a static field `dtype_name`, the logical dtype: a cast between floats changes it alone.
+      DTYPES: logical dtypes that it may have; a static field, `dtype_name`, says which, and a cast changes it alone.
     """
 
     TRAINS: ClassVar[tuple[str, ...]] = ()
@@ -135,8 +133,7 @@ class CompressedWeight(Refusing, quax.ArrayValue):
 
     def held(self) -> tuple[Any, ...]:
         """What stands in the fields of `HELD`, one after the other."""
-        fields = [getattr(self, name) for name in self.HELD]
-        return tuple(part for field in fields for part in (field if isinstance(field, tuple) else (field,)))
+        return tuple(jax.tree.leaves([getattr(self, name) for name in self.HELD], is_leaf=is_compressed))
 
     def convert(self) -> Any:
         """After training through compression: what has become of it, the same numbers to the last bit."""
@@ -146,8 +143,8 @@ class CompressedWeight(Refusing, quax.ArrayValue):
 
         return jax.tree.map(of, self, is_leaf=lambda part: part is not self and is_compressed(part))
 
-    def update_ranges(self, seen: Sequence[Any]) -> Any:
-        """With the ranges of its inputs, where it tracks any, moved by what one batch showed at each place."""
+    def update_ranges(self, largest: Any) -> Any:
+        """With the range of its inputs, where it tracks one, moved by the largest magnitude of one batch's."""
         return self
 
     def check(self) -> str | None:
@@ -196,6 +193,11 @@ class CompressedWeight(Refusing, quax.ArrayValue):
     def static_from_dict(cls, static: dict[str, Any]) -> dict[str, Any]:
         """What `static_to_dict` gave, as the fields' values; Raises InputError for what they cannot be."""
         return {name: tuple(value) if isinstance(value, list) else value for name, value in static.items()}
+
+    @property
+    def tracked_parts(self) -> tuple[str, ...]:
+        """Names of the fields that `update_ranges` moves."""
+        return ()
 
     @property
     def nesting(self) -> str:

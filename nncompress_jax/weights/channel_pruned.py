@@ -82,8 +82,10 @@ class ChannelPruned(CompressedWeight):
     def ranks(self) -> tuple[int, ...]:
         return self.values.ranks if is_compressed(self.values) else ()
 
-    def update_ranges(self, seen: Sequence[Any]) -> "ChannelPruned":
-        return dataclasses.replace(self, values=self.values.update_ranges(seen)) if is_compressed(self.values) else self
+    def update_ranges(self, largest: Any) -> "ChannelPruned":
+        if not is_compressed(self.values):
+            return self
+        return dataclasses.replace(self, values=self.values.update_ranges(largest))
 
     def check_held(self, part: Any) -> str | None:
         """Arrays of any dtype, too: batch statistics and tables lose channels as well."""

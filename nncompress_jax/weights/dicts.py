@@ -30,7 +30,8 @@ def part_to_dict(part: Any, of_array: Callable[[Any, Any], Any], holder: Any = N
     fields = dataclasses.fields(part)
     names = [field.name for field in fields if not field.metadata.get("static")]
     parts = {kind.FILE_FIELDS.get(name, name): part_to_dict(getattr(part, name), of_array, part) for name in names}
-    return {"type": kind.FILE_NAME or kind.__name__, "static": part.static_to_dict(), "parts": parts}
+    static = {name: str(value) if isinstance(value, str) else value for name, value in part.static_to_dict().items()}
+    return {"type": kind.FILE_NAME or kind.__name__, "static": static, "parts": parts}
 
 
 def part_from_dict(path: str, described: Any, array: Callable[[Any], Any]) -> Any:

@@ -1,7 +1,7 @@
 """A float weight that trains through its own quantization."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import equinox as eqx
@@ -31,7 +31,7 @@ class FakeQuantized(CompressedWeight):
       input_scale: float32, a scalar: of the inputs' codes, static; None: one from each example (row) as it comes.
       bits: 8, 4, 3 or 2.
       axes: along which the scale varies.
-      tracked: whether training moves `input_scale` with what it sees (`update_ranges`).
+      tracked: whether training moves `input_scale` with what it sees.
       dtype_name: logical dtype.
 
     Source: Jacob et al. 2018, "Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only
@@ -66,11 +66,13 @@ class FakeQuantized(CompressedWeight):
         codes = self._codes()
         return self._quantized(packed(codes.codes, self.bits, -(2 ** (self.bits - 1))), codes.scale, None)
 
-    def update_ranges(self, seen: Sequence[Any]) -> "FakeQuantized":
-        """Of `largest_magnitude` at each place; only where training tracks them."""
+    @property
+    def tracked_parts(self) -> tuple[str, ...]:
+        return ("input_scale",) if self.tracked and self.input_scale is not None else ()
+
+    def update_ranges(self, largest: Any) -> "FakeQuantized":
         if self.input_scale is None or not self.tracked:
             return self
-        largest = jnp.stack([jnp.max(place.value) for place in seen]).max()
         scale = MOMENTUM * self.input_scale + (1 - MOMENTUM) * quantizer.scale_of_range(largest)
         return dataclasses.replace(self, input_scale=scale)
 
@@ -100,8 +102,3 @@ class FakeQuantized(CompressedWeight):
 
 MOMENTUM = 0.99
 """Of the running mean that a tracked range is."""
-
-
-def largest_magnitude(path: str, inputs: Array) -> Array:
-    """What is observed of a weight's inputs, for `update_ranges`."""
-    return jnp.abs(inputs).max().astype(jnp.float32)

@@ -71,10 +71,10 @@ class LowRank(CompressedWeight):
             return functools.reduce(jnp.matmul, map(dense, others), rows).astype(self.dtype_name)
         return super().moved(movement)
 
-    def update_ranges(self, seen: Sequence[Any]) -> "LowRank":
+    def update_ranges(self, largest: Any) -> "LowRank":
         """The inputs meet the first factor."""
         first, *others = self.factors
-        return LowRank((first.update_ranges(seen) if is_compressed(first) else first, *others), self.dtype_name)
+        return LowRank((first.update_ranges(largest) if is_compressed(first) else first, *others), self.dtype_name)
 
     @property
     def ranks(self) -> tuple[int, ...]:

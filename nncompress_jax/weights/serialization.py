@@ -13,6 +13,7 @@ from jax.tree_util import PyTreeDef, default_registry
 
 from nncompress_jax.errors import InputError
 from nncompress_jax.weights.dicts import part_from_dict, part_to_dict
+from nncompress_jax.weights.incomplete import is_incomplete
 
 
 def register(kind: type[Any]) -> None:
@@ -51,11 +52,25 @@ def from_state(target: Any, state: Any) -> Any:
     if not isinstance(state, dict) or "type" not in state:
         raise InputError(f"{_named(target)}: the state holds no compressed weight; nnc.decompress the variables first")
     weight = part_from_dict(type(target).__name__, state, lambda array: array)
+    if is_incomplete(target):
+        return _as_parts(target, weight)
     if wrong := weight.check():
         raise InputError(f"{_named(target)}: the state is damaged: {wrong}")
     if (weight.shape, weight.dtype) != (target.shape, target.dtype):
         raise InputError(f"{_named(target)}: the state holds {_named(weight)}; compress the variables as they were")
     return weight
+
+
+def _as_parts(target: Any, weight: Any) -> Any:
+    """Of a gradient, or the state of an optimizer: the parts that the target has."""
+    structure, old, new = jax.tree.structure(target), jax.tree.leaves(target), jax.tree.leaves(weight)
+    kinds = [[(tuple(part.shape), part.dtype) for part in parts] for parts in (old, new)]
+    if type(weight) is not type(target) or kinds[0] != kinds[1]:
+        raise InputError(
+            f"{type(target).__name__}: the state holds parts {[list(shape) for shape, _ in kinds[1]]} of "
+            f"{type(weight).__name__}, expected {[list(shape) for shape, _ in kinds[0]]}"
+        )
+    return jax.tree.unflatten(structure, new)
 
 
 def _named(weight: Any) -> str:

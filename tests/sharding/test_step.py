@@ -30,7 +30,7 @@ def steps(model, devices, *, batch_size, dtype=jnp.float32):
     run = compile_train_steps(network.apply, optimizer, augment, place)
     losses = []
     for rows in np.arange(5 * batch_size).reshape(5, 1, batch_size):
-        state, metrics = run(state, images, labels, rows)
+        state, metrics = run(state, images, labels, rows, None)
         losses.append(float(metrics.loss[0]))
     assert int(state.step) == 5
     return variables, jax.device_get(state.variables), losses

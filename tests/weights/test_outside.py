@@ -173,8 +173,8 @@ def test_codes_that_became_floats_are_found_at_use(name):
 @pytest.mark.parametrize("name", WEIGHTS)
 def test_floats_alone_may_be_averaged(name):
     tree = made(name)
-    trained, fixed = parts.split(tree)
-    average = parts.joined(optax.incremental_update(trained, jax.tree.map(jnp.zeros_like, trained), 1.0), fixed)
+    trained, fixed = parts.partition(tree)
+    average = parts.combine(optax.incremental_update(trained, jax.tree.map(jnp.zeros_like, trained), 1.0), fixed)
     np.testing.assert_allclose(*(nnc.decompress(apply(each, X)) for each in (average, tree)), atol=1e-6)
 
 
@@ -188,11 +188,11 @@ def test_weights_of_a_stack_that_was_mapped_apart():
 
 
 def test_weight_decay_by_number_of_axes():
-    """Values of a sparse weight are a vector; `decaying` knows of which it is."""
-    trained, fixed = parts.split({"kernel": Sparse(jnp.ones(3), jnp.arange(3), (8, 6)), "bias": jnp.ones(6)})
-    decay = optax.add_decayed_weights(0.1, mask=lambda tree: parts.decaying(tree, lambda leaf: leaf.ndim > 1))
+    """Values of a sparse weight are a vector; `decays` knows of which it is."""
+    trained, fixed = parts.partition({"kernel": Sparse(jnp.ones(3), jnp.arange(3), (8, 6)), "bias": jnp.ones(6)})
+    decay = optax.add_decayed_weights(0.1, mask=lambda tree: parts.decays(tree, lambda leaf: leaf.ndim > 1))
     updates, _ = decay.update(jax.tree.map(jnp.zeros_like, trained), decay.init(trained), trained)
-    updated = parts.joined(updates, fixed)
+    updated = parts.combine(updates, fixed)
     np.testing.assert_allclose(updated["kernel"].values, 0.1, rtol=1e-6)
     np.testing.assert_array_equal(updated["bias"], 0)
     assert is_compressed(updated["kernel"])

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import nncompress_jax as nnc
-from nncompress_jax.weights.parts import joined, split
+from nncompress_jax.weights.parts import combine, partition
 
 
 @flax.struct.dataclass
@@ -121,7 +121,7 @@ def test_arguments_in_nodes_that_check_their_fields():
 
 def test_both_halves_are_the_whole():
     tree = {"kernel": jnp.ones(2), "steps": jnp.array([1, 2]), "f": jnp.abs}
-    trained, fixed = split(tree)
+    trained, fixed = partition(tree)
     assert (trained["steps"], trained["f"], fixed["kernel"]) == (None, None, None)
-    again = joined(trained, fixed)
+    again = combine(trained, fixed)
     assert all(again[name] is leaf for name, leaf in tree.items())

@@ -1,14 +1,18 @@
 """What reads, runs or differentiates the program of a network."""
 
+import contextlib
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
+import pytest
 
 import nncompress_jax as nnc
+from nncompress_jax.weights.parts import complete
 from tests.every_tree.network import WIDTH, Kind, network
-from tests.every_tree.rows.checks import compressed, is_compressed, near, plainly, row, wide
+from tests.every_tree.rows.checks import both, compressed, exact, is_compressed, near, plainly, row, same, wide
 
 
 def calibrated(kind: Kind, rule: Any) -> float:
@@ -149,3 +153,84 @@ def whole(leaf: Any, gradient: Any) -> Any:
 def models__fitting(kind, folder):
     """None of these is one of the library's networks."""
     nnc.models.fitting(nnc.models.create("vgg11"), kind.variables)
+
+
+@row
+def grad(kind, folder):
+    small = compressed(kind, nnc.prune(sparsity=0.5))
+    loss = nnc.inject(lambda tree, x: (kind.apply(tree, x) ** 2).mean())
+    same(nnc.grad(loss)(small, kind.x), nnc.value_and_grad(loss)(small, kind.x)[1])
+
+
+def halves(small: Any) -> Any:
+    """What trains, and what does not; or None, where a node takes no None."""
+    with contextlib.suppress(nnc.InputError):
+        return nnc.partition(small)
+    with pytest.raises(nnc.InputError, match="takes no None there"):
+        nnc.partition(small)
+    return None
+
+
+@row
+def partition(kind, folder):
+    small = compressed(kind, nnc.prune(sparsity=0.5))
+    for trained, fixed in filter(None, [halves(small)]):
+        assert len(jax.tree.leaves(trained)) + len(jax.tree.leaves(fixed)) == len(jax.tree.leaves(small))
+        assert all(jnp.issubdtype(leaf.dtype, jnp.inexact) for leaf in jax.tree.leaves(trained))
+
+
+@row
+def combine(kind, folder):
+    small = compressed(kind, nnc.prune(sparsity=0.5))
+    for trained, fixed in filter(None, [halves(small)]):
+        same(nnc.combine(trained, fixed), small)
+
+
+@row
+def decays(kind, folder):
+    """Codebooks do not; dense floats do."""
+    small = compressed(kind, nnc.cluster(bits=2))
+    leaves = jax.tree.leaves(small, is_leaf=is_compressed)
+    structure = jax.tree.structure(small, is_leaf=is_compressed)
+    if halves(small) is None:
+        return
+    for leaf, mask in zip(leaves, structure.flatten_up_to(nnc.decays(small)), strict=True):
+        if is_compressed(leaf):
+            assert not any(jax.tree.leaves(mask))
+        else:
+            assert mask == (isinstance(leaf, jax.Array | np.ndarray) and jnp.issubdtype(leaf.dtype, jnp.inexact))
+
+
+def close(one: Any, other: Any) -> None:
+    np.testing.assert_allclose(*(np.asarray(x).astype(np.complex128) for x in (one, other)), rtol=0.1, atol=1e-6)
+
+
+@row
+def ema(kind, folder):
+    small = compressed(kind, nnc.prune(sparsity=0.5))
+    average = nnc.ema(small, small, decay=0.5)
+    for old, new in both(small, average):
+        if hasattr(old, "dtype") and jnp.issubdtype(old.dtype, jnp.inexact):
+            assert new.dtype in (old.dtype, jax.dtypes.canonicalize_dtype(old.dtype))
+            close(new, old)
+        else:
+            assert exact(old) == exact(new)
+
+
+@row
+def optimizer(kind, folder):
+    """A step of gradient descent: floats move by their gradients, all else stays."""
+    small = compressed(kind, nnc.prune(sparsity=0.5))
+    if halves(small) is None:
+        return
+    tx = nnc.optimizer(optax.sgd(0.5))
+    gradients = nnc.grad(nnc.inject(lambda tree, x: (kind.apply(tree, x) ** 2).mean()))(small, kind.x)
+    updates, _ = tx.update(gradients, tx.init(small), small)
+    structure = jax.tree.structure(small)
+    given = map(structure.flatten_up_to, (complete(gradients), updates))
+    for old, gradient, update in zip(jax.tree.leaves(small), *given, strict=True):
+        if gradient is not None:
+            close(update, -0.5 * gradient)
+        elif update is not None:
+            assert update.dtype == old.dtype
+            assert not wide(update).any()
