@@ -103,6 +103,7 @@ STEPS: Mapping[str, tuple[str, Callable[[float], Method]]] = {
     "channels": ("0.5", lambda macs: prune_channels(macs=macs)),
     "factorize": ("0.5", lambda macs: factorize(macs=macs)),
     "tucker": ("0.5", lambda macs: factorize(macs=macs, kind="tucker")),
+    "dense": ("0", lambda _: lambda variables, context: decompress(variables)),
 }
 """The words of `recipe`: the number that stands for none, and the method with a number."""
 

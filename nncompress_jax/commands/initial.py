@@ -5,21 +5,18 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
-import jax.numpy as jnp
-
 from nncompress_jax import models
 from nncompress_jax.artifact.container import MAGIC
+from nncompress_jax.commands.turns import compressed, stages
 from nncompress_jax.data import sources
 from nncompress_jax.data.sources import Dataset
 from nncompress_jax.errors import InputError
 from nncompress_jax.importers import torch
 from nncompress_jax.importers.safetensors import load_safetensors
 from nncompress_jax.models.vgg import VGG
-from nncompress_jax.recipes import compress, recipe
 from nncompress_jax.training import checkpoint
 from nncompress_jax.training import config as configuration
 from nncompress_jax.training.config import Config
-from nncompress_jax.training.setup import load_dataset
 from nncompress_jax.types import Variables
 
 
@@ -144,9 +141,7 @@ def initial_variables(config: Config) -> Variables | None:
     variables = trained_variables(config.init, config.model)
     if not config.recipe:
         return variables
-    network = models.fitting(models.create(config.model), variables)
-    image = jnp.zeros((1, *load_dataset(config).train.image_shape))
-    return compress(variables, recipe(config.recipe), apply=network.apply, batches=[image])
+    return compressed(config, stages(config.recipe, config.completed_preset().epochs)[0], variables)
 
 
 def _kind(init: str) -> Literal["run", "safetensors", "torch"]:

@@ -3,6 +3,7 @@
 python experiments/train.py --model=vgg16ds
 python experiments/train.py --model=vgg16ds --init=runs/W --recipe=prune:0.9 --epochs=3 --learning_rate=0.01
 python experiments/train.py --model=vgg16ds --init=runs/W --recipe=fake_quantize:4 --teacher=self --epochs=3
+python experiments/train.py --model=vgg16ds --init=runs/W --recipe=prune:0.8/dense --epochs=3
 
 Exit codes: 0 finished; 2 what was given is wrong; 74 the workdir cannot be written; 75 ended before its end, by SIGTERM
 or because another process was lost: the same command goes on.
@@ -15,6 +16,7 @@ import tyro
 import nncompress_jax as nnc
 from nncompress_jax.commands.initial import initial_variables
 from nncompress_jax.commands.teacher import objective_of
+from nncompress_jax.commands.turns import turns_of
 from nncompress_jax.training import checkpoint, processes
 from nncompress_jax.training.config import Config
 from nncompress_jax.training.loop import train
@@ -35,7 +37,7 @@ def main(options: Options) -> None:
     config = options.config
     processes.start(options.cluster)
     with processes.lost_ones_end_the_run():
-        run = train(config, initial_variables(config), objective_of(config))
+        run = train(config, initial_variables(config), objective_of(config), turns_of(config))
     if not processes.is_first():
         return
     accuracy, seconds = run.evaluation.accuracy, run.progress.training_seconds

@@ -27,6 +27,7 @@ from nncompress_jax.training.progress import Progress, Sums
 from nncompress_jax.training.state import TrainState
 from nncompress_jax.training.structure import check_same, structure, with_structure
 from nncompress_jax.types import Variables
+from nncompress_jax.weights.base import is_compressed
 
 Loaded = TypeVar("Loaded")
 
@@ -87,9 +88,18 @@ def save(
         checkpoints.save(progress.steps, args=items, metrics=metrics)
 
 
-def load_state(checkpoints: ocp.CheckpointManager, template: TrainState) -> tuple[TrainState, Progress]:
+def load_state(
+    checkpoints: ocp.CheckpointManager,
+    template: TrainState,
+    like: Callable[[Variables], TrainState] | None = None,
+) -> tuple[TrainState, Progress]:
     """The latest checkpoint that is whole, with the template's shapes and shardings. Damaged ones that are newer are
     moved to `damaged/` of the workdir, and a warning names them.
+
+    Args:
+      checkpoints: of a `manager`.
+      template: a state of the run.
+      like: of the shapes of variables, a template with these; where the weights change their types on the way.
 
     Raises:
       InputError: if none is whole, or its compressed weights are of other types or static parts.
@@ -97,10 +107,15 @@ def load_state(checkpoints: ocp.CheckpointManager, template: TrainState) -> tupl
 
     def load(step: int) -> tuple[TrainState, Progress]:
         described = _described(checkpoints, step)
-        check_same(described["structure"], structure(template.variables))
+        expected = template
+        if like is None:
+            check_same(described["structure"], structure(template.variables))
+        else:
+            dense = jax.tree.map(_shape, template.variables, is_leaf=is_compressed)
+            expected = like(with_structure(dense, described["structure"]))
         items = ocp.args.Composite(
-            variables=ocp.args.StandardRestore(template.variables),
-            rest=ocp.args.StandardRestore(dataclasses.replace(template, variables={})),
+            variables=ocp.args.StandardRestore(expected.variables),
+            rest=ocp.args.StandardRestore(dataclasses.replace(expected, variables={})),
         )
         restored = _restore(checkpoints, step, items)
         state = dataclasses.replace(restored["rest"], variables=restored["variables"])
@@ -156,6 +171,10 @@ def network(workdir: str | Path | epath.Path) -> nn.Module:
     """The run's network, computing in float32."""
     config = configuration.read(workdir)
     return models.create(config.model, num_classes=load_progress(workdir).num_classes)
+
+
+def _shape(leaf: Any) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype)
 
 
 def _accuracy(metrics: dict[str, float]) -> float:

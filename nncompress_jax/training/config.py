@@ -71,7 +71,8 @@ class Config(Settings):
     init: str | None = None
     """Weights to begin with, by default at random: a workdir, a .pth file of the original project, or safetensors."""
     recipe: str | None = None
-    """How they are compressed before they train on, as fake_quantize:4 or prune:0.9+cluster:4; see `nnc.recipe`."""
+    """How they are compressed before they train on, as fake_quantize:4 or prune:0.9+cluster:4; see `nnc.recipe`. In
+    turns of --epochs each, as prune:0.6/prune:0.8 or prune:0.6/dense; step by step within a turn: prune:0.9@cubic."""
     teacher: str | None = None
     """A trained network whose answers are learnt, too: a workdir, a file as of --init, a compressed .nnc file, or self,
     the network of --init before the recipe compresses it."""
@@ -102,7 +103,7 @@ class Config(Settings):
         if self.init:
             parts.append(f"from-{Path(self.init).stem}")
         if self.recipe:
-            parts.append(self.recipe.replace(":", "").replace("+", "-"))
+            parts.append(re.sub("[+/@]", "-", self.recipe.replace(":", "")))
         if self.teacher:
             parts.append(f"taught-by-{Path(self.teacher).stem}")
         return epath.Path("runs", "-".join([*parts, f"seed{self.seed}"] + ["bfloat16"] * bool(self.bfloat16)))

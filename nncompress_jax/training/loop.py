@@ -2,7 +2,7 @@
 
 import contextlib
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import jax
 import orbax.checkpoint as ocp
@@ -20,6 +20,7 @@ from nncompress_jax.training.objective import CLASSIFICATION, Objective, check
 from nncompress_jax.training.progress import Progress
 from nncompress_jax.training.setup import Setup, prepare
 from nncompress_jax.training.state import TrainState
+from nncompress_jax.training.turns import Turn, turned
 from nncompress_jax.types import Variables
 
 
@@ -38,7 +39,12 @@ class Run:
     evaluation: Evaluation
 
 
-def train(config: Config, variables: Variables | None = None, objective: Objective = CLASSIFICATION) -> Run:
+def train(
+    config: Config,
+    variables: Variables | None = None,
+    objective: Objective = CLASSIFICATION,
+    turns: Sequence[Turn] = (),
+) -> Run:
     """Trains, or goes on with, the run that a configuration describes; a finished run is only tested.
 
     Where `processes.start` has connected several processes, each of them calls this with the same arguments.
@@ -48,6 +54,7 @@ def train(config: Config, variables: Variables | None = None, objective: Objecti
       variables: the network's, to begin with instead of weights at random; they may be compressed, and only those of
         their parts train that their types say. The same must be given to go on with the run.
       objective: what is minimised, by default the mean cross entropy; the same, too, to go on with the run.
+      turns: what changes the variables on the way, as compression and training in turns do; likewise.
 
     Raises:
       InputError: for settings that cannot be, a workdir of another run or where another command trains, a data set of
@@ -57,7 +64,7 @@ def train(config: Config, variables: Variables | None = None, objective: Objecti
       StorageError: where a checkpoint cannot be written.
     """
     config = as_begun(config)
-    setup = prepare(config, objective)
+    setup = prepare(config, objective, turns)
     processes.agree(_facts(config, setup.dataset))
     with contextlib.ExitStack() as stack:
         check_lock = _hold(config.folder(), stack)
@@ -83,13 +90,13 @@ def _train(config: Config, setup: Setup, variables: Variables | None, check_lock
     check(setup.objective, setup.model.apply, state.variables, setup.image_shape)
     workdir = claim(config, writes=processes.is_first())
     processes.agree_on_file(workdir / FILE_NAME)
-    total = setup.steps_per_epoch * setup.preset.epochs
+    total = setup.steps_per_epoch * setup.epochs
     first = Progress(0, total, 0.0, setup.model.num_classes, setup.image_shape, train_images=len(setup.dataset.train))
 
     with checkpoint.manager(workdir, writes=True, keep_last=config.keep_last) as checkpoints:
         progress = first
         if checkpoints.latest_step() is not None:
-            state, progress = checkpoint.load_state(checkpoints, state)
+            state, progress = checkpoint.load_state(checkpoints, state, setup.state_like if setup.turns else None)
             _check_length(workdir, progress, first)
             if processes.is_first():
                 print(f"{workdir}: goes on from step {progress.steps} of {total}", flush=True)
@@ -165,8 +172,10 @@ class _Training:
             if processes.is_first():
                 writer = stack.enter_context(metrics.open_writer(workdir, after_step=written))
                 bar = stack.enter_context(metrics.progress_bar())
-            compiled = compile_chunks(self._setup, self.state)
+            compiled = None
             while not self.progress.is_finished:
+                if self._turned() or compiled is None:
+                    compiled = compile_chunks(self._setup, self.state)
                 if self.progress.is_tested or self.progress.steps % self._setup.steps_per_epoch:
                     self._end_epoch(compiled, bar, checkpoint_steps)
                 evaluation = self.test()
@@ -175,6 +184,14 @@ class _Training:
                 self.progress = self.progress.tested()
                 self.save(evaluation.accuracy)
         return evaluation
+
+    def _turned(self) -> bool:
+        """Whether a turn has changed the variables, before the epoch that begins."""
+        epoch, within = divmod(self.progress.steps, self._setup.steps_per_epoch)
+        turns = [] if within or not self.progress.is_tested else [t for t in self._setup.turns if t.epoch == epoch]
+        for turn in turns:
+            self.state = turned(self.state, turn, lambda variables: self._setup.initial_state(0, variables))
+        return bool(turns)
 
     def test(self) -> Evaluation:
         """On the test split."""
@@ -193,8 +210,8 @@ class _Training:
         """The steps that are left of the epoch; raises as `run` does."""
         setup, length = self._setup, self._setup.steps_per_epoch
         done, steps = self.progress, self.progress.steps
-        meter = metrics.Meter(setup.schedule, steps, done.epoch)
-        name = f"epoch {steps // length + 1}/{setup.preset.epochs}"
+        meter = metrics.Meter(setup.learning_rate, steps, done.epoch)
+        name = f"epoch {steps // length + 1}/{setup.epochs}"
         task = bar.add_task(name, completed=steps % length, total=length, **meter.shown()) if bar else None
         asked = False
         with contextlib.closing(compiled.after(steps)) as chunks:
@@ -209,7 +226,7 @@ class _Training:
                 if steps % checkpoint_steps < chunk.steps and steps % length:
                     self.progress = done.at(steps, meter.sums)
                     self.save()
-                    meter = metrics.Meter(setup.schedule, steps, self.progress.epoch)
+                    meter = metrics.Meter(setup.learning_rate, steps, self.progress.epoch)
         self.progress = done.at(steps, meter.sums)
         if asked:
             raise InterruptionError
@@ -224,12 +241,12 @@ class _Training:
             train_accuracy=trained.accuracy,
             test_loss=evaluation.loss,
             test_accuracy=evaluation.accuracy,
-            learning_rate=float(self._setup.schedule(steps - 1)),
+            learning_rate=self._setup.learning_rate(steps - 1),
             images_per_second=trained.images_per_second,
             training_seconds=self.progress.training_seconds + trained.seconds,
         )
         bar.console.print(
-            f"epoch {steps // self._setup.steps_per_epoch}/{self._setup.preset.epochs}: "
+            f"epoch {steps // self._setup.steps_per_epoch}/{self._setup.epochs}: "
             f"train loss {trained.mean_loss:.4f} accuracy {trained.accuracy:.4f}, "
             f"test accuracy {evaluation.accuracy:.4f}, {trained.images_per_second:.0f} images/s",
             soft_wrap=True,

@@ -4,11 +4,10 @@ import contextlib
 import json
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import optax
 from etils import epath
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -31,7 +30,7 @@ class Meter:
       sums: of the epoch's steps before.
     """
 
-    def __init__(self, schedule: optax.Schedule, step: int, sums: Sums):
+    def __init__(self, schedule: Callable[[int], Any], step: int, sums: Sums):
         self._schedule, self._step, self._sums = schedule, step, sums
         self._pending: list[tuple[Metrics, int]] = []
         self._end = time.perf_counter()

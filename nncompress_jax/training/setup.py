@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import flax.linen as nn
 import jax
@@ -19,11 +19,12 @@ from nncompress_jax.data.stream import batches
 from nncompress_jax.errors import InputError
 from nncompress_jax.training import schedules
 from nncompress_jax.training.config import Config
-from nncompress_jax.training.mesh import check_batch_size, data_mesh
+from nncompress_jax.training.mesh import check_batch_size, data_mesh, replicated
 from nncompress_jax.training.objective import CLASSIFICATION, Objective
 from nncompress_jax.training.schedules import Preset
-from nncompress_jax.training.state import TrainState, create
+from nncompress_jax.training.state import TrainState, create, initial
 from nncompress_jax.training.step import Augment
+from nncompress_jax.training.turns import Turn
 from nncompress_jax.types import Array, Variables
 
 
@@ -42,6 +43,7 @@ class Setup:
       augment: likewise, at random.
       batches: how an epoch goes through the training images.
       objective: what is minimised.
+      turns: what changes the variables on the way, in the order of their epochs.
     """
 
     model: nn.Module
@@ -54,6 +56,17 @@ class Setup:
     augment: Augment
     batches: Batches
     objective: Objective = CLASSIFICATION
+    turns: tuple[Turn, ...] = ()
+
+    @property
+    def epochs(self) -> int:
+        """Of the whole run: the preset's, as often as the schedule restarts."""
+        return self.preset.epochs * (1 + sum(turn.restarts for turn in self.turns))
+
+    def learning_rate(self, step: int) -> float:
+        """At a step of the run."""
+        starts = [turn.epoch * self.steps_per_epoch for turn in self.turns if turn.restarts]
+        return float(self.schedule(step - max([0, *(start for start in starts if start <= step)])))
 
     @property
     def steps_per_epoch(self) -> int:
@@ -72,13 +85,21 @@ class Setup:
             variables = jax.jit(self.model.init)(init_key, jnp.zeros((1, *self.image_shape)))
         return create(variables, self.optimizer, augment_key, self.mesh)
 
+    def state_like(self, variables: Variables) -> TrainState:
+        """Shapes of a state of variables that are shapes: of a checkpoint."""
+        key = jax.random.key(0)
+        shapes = jax.eval_shape(lambda variables: initial(variables, self.optimizer, key), variables)
+        whole = replicated(self.mesh)
+        return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=whole), shapes)
 
-def prepare(config: Config, objective: Objective = CLASSIFICATION) -> Setup:
+
+def prepare(config: Config, objective: Objective = CLASSIFICATION, turns: Sequence[Turn] = ()) -> Setup:
     """Everything a run needs; nothing is written yet.
 
     Args:
       config: what defines the run.
       objective: what it minimises.
+      turns: what changes the variables on the way.
 
     Raises:
       InputError: for settings that cannot be.
@@ -109,6 +130,7 @@ def prepare(config: Config, objective: Objective = CLASSIFICATION) -> Setup:
         augment=_augmentation(preprocess, flips=dataset.flips),
         batches=plan,
         objective=objective,
+        turns=tuple(turns),
     )
 
 

@@ -36,6 +36,9 @@ def create(variables: Variables, optimizer: optax.GradientTransformation, key: A
       key: PRNG key of the augmentation.
       mesh: of `mesh.data_mesh`.
     """
-    opt_state = optimizer.init(variables["params"])
-    state = TrainState(jnp.zeros((), jnp.int32), variables, opt_state, key)
-    return jax.tree.map(jnp.copy, place(state, replicated(mesh)))
+    return jax.tree.map(jnp.copy, place(initial(variables, optimizer, key), replicated(mesh)))
+
+
+def initial(variables: Variables, optimizer: optax.GradientTransformation, key: Array) -> TrainState:
+    """As `create`, where the variables are."""
+    return TrainState(jnp.zeros((), jnp.int32), variables, optimizer.init(variables["params"]), key)
