@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from nncompress_jax.errors import InputError
+from nncompress_jax.leaves import is_key
 from nncompress_jax.types import Array, Variables
 
 TRAINING = {"train": True, "training": True, "is_training": True, "deterministic": False, "use_running_average": False}
@@ -115,36 +116,36 @@ class _Linen:
 
 
 class _Nnx:
-    """Its variables are dicts: {"params": of nnx.Param, "state": of all else but random keys}."""
+    """Its variables are dicts: {"params": of nnx.Param, "state": of all else but random keys, if there is anything}."""
 
     def __init__(self, make: Callable[[Array], Any]):
         self._make = make
 
     def init(self, key: Array, images: Array) -> Variables:
-        _, params, _, state = self._split(self._make(key))
-        return {"params": _as_dict(params), "state": _as_dict(state)}
+        _, params, _, state = _split(self._make(key))
+        return {"params": _as_dict(params)} | ({"state": rest} if (rest := _as_dict(state)) else {})
 
     def apply(self, variables: Variables, images: Array, train: bool, *, mutable: Any = False, rngs: Any = None) -> Any:
         from flax import nnx
 
-        module = self._make(jax.random.key(0))
+        key = next(iter(rngs.values())) if rngs else jax.random.key(0)
+        module = nnx.eval_shape(lambda: self._make(jax.random.key(0)))
         (module.train if train else module.eval)()
-        graph, params, keys, state = self._split(module)
-        if rngs:
-            keys = jax.tree.map(lambda leaf: _as_key(leaf, next(iter(rngs.values()))), keys)
-        filled = [_filled(each, variables[name]) for each, name in ((params, "params"), (state, "state"))]
-        module = nnx.merge(graph, filled[0], keys, filled[1])
+        graph, params, keys, state = _split(module)
+        keys = jax.tree.map(lambda leaf: key if is_key(leaf) else jnp.zeros(leaf.shape, leaf.dtype), keys)
+        params, state = _filled(params, variables["params"]), _filled(state, variables.get("state", {}))
+        module = nnx.merge(graph, params, keys, state)
         logits = module(images)
-        return (logits, {"state": _as_dict(self._split(module)[3])}) if mutable else logits
-
-    def _split(self, module: Any) -> Any:
-        from flax import nnx
-
-        return nnx.split(module, nnx.Param, nnx.RngState, ...)
+        if mutable is False:
+            return logits
+        return logits, ({"state": rest} if (rest := _as_dict(_split(module)[3])) else {})
 
 
-def _as_key(leaf: Any, key: Array) -> Any:
-    return key if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key) else leaf
+def _split(module: Any) -> Any:
+    """Its graph, and the states of parameters, of random keys, and of all else."""
+    from flax import nnx
+
+    return nnx.split(module, nnx.Param, nnx.RngState, ...)
 
 
 def _as_dict(state: Any) -> dict[str, Any]:

@@ -94,6 +94,7 @@ class Fitting:
         aim = room = budget - RESERVED - self.around
         power = self.power(room)
         held: list[Choice] = []
+        larger: list[Choice] = []
         middle = (1 + NEAR) / 2 * budget - RESERVED - self.around
         before: tuple[float, float] | None = None
         for turn in range(MOST_ROUNDS):
@@ -101,7 +102,7 @@ class Fitting:
             if choice is None or choice in held:
                 break
             size = self.size(choice) + RESERVED
-            held += [choice] * (size <= budget)
+            (held if size <= budget else larger).append(choice)
             if NEAR * budget <= size <= budget or (held and turn + 1 >= ROUNDS):
                 break
             weights = max(size - RESERVED - self.around, 1)
@@ -109,8 +110,25 @@ class Fitting:
             before = aim, weights
             aim *= min(max((middle / weights) ** (1 / slope), 0.5), 1.5)
         if not held and self.size(self.coarsest) + RESERVED <= budget:
-            held.append(self.coarsest)
+            smallest = tuple(min(range(len(ladder.sizes)), key=ladder.sizes.__getitem__) for ladder in self.ladders)
+            held.append(self._coarsened(min([*larger, smallest], key=self.size), budget, power))
         return min(held, key=functools.partial(self.loss, power=power), default=None)
+
+    def _coarsened(self, choice: Choice, budget: float, power: float) -> Choice:
+        """Where no prediction is small enough: as few weights as can be take their coarsest steps, those that lose the
+        least by it; found by halving."""
+        losses = [ladder.weighed(power) for ladder in self.ladders]
+        order = sorted(range(len(choice)), key=lambda place: losses[place][-1] - losses[place][choice[place]])
+
+        def first(count: int) -> Choice:
+            chosen = set(order[:count])
+            return tuple(self.coarsest[at] if at in chosen else rung for at, rung in enumerate(choice))
+
+        few, many = -1, len(order)
+        while many - few > 1:
+            middle = (few + many) // 2
+            few, many = (few, middle) if self.size(first(middle)) + RESERVED <= budget else (middle, many)
+        return first(many)
 
     @property
     def coarsest(self) -> Choice:

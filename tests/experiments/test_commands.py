@@ -243,8 +243,7 @@ def test_distillation(command, workdir, tiny_data, tmp_path):
         f"distillation --model=narrow_stride --inits {workdir} --dataset=tiny --data_dir={tiny_data} --epochs=1 "
         f"--batch_size=16 --recipes fake_quantize:2 --seeds 0 1 --out={tmp_path}/out"
     )
-    code, out, _ = command(line)
-    assert code == 0
+    assert command(line)[0] == 0
     rows = json.loads((tmp_path / "out" / "narrow_stride-tiny.json").read_text())["rows"]
     lines = (tmp_path / "out" / "measurements.jsonl").read_text().splitlines()
     found = {}
