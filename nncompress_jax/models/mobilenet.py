@@ -119,7 +119,7 @@ class MobileNetV2(Network):
             blocks.append(dataclasses.replace(block, hidden=hidden, features=next(widths)))
             if block.shortcut == "projection":
                 next(widths)  # as wide as what it is added to
-        return dict(stem=stem, blocks=tuple(blocks), last=next(widths), num_classes=next(widths))
+        return {"stem": stem, "blocks": tuple(blocks), "last": next(widths), "num_classes": next(widths)}
 
     def image_size(self, variables: Any) -> int:
         """32: the networks take images of any size, and are published for this."""

@@ -85,7 +85,7 @@ class ResNet(Network):
             blocks.append(dataclasses.replace(block, inner=next(widths), features=next(widths)))
             if block.shortcut == "projection":
                 next(widths)  # as wide as what it is added to
-        return dict(stem=stem, blocks=tuple(blocks), num_classes=next(widths))
+        return {"stem": stem, "blocks": tuple(blocks), "num_classes": next(widths)}
 
     def image_size(self, variables: Any) -> int:
         """32: the networks take images of any size, and are published for this."""

@@ -105,7 +105,7 @@ class VGG(Network):
             for _ in range(block.separable):
                 next(widths)  # depthwise: as wide as what comes in
             blocks.append(dataclasses.replace(block, features=next(widths)) if block.features else block)
-        return dict(blocks=tuple(blocks), head=tuple(next(widths) for _ in self.head), num_classes=next(widths))
+        return {"blocks": tuple(blocks), "head": tuple(next(widths) for _ in self.head), "num_classes": next(widths)}
 
     def image_size(self, variables: Any) -> int:
         """H of the images that variables of this network take; with `pooled`, of those that it is published for."""

@@ -1,0 +1,217 @@
+"""State dicts of torch: which network one is of, and its variables."""
+
+import dataclasses
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from nncompress_jax import models
+from nncompress_jax.errors import InputError
+from nncompress_jax.importers.layouts import LAYOUTS, linen_names
+from nncompress_jax.models.network import shapes
+from nncompress_jax.types import Variables
+
+Entries = dict[str, tuple[int, ...]]
+"""Shapes by key, in the order in which torch writes them."""
+
+PARTS = {
+    "params": {"kernel": "weight", "scale": "weight", "bias": "bias"},
+    "batch_stats": {"mean": "running_mean", "var": "running_var"},
+}
+"""By collection, linen's names of a layer's arrays and torch's; in torch's order."""
+
+COUNT = "num_batches_tracked"
+"""Of batch norm, a number that no network computes with; torch before 0.4.1 did not write it."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Recognised:
+    """What a state dict is of.
+
+    Attributes:
+      model: name of the network, for `models.create`.
+      options: for `models.create`: the number of classes.
+      image_shape: [H, W, I] of images that its variables take.
+      source: projects that write it so, in words.
+      layers: names of linen's layers by the keys of torch's modules.
+    """
+
+    model: str
+    options: Mapping[str, Any]
+    image_shape: tuple[int, ...]
+    source: str
+    layers: Mapping[str, str]
+
+    def variables(self) -> Any:
+        """Shapes and dtypes of the network's variables."""
+        return shapes(models.create(self.model, **self.options), self.image_shape)
+
+    def entries(self) -> Entries:
+        """What a state dict of the network holds."""
+        variables, result = self.variables(), {}
+        for key, layer in self.layers.items():
+            for collection, names in PARTS.items():
+                arrays = variables.get(collection, {}).get(layer, {})
+                for name in names.keys() & arrays.keys():
+                    result[f"{key}.{names[name]}"] = _torch_shape(arrays[name].shape)
+            if layer in variables.get("batch_stats", {}):
+                result[f"{key}.{COUNT}"] = ()
+        return result
+
+
+def entries(model: str, *, num_classes: int = 10, image_channels: int = 3, image_size: int | None = None) -> Entries:
+    """What a state dict of a network holds, in the first of the layouts that it is known in.
+
+    Args:
+      model: a name of `models.create`.
+      num_classes: C.
+      image_channels: I.
+      image_size: H; by default of the images that the network is published for.
+
+    Raises:
+      InputError: for a name that is not there, and for a network in no known layout.
+
+    Example:
+      >>> list(entries("vgg16ds").items())[7:9]
+      [('features.3.weight', (64, 1, 3, 3)), ('features.3.bias', (64,))]
+    """
+    size = image_size or models.create(model).image_size(None)
+    first = next(_known(model))
+    return dataclasses.replace(
+        first, options={"num_classes": num_classes}, image_shape=(size, size, image_channels)
+    ).entries()
+
+
+def recognised(state_dict: Mapping[str, Any], *, model: str | None = None) -> Recognised:
+    """The network that a state dict is of, told by its keys and shapes.
+
+    Args:
+      state_dict: arrays by torch's keys.
+      model: name of the network it must be of; by default any that fits.
+
+    Raises:
+      InputError: where it is of none, or of another than `model`.
+
+    Example:
+      >>> state_dict = {key: np.empty(shape) for key, shape in entries("resnet20_projection", num_classes=5).items()}
+      >>> network = recognised(state_dict)
+      >>> network.model, network.options, network.source
+      ('resnet20_projection', {'num_classes': 5}, 'chenyaofo/pytorch-cifar-models')
+    """
+    found: Entries = {key: tuple(np.shape(entry)) for key, entry in state_dict.items()}
+    closest, differences = _closest(found, model)
+    if closest is None or (model is None and 2 * len(differences) > len(found)):
+        expected = dict.fromkeys(_in_words(known) for known in _known(model))
+        raise InputError(f"found the keys {', '.join(list(found)[:3])}, ...; expected {'; or '.join(expected)}")
+    if differences:
+        other, unlike = _closest(found, None)
+        instead = f"; it is of {other.model}" if other and not unlike else ""
+        raise InputError(
+            f"not a state dict of {closest.model}: {differences[0]} ({len(differences)} entries differ){instead}"
+        )
+    return closest
+
+
+def convert(state_dict: Mapping[str, Any], *, model: str | None = None) -> Variables:
+    """Variables from the arrays of a state dict.
+
+    Args:
+      state_dict: arrays by torch's keys: kernels [O, I, H, W], dense kernels [O, I].
+      model: name of the network it must be of; by default any that fits.
+
+    Returns:
+      {"params", "batch_stats"} in float32 and linen's layout, layers numbered in order; without batch norm no
+      "batch_stats".
+
+    Raises:
+      InputError: if keys or shapes are not those of the network.
+
+    Example:
+      >>> state_dict = {key: np.ones(shape) for key, shape in entries("vgg11").items()}
+      >>> convert(state_dict)["params"]["Conv_0"]["kernel"].shape
+      (3, 3, 3, 64)
+    """
+    network = recognised(state_dict, model=model)
+    keys, channels = {layer: key for key, layer in network.layers.items()}, 0
+    result: dict[str, dict[str, dict[str, Any]]] = {}
+    for collection, layers in network.variables().items():
+        result[collection] = {}
+        for layer in sorted(layers, key=list(keys).index):
+            torch = {name: PARTS[collection][name] for name in layers[layer]}
+            arrays = {name: np.asarray(state_dict[f"{keys[layer]}.{torch[name]}"], np.float32) for name in torch}
+            if "kernel" in arrays:
+                behind_maps = channels if layer == "Dense_0" else arrays["kernel"].shape[-1]
+                channels = len(arrays["kernel"])
+                arrays["kernel"] = _linen_layout(arrays["kernel"], behind_maps)
+            result[collection][layer] = {name: jnp.asarray(array) for name, array in arrays.items()}
+    return result
+
+
+def _known(model: str | None) -> Iterator[Recognised]:
+    """All networks in all layouts that fit them; Raises InputError for a name that has none."""
+    if model is not None and model not in models.NAMES:
+        raise InputError(f"unknown model {model!r}; choose one of {', '.join(models.NAMES)}")
+    count = 0
+    for name in [model] if model else models.NAMES:
+        network = models.create(name)
+        for layout in LAYOUTS:
+            if layout.fits(network):
+                count += 1
+                size = network.image_size(None)
+                yield Recognised(name, {}, (size, size, 3), layout.source, linen_names(layout.modules(network)))
+    if not count:
+        raise InputError(f"no project is known whose weights in torch are of {model}; leave the name of the model out")
+
+
+def _closest(found: Entries, model: str | None) -> tuple[Recognised | None, list[str]]:
+    """The network whose entries differ least, and how they do; None: nothing has its first and last layer."""
+    modules = {key.rpartition(".")[0] for key in found}
+    sized = [(len(modules ^ known.layers.keys()), _sized(known, found)) for known in _known(model)]
+    ranked = [(distance, network) for distance, network in sized if network]
+    least = min((distance for distance, _ in ranked), default=0)
+    differing = [(_differences(found, network.entries()), network) for distance, network in ranked if distance == least]
+    differences, closest = min(differing, key=lambda pair: len(pair[0]), default=([], None))
+    return closest, differences
+
+
+def _sized(known: Recognised, found: Entries) -> Recognised | None:
+    """With the classes and the shape of images that kernels tell; None: where they are missing."""
+    keys = list(known.layers)
+    dense = next(key for key in keys if known.layers[key] == "Dense_0")
+    first, behind_maps, last = (found.get(f"{key}.weight", ()) for key in (keys[0], dense, keys[-1]))
+    if (len(first), len(behind_maps), len(last)) != (4, 2, 2) or 0 in (first[1], behind_maps[1], last[0]):
+        return None
+    kernel = jax.ShapeDtypeStruct(behind_maps[::-1], jnp.float32)
+    size = models.create(known.model).image_size({"params": {"Dense_0": {"kernel": kernel}}})
+    size = max(size, known.image_shape[0])
+    return dataclasses.replace(known, options={"num_classes": last[0]}, image_shape=(size, size, first[1]))
+
+
+def _differences(found: Entries, expected: Entries) -> list[str]:
+    return [
+        f"{key} is {found.get(key, 'missing')}, expected {expected.get(key, 'no such key')}"
+        for key in dict.fromkeys([*expected, *found])
+        if found.get(key) != expected.get(key) and not (key.endswith(COUNT) and key not in found)
+    ]
+
+
+def _in_words(known: Recognised) -> str:
+    first, *_, last = known.layers
+    return f"{first}.weight to {last}.bias of {known.source}"
+
+
+def _torch_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """[H, W, I, O] -> [O, I, H, W]; [I, O] -> [O, I]."""
+    return (*shape[:1:-1], *shape[:2]) if len(shape) == 4 else shape[::-1]
+
+
+def _linen_layout(weight: np.ndarray, channels: int) -> np.ndarray:
+    """[O, I, H, W] -> [H, W, I, O]; a dense [O, I H W] behind maps of I channels -> [H W I, O]."""
+    if weight.ndim == 4:
+        return weight.transpose(2, 3, 1, 0)
+    size = math.isqrt(weight.shape[1] // channels)
+    return weight.reshape(len(weight), channels, size, size).transpose(2, 3, 1, 0).reshape(-1, len(weight))
