@@ -102,7 +102,8 @@ def torch_network(network: str) -> Any:
             continue
         if block.separable:
             convolution(channels, 3, block.stride, channels)
-        convolution(block.features, *((1, 1) if block.separable else (3, block.stride)), 1)
+        size, stride = (1, 1) if block.separable else (3, block.stride)
+        convolution(block.features, size, stride, 1)
         channels = block.features
     return torch.nn.Sequential(*layers, torch.nn.Flatten(), torch.nn.Linear(channels, 10))
 

@@ -20,7 +20,7 @@ class Options:
     """Which network."""
 
     model: str
-    """vgg11, vgg13, vgg16, vgg19, vgg16ds or vgg16ds_stride."""
+    """A name of `nncompress_jax.models`, as vgg16, resnet20 or mobilenetv2."""
     num_classes: int = 10
     """Of the last layer."""
     image_size: int = 32

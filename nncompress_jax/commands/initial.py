@@ -13,8 +13,7 @@ from nncompress_jax.data import sources
 from nncompress_jax.data.sources import Dataset
 from nncompress_jax.errors import InputError
 from nncompress_jax.importers import torch
-from nncompress_jax.importers.safetensors import load_safetensors
-from nncompress_jax.models.vgg import VGG
+from nncompress_jax.importers.safetensors import load_safetensors, torch_state_dict
 from nncompress_jax.recipes import compress, recipe
 from nncompress_jax.training import checkpoint
 from nncompress_jax.training import config as configuration
@@ -48,22 +47,28 @@ class Images:
 ANY = Images()
 
 
-def trained_variables(init: str, model: str | None) -> Variables:
-    """What was trained before.
+def trained_variables(init: str, model: str | None) -> tuple[str, Variables]:
+    """What was trained before: the name of its network, and its variables.
 
     Args:
-      init: the workdir of a run, a file that torch wrote, of the original project, or a safetensors file; told apart by
-        what is in them.
-      model: name of the network.
+      init: the workdir of a run, a file that torch wrote, or a safetensors file; told apart by what is in them.
+      model: name of the network; of a run it is known, and state dicts of torch tell it by their keys.
 
     Raises:
-      InputError: where it cannot be read.
+      InputError: where it cannot be read, or nothing tells the network.
     """
     kind = _kind(init)
     if kind == "run":
-        return checkpoint.restore(init)
-    load = load_safetensors if kind == "safetensors" else torch.load
-    return load(init, model=model)
+        return model or configuration.read(init).model, checkpoint.restore(init)
+    state_dict = torch.read(init) if kind == "torch" else torch_state_dict(init)
+    if state_dict is None:
+        if model is None:
+            raise InputError(f"--model is missing: the network that {init} is of, whose names are not torch's")
+        return model, load_safetensors(init)
+    try:
+        return torch.recognised(state_dict, model=model).model, torch.convert(state_dict, model=model)
+    except InputError as error:
+        raise InputError(f"{init}: {error}") from None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,7 +83,7 @@ class Trained:
     """
 
     model: str
-    network: VGG
+    network: models.Network
     variables: Variables
     dataset: Dataset
 
@@ -88,19 +93,17 @@ def trained(init: str, *, model: str | None = None, images: Images = ANY) -> Tra
 
     Args:
       init: as `trained_variables` takes it.
-      model: name of the network; of a run it is known.
+      model: as `trained_variables` takes it.
       images: what it is tested on.
 
     Raises:
       InputError: where the network or its data set cannot be read, and for a data set of other classes.
     """
     run = configuration.read(init) if _kind(init) == "run" else None
-    model = run.model if run else model
-    if model is None:
-        raise InputError(f"--model is missing: the network that {init} is of")
-    variables = trained_variables(init, model)
+    model, variables = trained_variables(init, run.model if run else model)
     network = models.fitting(models.create(model), variables)
-    dataset = images.load(run, network.image_size(variables))
+    size = checkpoint.load_progress(init).image_shape[0] if run else network.image_size(variables)
+    dataset = images.load(run, size)
     if network.num_classes != (classes := len(dataset.class_names)):
         raise InputError(
             f"{dataset.name} has {classes} classes, the network {network.num_classes}; choose another --dataset"
@@ -141,7 +144,7 @@ def initial_variables(config: Config) -> Variables | None:
         if config.recipe:
             raise InputError(f"--recipe={config.recipe} needs --init, the weights that are compressed")
         return None
-    variables = trained_variables(config.init, config.model)
+    _, variables = trained_variables(config.init, config.model)
     if not config.recipe:
         return variables
     network = models.fitting(models.create(config.model), variables)

@@ -56,7 +56,7 @@ class Recognised:
         for key, layer in self.layers.items():
             for collection, names in PARTS.items():
                 arrays = variables.get(collection, {}).get(layer, {})
-                for name in names.keys() & arrays.keys():
+                for name in (name for name in names if name in arrays):
                     result[f"{key}.{names[name]}"] = _torch_shape(arrays[name].shape)
             if layer in variables.get("batch_stats", {}):
                 result[f"{key}.{COUNT}"] = ()

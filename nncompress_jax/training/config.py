@@ -67,9 +67,10 @@ class Config(Settings):
     """One training run."""
 
     model: str
-    """vgg11, vgg13, vgg16, vgg19, vgg16ds (depthwise separable) or vgg16ds_stride (strides for pooling)."""
+    """vgg11, vgg13, vgg16, vgg19, vgg16ds (depthwise separable), vgg16ds_stride (strides for pooling), resnet18,
+    resnet20, resnet32, resnet56, resnet110, mobilenetv2, or another name of `nncompress_jax.models`."""
     init: str | None = None
-    """Weights to begin with, by default at random: a workdir, a .pth file of the original project, or safetensors."""
+    """Weights to begin with, by default at random: a workdir, a file of torch, or safetensors."""
     recipe: str | None = None
     """How they are compressed before they train on, as fake_quantize:4 or prune:0.9+cluster:4; see `nnc.recipe`."""
     workdir: str | None = None
