@@ -5,9 +5,10 @@ Conv_1, ..., BatchNorm_0, ..., Dense_0), and all shapes follow from the network'
 """
 
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
+from nncompress_jax.importers.channels import Order, with_zeros_around
 from nncompress_jax.models.mobilenet import MobileNetV2
 from nncompress_jax.models.network import Network
 from nncompress_jax.models.resnet import ResNet
@@ -25,11 +26,13 @@ class Layout:
       source: the projects, in words.
       fits: whether a network can be written so.
       modules: a network that fits -> its modules, in the order of its layers.
+      orders: a network that fits -> the orders of channels, by layer, where they are not the network's.
     """
 
     source: str
     fits: Callable[[Network], bool]
     modules: Callable[[Any], Iterator[Module]]
+    orders: Callable[[Any], Mapping[str, Order]] = lambda network: {}
 
 
 def linen_names(modules: Iterable[Module]) -> dict[str, str]:
@@ -139,6 +142,10 @@ def _is_resnet_of_projections(network: Network) -> bool:
     return isinstance(network, ResNet) and all(block.shortcut != "padding" for block in network.blocks)
 
 
+def _is_resnet_without_projections(network: Network) -> bool:
+    return isinstance(network, ResNet) and all(block.shortcut != "projection" for block in network.blocks)
+
+
 def _is_resnet_of_three_stages(network: Network) -> bool:
     """Of more stages, others pool behind the first convolution, which no array tells."""
     return _is_resnet_of_projections(network) and sum(block.stride > 1 for block in network.blocks) == 2
@@ -157,6 +164,9 @@ LAYOUTS = (
     Layout("kuangliu/pytorch-cifar", _is_vgg, _vgg_of_one_dense_layer),
     Layout("torchvision and chenyaofo/pytorch-cifar-models", _is_vgg_with_head, _vgg),
     Layout("chenyaofo/pytorch-cifar-models", _is_resnet_of_three_stages, _resnet_with_downsample),
+    Layout(
+        "akamaster/pytorch_resnet_cifar10", _is_resnet_without_projections, _resnet_with_shortcut, with_zeros_around
+    ),
     Layout("kuangliu/pytorch-cifar", _is_resnet_of_projections, _resnet_with_shortcut),
     Layout("kuangliu/pytorch-cifar", _is_mobilenet_that_expands, _mobilenet_of_layers),
     Layout("chenyaofo/pytorch-cifar-models", _is_mobilenet_as_published, _mobilenet_of_features),

@@ -1,6 +1,7 @@
 """State dicts of torch: which network one is of, and its variables."""
 
 import dataclasses
+import functools
 import math
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -11,7 +12,8 @@ import numpy as np
 
 from nncompress_jax import models
 from nncompress_jax.errors import InputError
-from nncompress_jax.importers.layouts import LAYOUTS, linen_names
+from nncompress_jax.importers.channels import SAME, ordered
+from nncompress_jax.importers.layouts import LAYOUTS, Layout, linen_names
 from nncompress_jax.models.network import shapes
 from nncompress_jax.types import Variables
 
@@ -36,15 +38,18 @@ class Recognised:
       model: name of the network, for `models.create`.
       options: for `models.create`: the number of classes.
       image_shape: [H, W, I] of images that its variables take.
-      source: projects that write it so, in words.
-      layers: names of linen's layers by the keys of torch's modules.
+      layout: how it is written.
     """
 
     model: str
     options: Mapping[str, Any]
     image_shape: tuple[int, ...]
-    source: str
-    layers: Mapping[str, str]
+    layout: Layout
+
+    @functools.cached_property
+    def layers(self) -> Mapping[str, str]:
+        """Names of linen's layers by the keys of torch's modules."""
+        return linen_names(self.layout.modules(models.create(self.model)))
 
     def variables(self) -> Any:
         """Shapes and dtypes of the network's variables."""
@@ -99,21 +104,21 @@ def recognised(state_dict: Mapping[str, Any], *, model: str | None = None) -> Re
     Example:
       >>> state_dict = {key: np.empty(shape) for key, shape in entries("resnet20_projection", num_classes=5).items()}
       >>> network = recognised(state_dict)
-      >>> network.model, network.options, network.source
+      >>> network.model, network.options, network.layout.source
       ('resnet20_projection', {'num_classes': 5}, 'chenyaofo/pytorch-cifar-models')
     """
     found: Entries = {key: tuple(np.shape(entry)) for key, entry in state_dict.items()}
     closest, differences = _closest(found, model)
+    if closest and not differences:
+        return closest
+    other, unlike = _closest(found, None) if model else (None, [])
+    instead = f"; it is of {other.model}" if other and not unlike else ""
     if closest is None or (model is None and 2 * len(differences) > len(found)):
-        expected = dict.fromkeys(_in_words(known) for known in _known(model))
-        raise InputError(f"found the keys {', '.join(list(found)[:3])}, ...; expected {'; or '.join(expected)}")
-    if differences:
-        other, unlike = _closest(found, None)
-        instead = f"; it is of {other.model}" if other and not unlike else ""
-        raise InputError(
-            f"not a state dict of {closest.model}: {differences[0]} ({len(differences)} entries differ){instead}"
-        )
-    return closest
+        expected = "; or ".join(dict.fromkeys(_in_words(known) for known in _known(model)))
+        raise InputError(f"found the keys {', '.join(list(found)[:3])}, ...; expected {expected}{instead}")
+    raise InputError(
+        f"not a state dict of {closest.model}: {differences[0]} ({len(differences)} entries differ){instead}"
+    )
 
 
 def convert(state_dict: Mapping[str, Any], *, model: str | None = None) -> Variables:
@@ -136,18 +141,17 @@ def convert(state_dict: Mapping[str, Any], *, model: str | None = None) -> Varia
       (3, 3, 3, 64)
     """
     network = recognised(state_dict, model=model)
-    keys, channels = {layer: key for key, layer in network.layers.items()}, 0
-    result: dict[str, dict[str, dict[str, Any]]] = {}
-    for collection, layers in network.variables().items():
-        result[collection] = {}
-        for layer in sorted(layers, key=list(keys).index):
-            torch = {name: PARTS[collection][name] for name in layers[layer]}
-            arrays = {name: np.asarray(state_dict[f"{keys[layer]}.{torch[name]}"], np.float32) for name in torch}
-            if "kernel" in arrays:
-                behind_maps = channels if layer == "Dense_0" else arrays["kernel"].shape[-1]
-                channels = len(arrays["kernel"])
-                arrays["kernel"] = _linen_layout(arrays["kernel"], behind_maps)
-            result[collection][layer] = {name: jnp.asarray(array) for name, array in arrays.items()}
+    expected, orders = network.variables(), network.layout.orders(models.create(network.model))
+    result: dict[str, dict[str, dict[str, Any]]] = {collection: {} for collection in expected}
+    channels = 0
+    for key, layer in network.layers.items():
+        for collection, layers in expected.items():
+            for name in layers.get(layer, ()):
+                array = np.asarray(state_dict[f"{key}.{PARTS[collection][name]}"], np.float32)
+                if name == "kernel":
+                    array, channels = _linen_layout(array, channels), len(array)
+                array = ordered(array, orders.get(layer, (SAME, SAME)))
+                result[collection].setdefault(layer, {})[name] = jnp.asarray(array)
     return result
 
 
@@ -162,7 +166,7 @@ def _known(model: str | None) -> Iterator[Recognised]:
             if layout.fits(network):
                 count += 1
                 size = network.image_size(None)
-                yield Recognised(name, {}, (size, size, 3), layout.source, linen_names(layout.modules(network)))
+                yield Recognised(name, {}, (size, size, 3), layout)
     if not count:
         raise InputError(f"no project is known whose weights in torch are of {model}; leave the name of the model out")
 
@@ -201,7 +205,7 @@ def _differences(found: Entries, expected: Entries) -> list[str]:
 
 def _in_words(known: Recognised) -> str:
     first, *_, last = known.layers
-    return f"{first}.weight to {last}.bias of {known.source}"
+    return f"{first}.weight to {last}.bias of {known.layout.source}"
 
 
 def _torch_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -210,7 +214,7 @@ def _torch_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def _linen_layout(weight: np.ndarray, channels: int) -> np.ndarray:
-    """[O, I, H, W] -> [H, W, I, O]; a dense [O, I H W] behind maps of I channels -> [H W I, O]."""
+    """[O, I, H, W] -> [H, W, I, O]; a dense [O, I H W] behind a layer of I channels -> [H W I, O]."""
     if weight.ndim == 4:
         return weight.transpose(2, 3, 1, 0)
     size = math.isqrt(weight.shape[1] // channels)

@@ -1,7 +1,7 @@
 """Checkpoints that torch wrote: a network that others trained -> variables.
 
-Known are the original project's, and those of kuangliu/pytorch-cifar, chenyaofo/pytorch-cifar-models and torchvision,
-as `layouts` lists them. Files are told by the keys in them.
+Known are the original project's, and those of kuangliu/pytorch-cifar, chenyaofo/pytorch-cifar-models,
+akamaster/pytorch_resnet_cifar10 and torchvision, as `layouts` lists them. Files are told by the keys in them.
 """
 
 import zipfile
