@@ -51,13 +51,14 @@ class Recognised:
         """Names of linen's layers by the keys of torch's modules."""
         return linen_names(self.layout.modules(models.create(self.model)))
 
+    @functools.cached_property
     def variables(self) -> Any:
         """Shapes and dtypes of the network's variables."""
         return shapes(models.create(self.model, **self.options), self.image_shape)
 
     def entries(self) -> Entries:
         """What a state dict of the network holds."""
-        variables, result = self.variables(), {}
+        variables, result = self.variables, {}
         for key, layer in self.layers.items():
             for collection, names in PARTS.items():
                 arrays = variables.get(collection, {}).get(layer, {})
@@ -141,7 +142,7 @@ def convert(state_dict: Mapping[str, Any], *, model: str | None = None) -> Varia
       (3, 3, 3, 64)
     """
     network = recognised(state_dict, model=model)
-    expected, orders = network.variables(), network.layout.orders(models.create(network.model))
+    expected, orders = network.variables, network.layout.orders(models.create(network.model))
     result: dict[str, dict[str, dict[str, Any]]] = {collection: {} for collection in expected}
     channels = 0
     for key, layer in network.layers.items():

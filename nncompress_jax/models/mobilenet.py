@@ -122,5 +122,5 @@ class MobileNetV2(Network):
         return {"stem": stem, "blocks": tuple(blocks), "last": next(widths), "num_classes": next(widths)}
 
     def image_size(self, variables: Any) -> int:
-        """32: the networks take images of any size, and are published for this."""
+        """As `Network.image_size`: variables take images of any size."""
         return 32

@@ -4,7 +4,6 @@ Layers are numbered by kind in the order in which images pass them: Conv_0, Batc
 convolution comes behind those of the path beside it.
 """
 
-import functools
 import math
 from collections.abc import Callable, Iterator
 from typing import Any, Literal, TypeVar
@@ -51,8 +50,11 @@ class Network(nn.Module):
         raise NotImplementedError
 
     def image_size(self, variables: Any) -> int:
-        """H of the images that variables of this network take; where they take any, of those that it is published
-        for."""
+        """H of the images that variables of this network take.
+
+        Args:
+          variables: where they take images of any size, or None: H of those that the network is published for.
+        """
         raise NotImplementedError
 
     def _convolution(
@@ -142,12 +144,11 @@ def added(x: Array, shortcut: Array) -> Array:
     return x + shortcut
 
 
-@functools.lru_cache(maxsize=128)
 def shapes(network: Network, image_shape: tuple[int, ...]) -> Any:
     """Variables of a network as shapes and dtypes.
 
     Args:
-      network: of fields that have a hash.
+      network: by name, or with other widths.
       image_shape: [H, W, I].
     """
     return jax.eval_shape(network.init, jax.random.key(0), jax.ShapeDtypeStruct((1, *image_shape), jnp.float32))

@@ -88,7 +88,7 @@ class ResNet(Network):
         return {"stem": stem, "blocks": tuple(blocks), "num_classes": next(widths)}
 
     def image_size(self, variables: Any) -> int:
-        """32: the networks take images of any size, and are published for this."""
+        """As `Network.image_size`: variables take images of any size."""
         return 32
 
 

@@ -108,7 +108,7 @@ class VGG(Network):
         return {"blocks": tuple(blocks), "head": tuple(next(widths) for _ in self.head), "num_classes": next(widths)}
 
     def image_size(self, variables: Any) -> int:
-        """H of the images that variables of this network take; with `pooled`, of those that it is published for."""
+        """As `Network.image_size`: with `pooled`, variables take images of any size."""
         if self.pooled or variables is None:
             return 32 * (self.pooled or 1)
         features = [block.features for block in self.blocks if block.features][-1]

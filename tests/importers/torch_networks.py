@@ -139,21 +139,20 @@ class SequentialBlock(nn.Module):
 
 
 class SequentialMobilenet(nn.Module):
-    def __init__(self, classes, *, widths=(32, 16, 24, 32, 64, 96, 160, 320, 1280)):
+    def __init__(self, classes):
         super().__init__()
-        layers, inputs = [activated(3, widths[0], 3)], widths[0]
-        for (expansion, _, count, stride), width in zip(MOBILENET, widths[1:-1], strict=True):
+        layers, inputs = [activated(3, 32, 3)], 32
+        for expansion, width, count, stride in MOBILENET:
             for index in range(count):
                 layers.append(SequentialBlock(inputs, width, expansion, 1 if index else stride))
                 inputs = width
-        self.features = nn.Sequential(*layers, activated(inputs, widths[-1], 1))
-        self.classifier = nn.Sequential(nn.Dropout(0.2), nn.Linear(widths[-1], classes))
+        self.features = nn.Sequential(*layers, activated(inputs, 1280, 1))
+        self.classifier = nn.Sequential(nn.Dropout(0.2), nn.Linear(1280, classes))
 
     def forward(self, x):
         return self.classifier(self.features(x).mean((2, 3)))
 
 
-HALF = (16, 8, 16, 16, 32, 48, 80, 160, 1280)
 residual = functools.partial(Resnet, 3, (16, 32, 64), 10)
 NETWORKS = {
     "vgg11 kuangliu": ("vgg11", lambda: Vgg(11, 10)),
@@ -167,7 +166,6 @@ NETWORKS = {
     ),
     "mobilenetv2 kuangliu": ("mobilenetv2", lambda: NumberedMobilenet(10)),
     "mobilenetv2 chenyaofo": ("mobilenetv2_x1_0", lambda: SequentialMobilenet(100)),
-    "mobilenetv2_x0_5 chenyaofo": ("mobilenetv2_x0_5", lambda: SequentialMobilenet(10, widths=HALF)),
 }
 """By project: our name, and what makes the module."""
 
