@@ -12,8 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from nncompress_jax.models import NAMES
-from nncompress_jax.models.vgg import CONFIGURATIONS
+from nncompress_jax import models
 
 Work = Callable[[], Any]
 Contender = Callable[[str, int], Work]
@@ -99,13 +98,14 @@ def torch_network(network: str) -> Any:
         layers.append(torch.nn.Conv2d(channels, outputs, size, stride, size // 2, groups=groups))
         layers.extend([torch.nn.BatchNorm2d(outputs), torch.nn.ReLU(inplace=True)])
 
-    for block in CONFIGURATIONS[NAMES[network]]:
+    for block in models.create(network).blocks:
         if not block.features:
             layers.append(torch.nn.MaxPool2d(2, 2))
             continue
         if block.separable:
             convolution(channels, 3, block.stride, channels)
-        convolution(block.features, *((1, 1) if block.separable else (3, block.stride)), 1)
+        size, stride = (1, 1) if block.separable else (3, block.stride)
+        convolution(block.features, size, stride, 1)
         channels = block.features
     return torch.nn.Sequential(*layers, torch.nn.Flatten(), torch.nn.Linear(channels, 10))
 

@@ -20,11 +20,11 @@ class Options:
     """Which network."""
 
     model: str
-    """vgg11, vgg13, vgg16, vgg19, vgg16ds or vgg16ds_stride."""
+    """A name of `nncompress_jax.models`, as vgg16, resnet20 or mobilenetv2."""
     num_classes: int = 10
     """Of the last layer."""
-    image_size: int = 32
-    """Height and width of the images, a multiple of 32."""
+    image_size: int | None = None
+    """Height and width of the images, a multiple of 32; by default those that the network is published for."""
     picture: Path | None = None
     """Draws the network into this PNG file."""
 
@@ -32,7 +32,8 @@ class Options:
 def main(options: Options) -> None:
     """Traces the network on one image; no weight is made."""
     network = nnc.models.create(options.model, num_classes=options.num_classes)
-    image = jax.ShapeDtypeStruct((1, options.image_size, options.image_size, 3), jnp.float32)
+    size = options.image_size or network.image_size(None)
+    image = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
     variables = jax.eval_shape(network.init, jax.random.key(0), image)
     cost = nnc.cost(network.apply, variables, image)
     rows = [dataclasses.asdict(layer) | {"output": "x".join(map(str, layer.output_shape[1:]))} for layer in cost.layers]

@@ -1,5 +1,7 @@
 """Networks of a quarter of the width and less, or of few layers, for tests of what does not depend on it."""
 
+import functools
+
 from nncompress_jax import models
 from nncompress_jax.models import vgg
 
@@ -14,5 +16,4 @@ NARROW = {
 
 def register():
     """Makes them known by name."""
-    vgg.CONFIGURATIONS |= NARROW
-    models.NAMES |= {name: name for name in NARROW}
+    models.NAMES |= {name: functools.partial(vgg.VGG, blocks) for name, blocks in NARROW.items()}

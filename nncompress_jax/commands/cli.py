@@ -12,8 +12,10 @@ from typing import Any, TypeVar
 import jax
 import tyro
 
+from nncompress_jax import models
 from nncompress_jax.data import cache
 from nncompress_jax.errors import InputError, StorageError, UnfinishedError
+from nncompress_jax.models.own import imported
 from nncompress_jax.training import processes
 
 Options = TypeVar("Options")
@@ -58,7 +60,7 @@ def run(
         jax.config.update("jax_compilation_cache_dir", str(folder / "compiled"))
     try:
         description = sys.modules[main.__module__].__doc__
-        main(_expanded(tyro.cli(options, prog=name, args=flags, description=description, use_underscores=True)))
+        main(_named(_expanded(tyro.cli(options, prog=name, args=flags, description=description, use_underscores=True))))
     except OSError as error:
         if error.filename is None or error.errno not in GIVEN:
             raise
@@ -69,6 +71,17 @@ def run(
         _end(f"stopped: {error}", error.exit_code)
     except KeyboardInterrupt:
         _end("interrupted", 130)
+
+
+def _named(value: Any) -> Any:
+    """The options; networks that they name as package.module:function are known by that name from now on."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        for field in dataclasses.fields(value):
+            inner = getattr(value, field.name)
+            if field.name in ("model", "teacher_model") and isinstance(inner, str) and ":" in inner:
+                models.OWN.setdefault(inner, imported(inner))
+            _named(inner)
+    return value
 
 
 def _expanded(value: Any) -> Any:

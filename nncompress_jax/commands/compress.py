@@ -1,7 +1,7 @@
 """Compresses a trained network into one file, tests what it has become, and says how small it is.
 
 nncompress compress --init=runs/W --recipe=quantize:8 --out=model.nnc
-nncompress compress --init=vgg16.pth --model=vgg16 --dataset=cifar10 --recipe=prune:0.9+cluster:4 --out=model.nnc
+nncompress compress --init=vgg16.pth --dataset=cifar10 --recipe=prune:0.9+cluster:4 --out=model.nnc
 nncompress compress --init=runs/W --auto=bytes:0.03 --out=model.nnc
 """
 
@@ -16,6 +16,7 @@ import tyro
 import nncompress_jax as nnc
 from nncompress_jax.commands.initial import Images, trained
 from nncompress_jax.data.sources import Dataset
+from nncompress_jax.models.own import OwnNetwork
 from nncompress_jax.search.auto import Found
 from nncompress_jax.training.evaluation import evaluate
 from nncompress_jax.training.setup import calibration_batches, preprocessing
@@ -28,7 +29,7 @@ class Options:
     """Which network, compressed how, into which file."""
 
     init: str
-    """The trained network: the workdir of a run, a .pth file of the original project, or .safetensors."""
+    """The trained network: the workdir of a run, a file of torch (.pth, .pt, .ckpt), or .safetensors."""
     out: Path
     """The file, as model.nnc."""
     recipe: str | None = "quantize:8"
@@ -40,7 +41,7 @@ class Options:
     """Instead of a recipe a budget, as bytes:0.03, macs:0.5+bytes:0.05 or max_drop:0.005; see `nnc.auto`. Accuracy is
     measured on training images that calibration has not seen."""
     model: str | None = None
-    """The network that a file is of."""
+    """The network that a file is of; by default the keys in it tell."""
     images: tyro.conf.OmitArgPrefixes[Images] = dataclasses.field(default_factory=Images)
     calibration_batches: int = 4
     """Batches of 64 training images at most, for recipes that look at data; 16 are a good number for --auto."""
@@ -62,11 +63,14 @@ def main(options: Options) -> None:
         method = _automatic(options, dataset, seen) if options.auto else nnc.recipe(options.recipe or "")
         small = nnc.compress(source.variables, method, apply=network.apply, batches=batches)
     result = evaluate(network.apply, small, dataset.test, preprocessing(dataset), description="testing")
+    if isinstance(network, OwnNetwork):
+        of: dict[str, Any] = {"apply": network.apply, "example": np.zeros((2, *dataset.test.image_shape), np.float32)}
+    else:
+        of = {"model": source.model, "options": {"num_classes": len(dataset.class_names)}}
     nnc.save(
         options.out,
         small,
-        model=source.model,
-        options={"num_classes": len(dataset.class_names)},
+        **of,
         image_shape=dataset.test.image_shape,
         mean=dataset.mean,
         deviation=dataset.deviation,

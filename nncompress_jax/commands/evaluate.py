@@ -2,7 +2,7 @@
 
 python experiments/evaluate.py --workdir=W
 python experiments/evaluate.py --workdir=W --quantize=int8 --calibration_batches=10
-python experiments/evaluate.py --checkpoint=model.pth --model=vgg16 --dataset=cifar10
+python experiments/evaluate.py --checkpoint=model.pth --dataset=cifar10
 python experiments/evaluate.py --file=model.onnx
 """
 
@@ -33,11 +33,11 @@ class Options:
     workdir: str | None = None
     """Of a training run: its latest checkpoint is tested, on its data set."""
     checkpoint: str | None = None
-    """A .pth file of the original project; needs --model."""
+    """A file of torch (.pth, .pt, .ckpt) or .safetensors; of the projects that `nncompress_jax.importers` knows."""
     file: Path | None = None
     """Of `nncompress compress` or `nncompress export`: what is served is tested, .onnx files by onnxruntime."""
     model: str | None = None
-    """The network that --checkpoint is of."""
+    """The network that --checkpoint is of; by default the keys in it tell."""
     images: tyro.conf.OmitArgPrefixes[Images] = dataclasses.field(default_factory=Images)
     batch_size: int = 100
     """Images a batch; the simulation's ranges are those of a batch."""
@@ -67,8 +67,6 @@ def main(options: Options) -> None:
     if len(given) != 1:
         raise nnc.InputError("expected one of --workdir, --checkpoint and --file")
     ((_, init),) = given.items()
-    if options.checkpoint and options.model is None:
-        raise nnc.InputError("--checkpoint needs --model: the network that it is of")
     apply, variables, dataset, preprocess = _served(options) if options.file else _trained(init, options)
     result = evaluate(apply, variables, dataset.test, preprocess, batch_size=options.batch_size, description="testing")
     title = f"{init} on {dataset.name}, {_in_words(options)}"

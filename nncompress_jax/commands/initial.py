@@ -12,8 +12,7 @@ from nncompress_jax.data import sources
 from nncompress_jax.data.sources import Dataset
 from nncompress_jax.errors import InputError
 from nncompress_jax.importers import torch
-from nncompress_jax.importers.safetensors import load_safetensors
-from nncompress_jax.models.vgg import VGG
+from nncompress_jax.importers.safetensors import load_safetensors, torch_state_dict
 from nncompress_jax.training import checkpoint
 from nncompress_jax.training import config as configuration
 from nncompress_jax.training.config import Config
@@ -33,7 +32,7 @@ class Images:
     test_split: str | None = None
     """What is tested on, as train[90%:]; by default the workdir's, or test, or validation where there is none."""
 
-    def load(self, run: Config | None, image_size: int) -> Dataset:
+    def load(self, run: Config | None, image_size: int | None) -> Dataset:
         """Of this run; Raises InputError as `sources.load` does."""
         name = self.dataset or (run.dataset if run else "cifar10")
         train, test = (run.train_split, run.test_split) if run and run.dataset == name else ("train", None)
@@ -45,22 +44,28 @@ class Images:
 ANY = Images()
 
 
-def trained_variables(init: str, model: str | None) -> Variables:
-    """What was trained before.
+def trained_variables(init: str, model: str | None) -> tuple[str, Variables]:
+    """What was trained before: the name of its network, and its variables.
 
     Args:
-      init: the workdir of a run, a file that torch wrote, of the original project, or a safetensors file; told apart by
-        what is in them.
-      model: name of the network.
+      init: the workdir of a run, a file that torch wrote, or a safetensors file; told apart by what is in them.
+      model: name of the network; of a run it is known, and state dicts of torch tell it by their keys.
 
     Raises:
-      InputError: where it cannot be read.
+      InputError: where it cannot be read, or nothing tells the network.
     """
     kind = _kind(init)
     if kind == "run":
-        return checkpoint.restore(init)
-    load = load_safetensors if kind == "safetensors" else torch.load
-    return load(init, model=model)
+        return model or configuration.read(init).model, checkpoint.restore(init)
+    state_dict = torch.read(init) if kind == "torch" else torch_state_dict(init)
+    if state_dict is None:
+        if model is None:
+            raise InputError(f"--model is missing: the network that {init} is of, whose names are not torch's")
+        return model, load_safetensors(init)
+    try:
+        return torch.recognised(state_dict, model=model).model, torch.convert(state_dict, model=model)
+    except InputError as error:
+        raise InputError(f"{init}: {error}") from None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,7 +80,7 @@ class Trained:
     """
 
     model: str
-    network: VGG
+    network: models.Network | models.OwnNetwork
     variables: Variables
     dataset: Dataset
 
@@ -85,20 +90,21 @@ def trained(init: str, *, model: str | None = None, images: Images = ANY) -> Tra
 
     Args:
       init: as `trained_variables` takes it.
-      model: name of the network; of a run it is known.
+      model: as `trained_variables` takes it.
       images: what it is tested on.
 
     Raises:
       InputError: where the network or its data set cannot be read, and for a data set of other classes.
     """
     run = configuration.read(init) if _kind(init) == "run" else None
-    model = run.model if run else model
-    if model is None:
-        raise InputError(f"--model is missing: the network that {init} is of")
-    variables = trained_variables(init, model)
-    network = models.fitting(models.create(model), variables)
-    dataset = images.load(run, network.image_size(variables))
-    if network.num_classes != (classes := len(dataset.class_names)):
+    model, variables = trained_variables(init, run.model if run else model)
+    network = models.fitting(models.named(model), variables)
+    size = checkpoint.load_progress(init).image_shape[0] if run else network.image_size(variables)
+    dataset = images.load(run, size)
+    classes = len(dataset.class_names)
+    if isinstance(network, models.OwnNetwork):
+        network = network.copy(num_classes=classes)
+    if network.num_classes != classes:
         raise InputError(
             f"{dataset.name} has {classes} classes, the network {network.num_classes}; choose another --dataset"
         )
@@ -138,7 +144,7 @@ def initial_variables(config: Config) -> Variables | None:
         if config.recipe:
             raise InputError(f"--recipe={config.recipe} needs --init, the weights that are compressed")
         return None
-    variables = trained_variables(config.init, config.model)
+    _, variables = trained_variables(config.init, config.model)
     if not config.recipe:
         return variables
     return compressed(config, stages(config.recipe, config.completed_preset().epochs)[0], variables)

@@ -7,6 +7,7 @@ from nncompress_jax import load, models
 from nncompress_jax.artifact.container import MAGIC
 from nncompress_jax.commands.initial import trained_variables
 from nncompress_jax.errors import InputError
+from nncompress_jax.training import checkpoint
 from nncompress_jax.training import config as configuration
 from nncompress_jax.training.config import FILE_NAME, Config
 from nncompress_jax.training.objective import CLASSIFICATION, Objective, distilled
@@ -32,19 +33,21 @@ def objective_of(config: Config) -> Objective:
 
 
 def _teacher(place: str, config: Config) -> tuple[Apply, Any]:
+    model: str | None
     if place == "self":
         if config.init is None:
             raise InputError("--teacher=self needs --init, the network as it was before this run")
         place, model = config.init, config.model
     else:
-        model = config.teacher_model or config.model
+        model = config.teacher_model
     if Path(place).is_file() and _begins(Path(place)) == MAGIC:
         loaded = load(place)
         return loaded.apply, loaded.variables
-    if (Path(place) / FILE_NAME).exists():
+    if is_run := (Path(place) / FILE_NAME).exists():
         model = configuration.read(place).model
-    variables = trained_variables(place, model)
-    return models.fitting(models.create(model), variables).apply, variables
+    model, variables = trained_variables(place, model)
+    classes = checkpoint.load_progress(place).num_classes if is_run else None
+    return models.fitting(models.named(model, num_classes=classes), variables).apply, variables
 
 
 def _begins(file: Path) -> bytes:

@@ -76,8 +76,9 @@ def turns_of(config: Config) -> list[Turn]:
 
 def compressed(config: Config, stage: Stage, variables: Variables) -> Variables:
     """Variables of a run's network, as a stage's training begins with them."""
-    image = jnp.zeros((1, *load_dataset(config).train.image_shape))
-    network = models.fitting(models.create(config.model), variables)
+    dataset = load_dataset(config)
+    image = jnp.zeros((1, *dataset.train.image_shape))
+    network = models.fitting(models.named(config.model, num_classes=len(dataset.class_names)), variables)
     return compress(variables, recipe(stage.text), apply=network.apply, batches=[image])
 
 

@@ -78,8 +78,8 @@ def load_safetensors(path: str | Path, *, model: str | None = None, like: Any = 
 
     Args:
       path: of the file.
-      model: name of the network whose torch state dict it may be, as the original project writes it: such names are
-        converted.
+      model: name of the network whose torch state dict it may be, in a layout that `importers.torch` knows: such names
+        are converted.
       like: variables in whose structure the arrays come back: for trees that are not of dicts alone. Its arrays are not
         used.
 
@@ -90,8 +90,11 @@ def load_safetensors(path: str | Path, *, model: str | None = None, like: Any = 
       InputError: where there is no such file, it is damaged, or a name stands for an array and for others below it.
     """
     arrays, metadata = _read(path)
-    if model and arrays and not any("/" in name for name in arrays):
-        return torch.convert(arrays, model=model)
+    if model and _are_torchs(arrays):
+        try:
+            return torch.convert(torch.unwrapped(arrays), model=model)
+        except InputError as error:
+            raise InputError(f"{path}: {error}") from None
     is_escaped = ESCAPED.items() <= metadata.items()
     nested: dict[str, Any] = {}
     for name, array in arrays.items():
@@ -111,6 +114,20 @@ def load_safetensors(path: str | Path, *, model: str | None = None, like: Any = 
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
     return structured
+
+
+def torch_state_dict(path: str | Path) -> dict[str, np.ndarray] | None:
+    """The state dict of torch in a file, as `importers.torch.read` gives it; None: its names are not torch's.
+
+    Raises:
+      InputError: where there is no such file, or it is damaged.
+    """
+    arrays, _ = _read(path)
+    return torch.unwrapped(arrays) if _are_torchs(arrays) else None
+
+
+def _are_torchs(arrays: Mapping[str, np.ndarray]) -> bool:
+    return any("." in name for name in arrays) and not any("/" in name for name in arrays)
 
 
 def _names(paths: list[tuple[str, ...]]) -> tuple[list[str], dict[str, str] | None]:

@@ -1,41 +1,61 @@
-"""The original project's checkpoints: a torch state dict of one of its networks -> variables."""
+"""Checkpoints that torch wrote: a network that others trained -> variables.
 
-import math
+Known are the original project's, and those of kuangliu/pytorch-cifar, chenyaofo/pytorch-cifar-models,
+akamaster/pytorch_resnet_cifar10 and torchvision, as `layouts` lists them. Files are told by the keys in them.
+"""
+
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 
 from nncompress_jax.errors import InputError, require
-from nncompress_jax.models import NAMES
-from nncompress_jax.models.vgg import CONFIGURATIONS
+from nncompress_jax.importers.state_dicts import Recognised, convert, entries, recognised
 from nncompress_jax.types import Variables
 
-Entries = dict[str, tuple[int, ...]]
-"""Shapes by key, in the order in which torch writes them."""
-
-STATISTICS = {"running_mean": "mean", "running_var": "var"}
+__all__ = ["Recognised", "convert", "entries", "load", "read", "recognised", "unwrapped"]
 
 WRAPPERS = {"module", "_orig_mod"}
 """Names under which DataParallel and compiled modules hold what they wrap."""
+
+NETWORKS = ("model", "net", "network", "backbone")
+"""Names under which training modules hold the network beside other things, such as losses."""
 
 
 def load(path: str | Path, *, model: str | None = None) -> Variables:
     """Variables of a `.pth` file.
 
     Args:
-      path: of what `torch.save` wrote, under whatever name: a state dict, or a checkpoint that holds one. Only tensors
-        are read, no code.
+      path: as `read` takes it.
       model: name of the network it must be of; by default any that fits.
 
     Returns:
       {"params", "batch_stats"} for `models.create` of that network.
 
     Raises:
-      InputError: if torch is not installed, the file is not such a file, or it is of another network.
+      InputError: as `read` does, and for a state dict of another network.
+    """
+    state_dict = read(path)
+    try:
+        return convert(state_dict, model=model)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+
+
+def read(path: str | Path) -> dict[str, np.ndarray]:
+    """The state dict in a file.
+
+    Args:
+      path: of what `torch.save` wrote, under whatever name (.pth, .pt, .pth.tar, .ckpt): a state dict, or a checkpoint
+        that holds one. Only tensors are read, no code.
+
+    Returns:
+      Arrays by torch's keys, without the names of modules that wrap the network.
+
+    Raises:
+      InputError: if torch is not installed, or the file is not such a file.
     """
     require(f"{path}: reading it", "torch", extra="torch")
     import torch
@@ -54,125 +74,9 @@ def load(path: str | Path, *, model: str | None = None) -> Variables:
         found = f" with {', '.join(map(str, list(content)[:5]))}" if isinstance(content, Mapping) else ""
         raise InputError(f"{path}: holds a {type(content).__name__}{found}, expected a state dict of tensors")
     try:
-        arrays = {key: _array(key, entry) for key, entry in state_dict.items()}
-        return convert(arrays, model=model)
+        return {key: _array(key, entry) for key, entry in state_dict.items()}
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
-
-
-def convert(state_dict: Mapping[str, Any], *, model: str | None = None) -> Variables:
-    """Variables from the arrays of a state dict.
-
-    Args:
-      state_dict: arrays by torch's keys: kernels [O, I, H, W], dense kernels [O, I].
-      model: name of the network it must be of; by default any that fits.
-
-    Returns:
-      {"params", "batch_stats"} in float32 and linen's layout, layers numbered in order.
-
-    Raises:
-      InputError: if keys or shapes are not those of the network.
-    """
-    found: Entries = {key: tuple(np.shape(entry)) for key, entry in state_dict.items()}
-    size, ordered = _checked(found, model)
-    params: dict[str, dict[str, Any]] = {}
-    statistics: dict[str, dict[str, Any]] = {}
-    counts: dict[str, int] = {}
-    for prefix in dict.fromkeys(key.rpartition(".")[0] for key in ordered):
-        weight = np.asarray(state_dict[f"{prefix}.weight"], np.float32)
-        kind = {1: "BatchNorm", 2: "Dense", 4: "Conv"}[weight.ndim]
-        name = f"{kind}_{counts.setdefault(kind, 0)}"
-        counts[kind] += 1
-        bias = jnp.asarray(state_dict[f"{prefix}.bias"], jnp.float32)
-        weight_name = "scale" if kind == "BatchNorm" else "kernel"
-        params[name] = {weight_name: jnp.asarray(_linen_layout(weight, size)), "bias": bias}
-        if kind == "BatchNorm":
-            statistics[name] = {
-                linen: jnp.asarray(state_dict[f"{prefix}.{torch}"], jnp.float32) for torch, linen in STATISTICS.items()
-            }
-    return {"params": params, "batch_stats": statistics}
-
-
-def entries(model: str, *, num_classes: int = 10, image_channels: int = 3, image_size: int = 32) -> Entries:
-    """What the original project's state dict of a network holds.
-
-    Args:
-      model: a name of `models.create`.
-      num_classes: C.
-      image_channels: I.
-      image_size: H, divisible by 32.
-
-    Example:
-      >>> list(entries("vgg16ds").items())[7:9]
-      [('features.3.weight', (64, 1, 3, 3)), ('features.3.bias', (64,))]
-    """
-    result: Entries = {}
-    position, inputs = 0, image_channels
-
-    def layer(kernel: tuple[int, ...]) -> None:
-        nonlocal position
-        features = kernel[:1]
-        result[f"features.{position}.weight"] = kernel
-        result[f"features.{position}.bias"] = features
-        for name in ("weight", "bias", *STATISTICS):
-            result[f"features.{position + 1}.{name}"] = features
-        result[f"features.{position + 1}.num_batches_tracked"] = ()
-        position += 3  # convolution, batch norm, ReLU
-
-    for block in CONFIGURATIONS[NAMES[model]]:
-        if not block.features:
-            position += 1
-            continue
-        if block.separable:
-            layer((inputs, 1, 3, 3))
-        layer((block.features, inputs, *((1, 1) if block.separable else (3, 3))))
-        inputs = block.features
-    result["classifier.0.weight"] = (num_classes, inputs * (image_size // 32) ** 2)
-    result["classifier.0.bias"] = (num_classes,)
-    return result
-
-
-def _checked(found: Entries, model: str | None) -> tuple[int, Entries]:
-    """The pixels [H / 32, H / 32] before the dense layer, and the entries in torch's order; raises InputError unless
-    they are a network's."""
-    if model is not None and model not in NAMES:
-        raise InputError(f"unknown model {model!r}; choose one of {', '.join(NAMES)}")
-    dense = found.get("classifier.0.weight", ())
-    first = found.get("features.0.weight", ())
-    if len(dense) != 2 or len(first) != 4:
-        raise InputError(
-            f"found the keys {', '.join(list(found)[:3])}, ...; "
-            "expected features.0.weight to classifier.0.bias of the original project"
-        )
-    size = max(math.isqrt(dense[1] // 512), 1)
-    candidates = {
-        name: entries(name, num_classes=dense[0], image_channels=first[1], image_size=32 * size)
-        for name in ([model] if model else NAMES)
-    }
-    differing = {name: _differences(found, expected) for name, expected in candidates.items()}
-    closest = min(differing, key=lambda name: len(differing[name]))
-    if differing[closest]:
-        raise InputError(
-            f"not a state dict of {closest}: {differing[closest][0]} ({len(differing[closest])} entries differ)"
-        )
-    return size, candidates[closest]
-
-
-def _differences(found: Entries, expected: Entries) -> list[str]:
-    return [
-        f"{key} is {found.get(key, 'missing')}, expected {expected.get(key, 'no such key')}"
-        for key in dict.fromkeys([*expected, *found])
-        if found.get(key) != expected.get(key)
-    ]
-
-
-def _linen_layout(weight: np.ndarray, size: int) -> np.ndarray:
-    """[O, I, H, W] -> [H, W, I, O]; a dense [O, I H W] behind an image -> [H W I, O]."""
-    if weight.ndim == 4:
-        return weight.transpose(2, 3, 1, 0)
-    if weight.ndim == 2:
-        return weight.reshape(weight.shape[0], -1, size, size).transpose(2, 3, 1, 0).reshape(-1, weight.shape[0])
-    return weight
 
 
 def _check_size(file: Path) -> None:
@@ -185,9 +89,29 @@ def _check_size(file: Path) -> None:
         raise InputError(f"it unpacks to {unpacked:,} bytes")
 
 
+def unwrapped(state_dict: Mapping[str, Any]) -> dict[str, Any]:
+    """A state dict without the names of modules that hold the network or a part of it.
+
+    Those are `WRAPPERS`, wherever they stand; what all keys begin with; and one of `NETWORKS`, which then stands for
+    the network, and other keys for what is beside it.
+
+    Example:
+      >>> unwrapped({"model.module.conv1.weight": 1, "model.module.fc.bias": 2, "loss.weight": 3})
+      {'conv1.weight': 1, 'fc.bias': 2}
+    """
+    content = {".".join(part for part in key.split(".") if part not in WRAPPERS): state_dict[key] for key in state_dict}
+    while content:
+        heads = {key.partition(".")[0] if "." in key else "" for key in content}
+        named = [name for name in NETWORKS if name in heads]
+        (head,) = named if len(named) == 1 else heads if len(heads) == 1 else ("",)
+        if not head:
+            break
+        content = {key.removeprefix(f"{head}."): content[key] for key in content if key.startswith(f"{head}.")}
+    return content
+
+
 def _state_dict(content: Any) -> dict[str, Any] | None:
-    """The tensors by their keys, unwrapped: from what training scripts save beside them (an epoch, an optimizer), and
-    from modules that hold the network or a part of it (those of `WRAPPERS`, and any that holds all)."""
+    """The tensors by their keys, unwrapped: from what training scripts save beside them, as an epoch, an optimizer."""
 
     def is_state_dict(candidate: Any) -> bool:
         if not isinstance(candidate, Mapping) or not candidate:
@@ -197,12 +121,7 @@ def _state_dict(content: Any) -> dict[str, Any] | None:
     if isinstance(content, Mapping) and not is_state_dict(content):
         inner = {key: entry for key, entry in content.items() if is_state_dict(entry)}
         content = inner.get("state_dict") or (next(iter(inner.values())) if len(inner) == 1 else None)
-    if not is_state_dict(content):
-        return None
-    content = {".".join(part for part in key.split(".") if part not in WRAPPERS): content[key] for key in content}
-    while all("." in key for key in content) and len({key.partition(".")[0] for key in content}) == 1:
-        content = {key.partition(".")[2]: entry for key, entry in content.items()}
-    return content
+    return unwrapped(content) if is_state_dict(content) else None
 
 
 def _array(key: str, tensor: Any) -> np.ndarray:

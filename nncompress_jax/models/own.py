@@ -40,10 +40,6 @@ class OwnNetwork:
         known = {field.name for field in dataclasses.fields(self)}
         return dataclasses.replace(self, **{name: value for name, value in options.items() if name in known})
 
-    def fitted(self, variables: Any) -> "OwnNetwork":
-        """Itself: its widths are the caller's."""
-        return self
-
     def image_size(self, variables: Any) -> int | None:
         """Not known: the images decide."""
         return None

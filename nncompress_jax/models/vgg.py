@@ -1,20 +1,19 @@
-"""VGG with batch norm for small images, and its depthwise separable twins.
+"""VGG, for small images with one dense layer, as published with three, and its depthwise separable twins.
 
 Source: Simonyan and Zisserman 2014, "Very Deep Convolutional Networks for Large-Scale Image Recognition",
 table 1; Howard et al. 2017, "MobileNets", section 3.1, for the separable block.
 """
 
 import dataclasses
-import math
-from typing import Any, Literal
+import functools
+from collections.abc import Iterator
+from typing import Any
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
-import numpy as np
 
 from nncompress_jax.errors import InputError
-from nncompress_jax.tree import named_leaves
+from nncompress_jax.models.network import Network, checked_images
 from nncompress_jax.types import Array
 
 
@@ -60,131 +59,78 @@ CONFIGURATIONS = {
 """DSM keeps the pooling of D; DS replaces it by stride 2 in the depthwise convolutions."""
 
 
-def fitting(network: "VGG", variables: Any) -> "VGG":
-    """The network with the widths and the number of classes of these variables.
-
-    Args:
-      network: of the same number of layers.
-      variables: with a kernel for each layer, of any type that has a shape.
-
-    Raises:
-      InputError: for variables of other layers.
-
-    Example:
-      >>> import jax
-      >>> network = VGG(configuration("64 M 128 M M M M"))
-      >>> narrow = network.copy(blocks=configuration("8 M 16 M M M M"), num_classes=3)
-      >>> variables = jax.eval_shape(narrow.init, jax.random.key(0), jnp.ones((1, 32, 32, 3)))
-      >>> fitting(network, variables) == narrow
-      True
-    """
-    count = sum(1 + block.separable for block in network.blocks if block.features)
-    names = [*(f"Conv_{i}" for i in range(count)), "Dense_0"]
-    shapes = {path: np.shape(leaf) for path, leaf in named_leaves(variables, lambda x: hasattr(x, "shape"))}
-    layers = {path.split("/")[1] for path in shapes if path.startswith("params/")}
-    kernels = [f"params/{name}/kernel" for name in names]
-    missing = sorted(layers ^ {*names, *(f"BatchNorm_{i}" for i in range(count))})
-    if missing := missing or [path for path in kernels if not shapes.get(path)]:
-        raise InputError(f"{missing[0]}: in one of the network and the variables, expected in both")
-    widths = iter([shapes[path][-1] for path in kernels])
-    blocks = []
-    for block in network.blocks:
-        for _ in range(block.separable):
-            next(widths)  # depthwise: as wide as what comes in
-        blocks.append(dataclasses.replace(block, features=next(widths)) if block.features else block)
-    return network.copy(blocks=tuple(blocks), num_classes=next(widths))
-
-
-class VGG(nn.Module):
-    """3x3 convolutions with batch norm and ReLU, then one dense layer.
+class VGG(Network):
+    """3x3 convolutions with ReLU, then dense layers.
 
     Attributes:
-      blocks: the configuration.
-      num_classes: C.
-      initialization: "he" (He et al. 2015: normal, by fan out; biases 0, batch-norm scales 1) or "seed"
-        (the original project's: kernels and biases uniform in +-1/sqrt(fan in), scales in [0, 1)).
-      dtype: of the computation; parameters, batch statistics and logits are float32.
-      conv_general_dilated: in place of lax's in every convolution, such as `ops.int8`'s.
-      dot_general: likewise in the dense layer.
+      blocks: the configuration, of `Block`.
+      batch_norm: behind every convolution.
+      head: widths of dense layers with ReLU and dropout, before that of the classes.
+      dropout: share of the inputs of a dense layer behind another that training sets to zero; it draws from the
+        stream "dropout".
+      pooled: maps are averaged to this height and width before the dense layers; None: they stay as they are.
+      num_classes: C; for it and for all others see `Network`.
     """
 
-    blocks: tuple[Block, ...]
-    num_classes: int = 10
-    initialization: Literal["he", "seed"] = "he"
-    dtype: Any = jnp.float32
-    conv_general_dilated: Any = None
-    dot_general: Any = None
+    blocks: tuple[Block, ...] = ()
+    batch_norm: bool = True
+    head: tuple[int, ...] = ()
+    dropout: float = 0.5
+    pooled: int | None = None
 
     @nn.compact
     def __call__(self, images: Array, train: bool = False) -> Array:
         """Logits [B, C] of images [B, H, H, I]; `train` takes batch statistics from the batch."""
-        if images.ndim != 4 or images.shape[1] != images.shape[2] or images.shape[1] % 32:
-            raise InputError(f"images are {list(images.shape)}, expected [B, H, H, I] with H divisible by 32")
-        x = images.astype(self.dtype)
+        x = checked_images(images, " with H divisible by 32", fits=images.ndim == 4 and images.shape[1] % 32 == 0)
+        x = x.astype(self.dtype)
+        convolution = functools.partial(self._convolution, bias=True, batch_norm=self.batch_norm, train=train)
         for block in self.blocks:
             if not block.features:
                 x = nn.max_pool(x, window_shape=(2, 2), strides=(2, 2))
             elif block.separable:
-                x = self._convolution(x, x.shape[-1], (3, 3), block.stride, depthwise=True, train=train)
-                x = self._convolution(x, block.features, (1, 1), train=train)
+                x = convolution(x, x.shape[-1], 3, block.stride, depthwise=True)
+                x = convolution(x, block.features, 1)
             else:
-                x = self._convolution(x, block.features, (3, 3), block.stride, train=train)
+                x = convolution(x, block.features, 3, block.stride)
+        x = averaged(x, self.pooled) if self.pooled else x
         x = x.reshape(x.shape[0], -1)
-        kernel, bias, _ = self._initializers(fan_in=x.shape[1])
-        kernel = nn.initializers.zeros if self.initialization == "he" else kernel
-        head_dtype = jnp.promote_types(self.dtype, jnp.float32)
-        return nn.Dense(
-            self.num_classes, kernel_init=kernel, bias_init=bias, dtype=head_dtype, dot_general=self.dot_general
-        )(x)
+        for features in self.head:
+            x = nn.Dropout(self.dropout, deterministic=not train)(self._hidden(x, features))
+        return self._logits(x)
+
+    def fields_for(self, widths: Iterator[int]) -> dict[str, Any]:
+        """As `Network.fields_for`."""
+        blocks = []
+        for block in self.blocks:
+            for _ in range(block.separable):
+                next(widths)  # depthwise: as wide as what comes in
+            blocks.append(dataclasses.replace(block, features=next(widths)) if block.features else block)
+        return {"blocks": tuple(blocks), "head": tuple(next(widths) for _ in self.head), "num_classes": next(widths)}
 
     def image_size(self, variables: Any) -> int:
-        """H of the images that variables of this network take."""
+        """As `Network.image_size`: with `pooled`, variables take images of any size."""
+        if self.pooled or variables is None:
+            return 32 * (self.pooled or 1)
         features = [block.features for block in self.blocks if block.features][-1]
         inputs = variables["params"]["Dense_0"]["kernel"].shape[0]
         return 32 * round((inputs / features) ** 0.5)
 
-    def _convolution(
-        self,
-        x: Array,
-        features: int,
-        window: tuple[int, int],
-        stride: int = 1,
-        *,
-        depthwise: bool = False,
-        train: bool,
-    ) -> Array:
-        groups = features if depthwise else 1
-        kernel, bias, scale = self._initializers(fan_in=math.prod(window) * x.shape[-1] // groups)
-        x = nn.Conv(
-            features,
-            window,
-            stride,
-            padding=window[0] // 2,
-            feature_group_count=groups,
-            kernel_init=kernel,
-            bias_init=bias,
-            dtype=self.dtype,
-            conv_general_dilated=self.conv_general_dilated,
-        )(x)
-        x = nn.BatchNorm(
-            use_running_average=not train,
-            momentum=0.9,
-            epsilon=1e-5,
-            scale_init=scale,
-            dtype=self.dtype,
-            # E[x^2] - E[x]^2 in float32 loses so many digits that one and eight devices part within two steps.
-            use_fast_variance=False,
-        )(x)
-        return nn.relu(x)
 
-    def _initializers(self, fan_in: int) -> tuple[Any, Any, Any]:
-        if self.initialization == "he":
-            return nn.initializers.he_normal(), nn.initializers.zeros, nn.initializers.ones
-        if self.initialization == "seed":
-            bound = 1 / math.sqrt(fan_in)
+def averaged(x: Array, size: int) -> Array:
+    """Average pooling of [B, H, H, C] to [B, size, size, C].
 
-            def uniform(key: Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> Array:
-                return jax.random.uniform(key, shape, dtype, -bound, bound)
+    Raises:
+      InputError: unless H is a multiple of size, or 1, where all averages are the same.
 
-            return uniform, uniform, nn.initializers.uniform(1.0)
-        raise InputError(f"unknown initialization {self.initialization!r}; choose 'he' or 'seed'")
+    Example:
+      >>> averaged(jnp.arange(4.0).reshape(1, 2, 2, 1), 1).item()
+      1.5
+    """
+    if x.shape[1] == size:
+        return x
+    if x.shape[1] == 1:
+        return jnp.broadcast_to(x, (x.shape[0], size, size, x.shape[-1]))
+    if x.shape[1] % size:
+        raise InputError(f"images are {32 * x.shape[1]} high, expected 32 or a multiple of {32 * size}")
+    window = (x.shape[1] // size,) * 2
+    return nn.avg_pool(x, window, strides=window)

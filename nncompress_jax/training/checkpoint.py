@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import orbax.checkpoint as ocp
@@ -167,10 +166,10 @@ def load_progress(workdir: str | Path | epath.Path) -> Progress:
         return _progress(_latest_whole(checkpoints, lambda step: _described(checkpoints, step))[1])
 
 
-def network(workdir: str | Path | epath.Path) -> nn.Module:
+def network(workdir: str | Path | epath.Path) -> models.Network | models.OwnNetwork:
     """The run's network, computing in float32."""
     config = configuration.read(workdir)
-    return models.create(config.model, num_classes=load_progress(workdir).num_classes)
+    return models.named(config.model, num_classes=load_progress(workdir).num_classes)
 
 
 def _shape(leaf: Any) -> jax.ShapeDtypeStruct:
@@ -238,7 +237,7 @@ def _variables(checkpoints: ocp.CheckpointManager, step: int, config: configurat
     """Of a checkpoint, on the default device."""
     described = _described(checkpoints, step)
     progress = _progress(described)
-    model = models.create(config.model, num_classes=progress.num_classes)
+    model = models.named(config.model, num_classes=progress.num_classes)
     images = jax.ShapeDtypeStruct((1, *progress.image_shape), jnp.float32)
     device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     template = jax.tree.map(

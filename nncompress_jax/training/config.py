@@ -67,9 +67,10 @@ class Config(Settings):
     """One training run."""
 
     model: str
-    """vgg11, vgg13, vgg16, vgg19, vgg16ds (depthwise separable) or vgg16ds_stride (strides for pooling)."""
+    """vgg11, vgg13, vgg16, vgg19, vgg16ds (depthwise separable), vgg16ds_stride (strides for pooling), resnet18,
+    resnet20, resnet32, resnet56, resnet110, mobilenetv2, or another name of `nncompress_jax.models`."""
     init: str | None = None
-    """Weights to begin with, by default at random: a workdir, a .pth file of the original project, or safetensors."""
+    """Weights to begin with, by default at random: a workdir, a file of torch, or safetensors."""
     recipe: str | None = None
     """How they are compressed before they train on, as fake_quantize:4 or prune:0.9+cluster:4; see `nnc.recipe`. In
     turns of --epochs each, as prune:0.6/prune:0.8 or prune:0.6/dense; step by step within a turn: prune:0.9@cubic."""
@@ -77,7 +78,7 @@ class Config(Settings):
     """A trained network whose answers are learnt, too: a workdir, a file as of --init, a compressed .nnc file, or self,
     the network of --init before the recipe compresses it."""
     teacher_model: str | None = None
-    """The teacher's network, where its file does not say; by default --model."""
+    """The teacher's network, where its file does not say."""
     temperature: float = 4.0
     """Of the distillation: the higher, the more counts what the teacher says of wrong classes."""
     alpha: float = 0.9

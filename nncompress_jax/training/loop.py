@@ -91,7 +91,9 @@ def _train(config: Config, setup: Setup, variables: Variables | None, check_lock
     workdir = claim(config, writes=processes.is_first())
     processes.agree_on_file(workdir / FILE_NAME)
     total = setup.steps_per_epoch * setup.epochs
-    first = Progress(0, total, 0.0, setup.model.num_classes, setup.image_shape, train_images=len(setup.dataset.train))
+    first = Progress(
+        0, total, 0.0, len(setup.dataset.class_names), setup.image_shape, train_images=len(setup.dataset.train)
+    )
 
     with checkpoint.manager(workdir, writes=True, keep_last=config.keep_last) as checkpoints:
         progress = first

@@ -4,7 +4,6 @@ import dataclasses
 import functools
 from collections.abc import Callable, Sequence
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -17,6 +16,7 @@ from nncompress_jax.data.augment import normalize, random_crop, random_flip
 from nncompress_jax.data.batches import Batches
 from nncompress_jax.data.stream import batches
 from nncompress_jax.errors import InputError
+from nncompress_jax.models import Network, OwnNetwork
 from nncompress_jax.training import schedules
 from nncompress_jax.training.config import Config
 from nncompress_jax.training.mesh import check_batch_size, data_mesh, replicated
@@ -46,7 +46,7 @@ class Setup:
       turns: what changes the variables on the way, in the order of their epochs.
     """
 
-    model: nn.Module
+    model: Network | OwnNetwork
     dataset: sources.Dataset
     preset: Preset
     mesh: Mesh
@@ -110,7 +110,7 @@ def prepare(config: Config, objective: Objective = CLASSIFICATION, turns: Sequen
     preset, mesh = config.completed_preset(), data_mesh()
     check_batch_size(preset.batch_size, mesh)
     dtype = jnp.bfloat16 if config.computes_in_bfloat16() else jnp.float32
-    model = models.create(config.model, initialization=preset.initialization, dtype=dtype)
+    model = models.named(config.model, initialization=preset.initialization, dtype=dtype)
     dataset = load_dataset(config)
 
     count, last = len(dataset.train), preset.keeps_last_batch

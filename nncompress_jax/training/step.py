@@ -21,6 +21,9 @@ from nncompress_jax.weights.parts import value_and_grad
 Augment = Callable[[Array, Array], Array]
 """(key, images [B, H, W, I] uint8) -> [B, H, W, I] float32."""
 
+DROPOUT = 2**31 - 1
+"""What dropout folds into a step's key: far from the small numbers that augmentation splits off it."""
+
 TrainSteps = Callable[[TrainState, Array, Array, Array, Any], "tuple[TrainState, Metrics]"]
 """(state, images [N, H, W, I] uint8, labels [N] int32, rows [K, B] int32, given) -> the state after K steps, metrics
 [K]."""
@@ -52,7 +55,7 @@ def train_step(
     """One step of gradient descent.
 
     Args:
-      apply: a linen module's, with `train=` and `mutable=`.
+      apply: a linen module's, with `train=`, `mutable=` and `rngs=`.
       optimizer: the one that made the state, of `nnc.optimizer`.
       augment: from stored pixels to the network's input, at random.
       objective: whose loss is minimised.
@@ -67,13 +70,14 @@ def train_step(
     chex.assert_rank(images, 4)
     chex.assert_shape(labels, images.shape[:1])
     chex.assert_type([images, labels], [jnp.uint8, jnp.int32])
-    inputs = augment(jax.random.fold_in(state.key, state.step), images)
+    key = jax.random.fold_in(state.key, state.step)
+    inputs, rngs = augment(key, images), {"dropout": jax.random.fold_in(key, DROPOUT)}
     others = {name: tree for name, tree in state.variables.items() if name != "params"}
     run = objective.running(apply)
 
     def loss_of(params: Any) -> tuple[Array, Any]:
         variables = {"params": params, **others}
-        (logits, updated), features = run(variables, inputs, train=True, mutable=list(others))
+        (logits, updated), features = run(variables, inputs, train=True, mutable=list(others), rngs=rngs)
         chex.assert_rank(logits, 2)
         logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
         loss = objective.loss(logits, labels, inputs=inputs, features=features, given=given)

@@ -1,4 +1,4 @@
-"""Networks of other people, by `--model=package.module:function`: from training to a file that needs no code of theirs."""
+"""Networks of other people, by `--model=package.module:function`, from training to a file that needs no such code."""
 
 import re
 import subprocess
@@ -32,7 +32,7 @@ def test_from_training_to_predictions(name, nncompress, tiny_data, tmp_path):
     line = f"train {model} {data} --epochs=2 --batch_size=16 --learning_rate=0.05"
     code, out, err = nncompress(f"{line} --workdir={tmp_path}/run")
     assert code == 0, err
-    trained = float(re.search(r"test accuracy ([\d.]+)", out)[1])
+    trained = float(re.findall(r"test accuracy ([\d.]+)", out)[-1])
     code, out, _ = nncompress(f"evaluate {model} --workdir={tmp_path}/run")
     assert code == 0
     assert float(re.search(r"\naccuracy ([\d.]+)", out)[1]) == pytest.approx(trained, abs=1e-3)
@@ -40,7 +40,7 @@ def test_from_training_to_predictions(name, nncompress, tiny_data, tmp_path):
     tuned = f"{line} --init={tmp_path}/run --recipe=channels:0.5+fake_quantize:8 --workdir={tmp_path}/tuned"
     code, _, err = nncompress(tuned)
     assert code == 0, err
-    assert types(checkpoint.restore(tmp_path / "tuned")) == {"ChannelPruned", "FakeQuantized"} - {"FakeQuantized"}
+    assert types(checkpoint.restore(tmp_path / "tuned")) == {"ChannelPruned"}
 
     file = tmp_path / "model.nnc"
     code, out, err = nncompress(f"compress {model} --init={tmp_path}/tuned --recipe=None --out={file}")
@@ -58,7 +58,11 @@ def test_from_training_to_predictions(name, nncompress, tiny_data, tmp_path):
         (f"inspect {file}", "ChannelPruned|Kept"),
     ):
         done = subprocess.run(
-            [sys.executable, "-c", code.format(command.split())], cwd=tmp_path, capture_output=True, text=True, check=False
+            [sys.executable, "-c", code.format(command.split())],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            check=False,
         )
         assert done.returncode == 0, done.stderr
         assert re.search(expected, done.stdout), done.stdout
@@ -74,17 +78,19 @@ def test_from_training_to_predictions(name, nncompress, tiny_data, tmp_path):
     ],
 )
 def test_refusals(flags, message, nncompress, tiny_data, tmp_path):
-    code, _, err = nncompress(f"train {flags} --dataset=tiny --data_dir={tiny_data} --workdir={tmp_path}/run")
+    code, _, err = nncompress(
+        f"train {flags} --dataset=tiny --data_dir={tiny_data} --batch_size=16 --workdir={tmp_path}/run"
+    )
     assert (code, err.count("\n")) == (2, 1)
     assert re.search(message, err)
-    assert not (tmp_path / "run").exists()
+    assert not (tmp_path / "run" / "config.json").exists()
 
 
 def test_code_is_never_imported_for_a_file(nncompress, tiny_data, tmp_path, monkeypatch):
     """A workdir that names a function is not believed, unless the command line names it, too."""
     data = f"--dataset=tiny --data_dir={tiny_data} --epochs=1 --batch_size=16"
     assert nncompress(f"train --model=tests.commands.own:linen {data} --workdir={tmp_path}/run")[0] == 0
-    nnc.models.forget()
+    monkeypatch.setattr(nnc.models, "OWN", {})
     for line in (f"evaluate --workdir={tmp_path}/run", f"compress --init={tmp_path}/run --out={tmp_path}/model.nnc"):
         code, _, err = nncompress(line)
         assert (code, err.count("\n")) == (2, 1)

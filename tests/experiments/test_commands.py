@@ -53,11 +53,20 @@ def test_evaluate_a_file(command, tmp_path, tiny_data):
     entries = importer.entries("vgg16ds_stride", num_classes=4)
     torch.save({key: torch.ones(shape) for key, shape in entries.items()}, tmp_path / "net.pth")
     line = f"evaluate --checkpoint={tmp_path}/net.pth --dataset=tiny --data_dir={tiny_data}"
-    code, out, _ = command(f"{line} --model=vgg16ds_stride")
-    assert code == 0
-    assert "accuracy 0.2857 (6 of 21)" in out  # equal logits: always the first class
+    for flags in ("", " --model=vgg16ds_stride"):
+        code, out, _ = command(line + flags)
+        assert code == 0
+        assert "accuracy 0.2857 (6 of 21)" in out  # equal logits: always the first class
+    code, _, err = command(f"{line} --model=vgg16ds")
+    assert (code, err.count("\n")) == (2, 1)
+    assert err.startswith(f"error: {tmp_path}/net.pth: not a state dict of vgg16ds: ")
+    assert err.endswith("; it is of vgg16ds_stride\n")
+    line = line.replace("net.pth", "net.safetensors")
+    nnc.save_safetensors(tmp_path / "net.safetensors", importer.load(tmp_path / "net.pth"))
+    assert command(f"{line} --model=vgg16ds_stride")[0] == 0
     code, _, err = command(line)
-    assert (code, err) == (2, "error: --checkpoint needs --model: the network that it is of\n")
+    assert (code, err.count("\n")) == (2, 1)
+    assert err.startswith("error: --model is missing: the network that ")
 
 
 def test_compare(command, workdir, pictures, tmp_path):
