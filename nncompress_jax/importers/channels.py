@@ -30,7 +30,8 @@ def with_zeros_around(network: ResNet) -> Mapping[str, Order]:
       >>> orders["Dense_0"][0].tolist()
       [1, 2, 0, 3]
     """
-    order, orders = np.arange(network.stem), dict[str, Order]()
+    order = np.arange(network.stem)
+    orders: dict[str, Order] = {}
     for index, block in enumerate(network.blocks):
         inputs = order
         if block.shortcut == "padding":
