@@ -25,7 +25,7 @@ def losses(network, variables, steps):
 
     def loss(step):
         state = create(variables, optimizer, jax.random.key(0), mesh).replace(step=jnp.int32(step))
-        return float(run(state, PIXELS, LABELS)[1].loss)
+        return float(run(state, PIXELS, LABELS, None)[1].loss)
 
     return [loss(step) for step in steps]
 

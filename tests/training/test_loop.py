@@ -165,7 +165,7 @@ def test_an_epoch_that_is_not_what_it_was(finished, spoilt, monkeypatch):
             "began with 12 steps, now there are 24; give it the data set that it began with, or train into another",
         ),
     ):
-        monkeypatch.setattr(loop, "prepare", lambda config, objective, changed=changed: changed)
+        monkeypatch.setattr(loop, "prepare", lambda *_, changed=changed: changed)
         with pytest.raises(nnc.InputError, match=message):
             loop.train(settings)
 
