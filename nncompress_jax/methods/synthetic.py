@@ -1,14 +1,15 @@
 """Images made from a trained network alone, for calibration and distillation without data."""
 
 import dataclasses
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
-from rich.progress import track
+from rich.console import Console
+from rich.progress import Progress
 
 from nncompress_jax.errors import InputError
 from nncompress_jax.leaves import check_there
@@ -47,7 +48,7 @@ def synthetic_images(
     steps: int = 200,
     batch_size: int = 128,
     learning_rate: float = 0.1,
-    smoothness: float = 0.01,
+    smoothness: float = 0.1,
     shift: int = 1,
     flips: bool = False,
     seed: int = 0,
@@ -108,25 +109,31 @@ def synthetic_images(
     leaves, step = leaves_of(variables), _step(network, settings)
 
     made = []
-    turns = iter(track(range(batches * steps), "synthetic images", transient=True))
-    for batch in range(batches):
-        noise, moves = jax.random.split(jax.random.fold_in(key, batch))
-        images = jax.random.normal(noise, (size, *shape), jnp.float32)
-        averages = jnp.zeros_like(images), jnp.zeros_like(images)
-        given = None if classes is None else jnp.asarray(np.resize(classes[batch * size :], size))
-        for number, _ in zip(range(steps), turns, strict=False):
-            images, averages, loss = step(leaves, images, averages, given, number, jax.random.fold_in(moves, number))
-            if not np.isfinite(loss):
-                raise InputError(
-                    f"synthetic_images: the loss is {loss} at step {number}; give finite variables, or a smaller "
-                    f"learning_rate= than {learning_rate:g}"
-                )
-        made.append(images)
+    with Progress(transient=True, console=Console(stderr=True)) as progress:
+        task = progress.add_task("synthetic images", total=batches * steps)
+        for batch in range(batches):
+            noise, moves = jax.random.split(jax.random.fold_in(key, batch))
+            images = jax.random.normal(noise, (size, *shape), jnp.float32)
+            averages = jnp.zeros_like(images), jnp.zeros_like(images)
+            given = None if classes is None else jnp.asarray(np.resize(classes[batch * size :], size))
+            for turn in range(steps):
+                images, averages, loss = step(leaves, images, averages, given, turn, jax.random.fold_in(moves, turn))
+                _check_finite(float(loss), turn, learning_rate)
+                progress.advance(task)
+            made.append(images)
     return jnp.concatenate(made)[:count]
 
 
+def _check_finite(loss: float, turn: int, learning_rate: float) -> None:
+    if not math.isfinite(loss):
+        raise InputError(
+            f"synthetic_images: the loss is {loss} at step {turn}; give finite variables, or a smaller learning_rate= "
+            f"than {learning_rate:g}"
+        )
+
+
 def _step(network: Entering, settings: _Settings) -> Callable[..., Any]:
-    """One step of Adam, compiled: of (leaves, images, averages, classes, number, key)."""
+    """One step of Adam, compiled: of (leaves, images, averages, classes, turn, key)."""
 
     def loss(images: Array, leaves: Sequence[Any], classes: Array | None, key: Array) -> Array:
         outputs, statistics = network(leaves, _moved(key, images, settings))
@@ -138,14 +145,14 @@ def _step(network: Entering, settings: _Settings) -> Callable[..., Any]:
             total -= CLASSES * jnp.take_along_axis(logits, classes[:, None], 1).mean()
         return total
 
-    def step(leaves: Any, images: Array, averages: Any, classes: Any, number: Array, key: Array) -> Any:
+    def step(leaves: Any, images: Array, averages: Any, classes: Any, turn: Array, key: Array) -> Any:
         value, gradient = jax.value_and_grad(loss)(images, leaves, classes, key)
         new = [
             decay * average + (1 - decay) * power
             for decay, average, power in zip(DECAYS, averages, (gradient, jnp.square(gradient)), strict=True)
         ]
-        first, second = (average / (1 - decay ** (number + 1)) for decay, average in zip(DECAYS, new, strict=True))
-        rate = settings.learning_rate * (1 + jnp.cos(jnp.pi * number / settings.steps)) / 2
+        first, second = (average / (1 - decay ** (turn + 1)) for decay, average in zip(DECAYS, new, strict=True))
+        rate = settings.learning_rate * (1 + jnp.cos(jnp.pi * turn / settings.steps)) / 2
         return images - rate * first / (jnp.sqrt(second) + 1e-8), tuple(new), value
 
     return jax.jit(step, donate_argnums=(1, 2))
@@ -172,11 +179,9 @@ def _moved(key: Array, images: Array, settings: _Settings) -> Array:
     if settings.shift:
         by = jax.random.randint(shift_key, (2,), -settings.shift, settings.shift + 1)
         images = jnp.roll(images, by, (1, 2))
-    return (
-        lax.cond(jax.random.bernoulli(flip_key), lambda x: x[:, :, ::-1], lambda x: x, images)
-        if settings.flips
-        else images
-    )
+    if settings.flips:
+        images = jnp.where(jax.random.bernoulli(flip_key), images[:, :, ::-1], images)
+    return images
 
 
 def _classes(labels: Any, count: int, network: Entering, key: Array) -> np.ndarray | None:
