@@ -95,7 +95,7 @@ def synthetic_images(
     """
     settings = _Settings(steps, learning_rate, smoothness, shift, flips)
     shape = _checked_shape(shape)
-    _check(count, batch_size, shape, settings)
+    _check(count, batch_size, settings)
     batches = -(-count // batch_size)
     size = max(-(-count // batches), 2)
     network = entering(apply, variables, jax.ShapeDtypeStruct((size, *shape), jnp.float32))
@@ -213,8 +213,9 @@ def _checked_shape(shape: Any) -> tuple[int, int, int]:
     return int(sizes[0]), int(sizes[1]), int(sizes[2])
 
 
-def _check(count: int, batch_size: int, shape: Sequence[int], settings: _Settings) -> None:
-    least = {"count": (count, 1), "steps": (settings.steps, 1), "batch_size": (batch_size, 2)}
+def _check(count: int, batch_size: int, settings: _Settings) -> None:
+    least = {"count": (count, 1), "batch_size": (batch_size, 2), "steps": (settings.steps, 1)}
+    least |= {"shift": (settings.shift, 0)}
     for name, (number, fewest) in least.items():
         if not isinstance(number, int | np.integer) or number < fewest:
             raise InputError(f"{name}={number!r}: expected a whole number of at least {fewest}")
@@ -222,5 +223,3 @@ def _check(count: int, batch_size: int, shape: Sequence[int], settings: _Setting
         raise InputError(f"learning_rate={settings.learning_rate!r}: expected more than 0")
     if not settings.smoothness >= 0:
         raise InputError(f"smoothness={settings.smoothness!r}: expected 0 or more")
-    if not 0 <= settings.shift < min(shape[:2]):
-        raise InputError(f"shift={settings.shift!r}: expected 0 to {min(shape[:2]) - 1} pixels, less than the image")

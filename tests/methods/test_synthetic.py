@@ -163,7 +163,7 @@ REFUSED = {
     "other channels": ({"shape": (8, 8, 3)}, "apply cannot be traced with inputs of shape \\(\\(4, 8, 8, 3\\),\\)"),
     "a negative rate": ({"learning_rate": -1.0}, "learning_rate=-1.0: expected more than 0"),
     "a negative weight": ({"smoothness": -1.0}, "smoothness=-1.0: expected 0 or more"),
-    "a shift out of the image": ({"shift": 8}, "shift=8: expected 0 to 7 pixels"),
+    "half a pixel": ({"shift": 0.5}, "shift=0.5: expected a whole number of at least 0"),
     "other words": ({"labels": "all"}, "labels='all': expected 'random', classes of the images, or None"),
     "few labels": ({"labels": [1, 2]}, "labels=int64\\[2\\]: expected 4 whole numbers from 0 to 9"),
     "a class too many": ({"labels": [1, 2, 3, 10]}, "labels=int64\\[4\\]: expected 4 whole numbers from 0 to 9"),
