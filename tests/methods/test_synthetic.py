@@ -57,7 +57,8 @@ def trained():
 
 @pytest.fixture(scope="module")
 def images(trained):
-    return nnc.synthetic_images(Digits().apply, trained, 96, shape=SHAPE, batch_size=96, shift=0, steps=150)
+    options = {"shift": 0, "smoothness": 0.01, "steps": 150}
+    return nnc.synthetic_images(Digits().apply, trained, 96, shape=SHAPE, batch_size=96, **options)
 
 
 def apart(variables, images):
@@ -78,13 +79,13 @@ def apart(variables, images):
 
 
 def test_statistics_are_those_of_training(trained, images):
-    """Means within a tenth of the stored deviation, deviations within 10 %, in all channels."""
+    """Means within a fifth of the stored deviation, deviations within 15 %, in all channels."""
     assert (images.shape, images.dtype) == ((96, *SHAPE), jnp.float32)
     for mean, deviation in apart(trained, images).values():
-        assert mean < 0.1
-        assert deviation < np.log2(1.1)
+        assert mean < 0.2
+        assert deviation < np.log2(1.15)
     noise = apart(trained, jax.random.normal(jax.random.key(0), (96, *SHAPE)))
-    assert all(max(mean, deviation) > 1 for mean, deviation in noise.values())
+    assert all(mean > 0.6 and deviation > np.log2(1.7) for mean, deviation in noise.values())
 
 
 def test_each_class_is_there_as_often(trained, images):
@@ -94,7 +95,7 @@ def test_each_class_is_there_as_often(trained, images):
 
 def test_classes_are_those_that_were_given(trained):
     labels = [3, 1, 4, 1, 5, 9, 2, 6, 5, 3] * 3
-    images = nnc.synthetic_images(Digits().apply, trained, 30, shape=SHAPE, labels=labels, steps=60)
+    images = nnc.synthetic_images(Digits().apply, trained, 30, shape=SHAPE, labels=labels, smoothness=0.01)
     assert (Digits().apply(trained, images).argmax(1) == jnp.array(labels)).mean() > 0.9
 
 
@@ -132,9 +133,13 @@ def test_of_a_compressed_network():
     assert (make(small) != make(leaves)).any()
 
 
+ALONE = {"shift": 0, "smoothness": 0.0, "steps": 300}
+"""With these nothing stands beside the distance of the statistics."""
+
+
 def test_in_nnx():
     apply, state, x = NETWORKS["NNX"]()
-    images = nnc.synthetic_images(apply, state, 64, shape=x.shape[1:], shift=0)
+    images = nnc.synthetic_images(apply, state, 64, shape=x.shape[1:], labels=None, **ALONE)
     model = InNNX(nnx.Rngs(0))
     nnx.update(model, state)
     entered = np.asarray(model.conv(images))
@@ -144,7 +149,7 @@ def test_in_nnx():
 
 def test_in_haiku():
     apply, variables, x = NETWORKS["Haiku"]()
-    images = nnc.synthetic_images(apply, variables, 64, shape=x.shape[1:], shift=0, labels=None)
+    images = nnc.synthetic_images(apply, variables, 64, shape=x.shape[1:], labels=None, **ALONE)
     params, state = variables
     weights = params["net/~/conv"]
     entered = lax.conv_general_dilated(images, weights["w"], (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
