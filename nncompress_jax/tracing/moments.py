@@ -13,6 +13,50 @@ from nncompress_jax.tracing.positions import Positions, at
 from nncompress_jax.types import Array
 
 
+@dataclasses.dataclass(frozen=True)
+class Met:
+    """Which entries of a weight data of some rank meet.
+
+    Attributes:
+      entries: [N] numbers of the entries, in C order.
+      owners: [P] of each place in the data, which of these N it meets.
+      axes: of the data, along which the places do not differ.
+    """
+
+    entries: np.ndarray
+    owners: np.ndarray
+    axes: tuple[int, ...]
+
+    @classmethod
+    def of(cls, places: Positions, shape: Sequence[int], rank: int) -> "Met":
+        """Of a weight of this shape, whose entries stand at these places."""
+        numbers = at(places, np.arange(int(np.prod(shape))).reshape(shape), rank)
+        entries, owners = np.unique(numbers, return_inverse=True)
+        return cls(entries, owners.ravel(), tuple(axis for axis in range(rank) if axis not in axes_of(numbers)))
+
+    @property
+    def times(self) -> int:
+        """At how many places each entry stands."""
+        return len(self.owners) // len(self.entries)
+
+    def statistics(self, data: Array) -> tuple[Array, Array]:
+        """Mean and variance [N] of the data that each entry meets; can be traced and differentiated.
+
+        Example:
+          >>> met = Met.of({0: np.arange(2)[None]}, (2,), 2)
+          >>> [numbers.tolist() for numbers in met.statistics(jnp.array([[1.0, 0.0], [3.0, 0.0]]))]
+          [[2.0, 0.0], [1.0, 0.0]]
+        """
+        mean, squares = (numbers.ravel() for numbers in _moments(data, self.axes))
+        own = self._mean(mean)
+        count = data.size // len(self.owners)
+        return own, self._mean(squares / count + jnp.square(mean - own[self.owners]))
+
+    def _mean(self, numbers: Array) -> Array:
+        """[P] -> [N]."""
+        return jnp.zeros(len(self.entries), numbers.dtype).at[self.owners].add(numbers) / self.times
+
+
 @dataclasses.dataclass
 class Moments:
     """What was seen of some data, by entry of a weight.
@@ -38,14 +82,13 @@ class Moments:
 
         Source: Chan et al. 1979, "Updating Formulae and a Pairwise Algorithm for Computing Sample Variances".
         """
-        numbers = at(self.places, np.arange(int(np.prod(self.shape))).reshape(self.shape), data.ndim)
-        axes = tuple(axis for axis in range(data.ndim) if axis not in axes_of(numbers))
-        mean, squares = (np.asarray(x, np.float64).ravel() for x in _moments(data, axes))
-        self.entries, inverse, times = np.unique(numbers, return_inverse=True, return_counts=True)
-        each = data.size // numbers.size  # data of one place, of which an entry may have several
-        own = np.bincount(inverse.ravel(), mean) / times
-        between = np.bincount(inverse.ravel(), each * (mean - own[inverse.ravel()]) ** 2)
-        self._join(each * int(times[0]), own, np.bincount(inverse.ravel(), squares) + between)
+        met = Met.of(self.places, self.shape, data.ndim)
+        mean, squares = (np.asarray(x, np.float64).ravel() for x in _moments(data, met.axes))
+        self.entries = met.entries
+        each = data.size // met.owners.size  # data of one place, of which an entry may have several
+        own = np.bincount(met.owners, mean) / met.times
+        between = np.bincount(met.owners, each * (mean - own[met.owners]) ** 2)
+        self._join(each * met.times, own, np.bincount(met.owners, squares) + between)
 
     def _join(self, count: int, mean: np.ndarray, squares: np.ndarray) -> None:
         total = self.count + count

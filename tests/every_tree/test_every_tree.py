@@ -69,7 +69,11 @@ REFUSED = [
     ),
     (["shapes alone"], OF_WEIGHTS, "params/Dense_0/bias: a shape without numbers, expected an array"),
     (["donated"], OF_WEIGHTS, "params/Dense_0/bias: its array was donated to a program; copy what other trees"),
-    (KINDS, ["batch_norm.fold", "batch_norm.reestimate", "reestimate"], "the program holds no batch normalization"),
+    (
+        KINDS,
+        ["batch_norm.fold", "batch_norm.reestimate", "reestimate", "synthetic_images"],
+        "the program holds no batch normalization",
+    ),
 ]
 WORDS = {(kind, row): words for kinds, rows, words in REFUSED for kind in kinds for row in rows}
 

@@ -70,3 +70,24 @@ def test_export(command, workdir, tiny_data, tmp_path):
     assert row["agree"] > 0.8
     assert 0.2 < row["share"] < 0.5  # of a small network
     assert abs(row["exported"] - row["int8"]) <= 1 - row["agree"]
+
+
+def test_data_free(command, workdir, tiny_data, tmp_path):
+    data = f"--dataset=tiny --data_dir={tiny_data} --networks narrow_stride={workdir} --out={tmp_path}"
+    line = f"data_free {data} --real=64 --count=8 --steps=2"
+    code, out, error = command(line)
+    assert code == 0, error
+    (row,) = json.loads((tmp_path / "data_free-tiny.json").read_text())["rows"]
+    assert [*row] == ["network", "float", "real", "synthetic", "noise", "minutes"]
+    assert abs(row["real"] - row["float"]) <= 2 / 21
+    assert row["minutes"] > 0
+    measured = tmp_path / "measurements.jsonl"
+    lines = measured.read_text()
+    code, again, _ = command(line)
+    assert (code, again.split(), measured.read_text()) == (0, out.split(), lines)
+    subjects = [json.loads(line)["of"] for line in lines.splitlines()]
+    assert [each["kind"] for each in subjects] == ["float", "real", "synthetic", "noise"]
+    assert {"init", "count", "steps", "batch_size", "smoothness", "shift", "seed"} < subjects[2].keys()
+    code, _, error = command(f"{line} --steps=0")
+    assert code == 2
+    assert "steps=0: expected a whole number of at least 1" in error

@@ -145,3 +145,13 @@ def test_another_network_than_the_one_that_was_named(name, model, message):
     arrays = arrays_of(networks.NETWORKS[name][1]())
     with pytest.raises(nnc.InputError, match=message):
         importer.recognised(arrays, model=model)
+
+
+@pytest.mark.parametrize("name", ["vgg11_bn", "vgg11"])
+def test_torchvision_itself(name):
+    """Its own module, where it is installed."""
+    torchvision = pytest.importorskip("torchvision", reason="torchvision is not installed")
+    module = getattr(torchvision.models, name)(num_classes=10).eval()
+    recognised = importer.recognised(arrays_of(module))
+    network = nnc.models.create(recognised.model, **recognised.options)
+    assert_same_logits(module, network, importer.convert(arrays_of(module)), 224)

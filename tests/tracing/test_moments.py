@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from nncompress_jax.tracing.moments import Moments
+from nncompress_jax.tracing.moments import Met, Moments
 from tests.normalized import draw
 
 
@@ -38,3 +38,13 @@ def test_one_number_for_all():
     moments.add(draw(4, 5))
     np.testing.assert_allclose(moments.mean, [np.asarray(draw(4, 5), np.float64).mean()], rtol=1e-5)
     np.testing.assert_allclose(moments.variance, [np.asarray(draw(4, 5), np.float64).var()], rtol=1e-5)
+
+
+def test_statistics_of_one_batch():
+    data = draw(7, 6)
+    met = Met.of({0: np.array([[1]]), 1: np.tile(np.arange(3), 2)[None]}, (2, 3), 2)
+    mean, variance = met.statistics(data)
+    heads = np.asarray(data, np.float64).reshape(7, 2, 3)
+    assert (met.entries.tolist(), met.times) == ([3, 4, 5], 2)
+    np.testing.assert_allclose(mean, heads.mean((0, 1)), rtol=1e-5)
+    np.testing.assert_allclose(variance, heads.var((0, 1)), rtol=1e-5)

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 
 import nncompress_jax as nnc
+from tests.every_tree.network import WIDTH
 from tests.every_tree.rows.checks import cut, eps, near, plainly, row, wide
 
 
@@ -56,3 +57,8 @@ def batch_norm__reestimate(kind, folder):
 @row
 def reestimate(kind, folder):
     cut(kind, nnc.reestimate)
+
+
+@row
+def synthetic_images(kind, folder):
+    nnc.synthetic_images(lambda tree, x: kind.apply(tree, x[:, 0, 0]), kind.variables, 4, shape=(1, 1, WIDTH), steps=1)
