@@ -8,11 +8,13 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from rich.console import Console
 from rich.progress import Progress
 
 from nncompress_jax.errors import InputError
 from nncompress_jax.leaves import check_there
+from nncompress_jax.losses import cross_entropy
 from nncompress_jax.tracing.entering import Entering, entering, leaves_of
 from nncompress_jax.tree import named_leaves
 from nncompress_jax.types import Apply, Array
@@ -22,9 +24,6 @@ CLASSES = 0.1
 
 SPREAD = 1e-5
 """What is added to variances, so that channels that are always of one value count little."""
-
-DECAYS = 0.9, 0.999
-"""Of Adam's two averages."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,7 +105,8 @@ def synthetic_images(
     check_there(named_leaves(variables))
     key = jax.random.key(seed)
     classes = _classes(labels, count, network, key)
-    leaves, step = leaves_of(variables), _step(network, settings)
+    adam = optax.adam(optax.cosine_decay_schedule(learning_rate, steps))
+    leaves, step = leaves_of(variables), _step(network, settings, adam)
 
     made = []
     with Progress(transient=True, console=Console(stderr=True)) as progress:
@@ -114,10 +114,10 @@ def synthetic_images(
         for batch in range(batches):
             noise, moves = jax.random.split(jax.random.fold_in(key, batch))
             images = jax.random.normal(noise, (size, *shape), jnp.float32)
-            averages = jnp.zeros_like(images), jnp.zeros_like(images)
+            state = adam.init(images)
             given = None if classes is None else jnp.asarray(np.resize(classes[batch * size :], size))
             for turn in range(steps):
-                images, averages, loss = step(leaves, images, averages, given, turn, jax.random.fold_in(moves, turn))
+                images, state, loss = step(leaves, images, state, given, jax.random.fold_in(moves, turn))
                 _check_finite(float(loss), turn, learning_rate)
                 progress.advance(task)
             made.append(images)
@@ -132,8 +132,8 @@ def _check_finite(loss: float, turn: int, learning_rate: float) -> None:
         )
 
 
-def _step(network: Entering, settings: _Settings) -> Callable[..., Any]:
-    """One step of Adam, compiled: of (leaves, images, averages, classes, turn, key)."""
+def _step(network: Entering, settings: _Settings, adam: optax.GradientTransformation) -> Callable[..., Any]:
+    """One step, compiled: of (leaves, images, state of the optimizer, classes, key)."""
 
     def loss(images: Array, leaves: Sequence[Any], classes: Array | None, key: Array) -> Array:
         outputs, statistics = network(leaves, _moved(key, images, settings))
@@ -141,19 +141,13 @@ def _step(network: Entering, settings: _Settings) -> Callable[..., Any]:
         for batch, stored in zip(statistics, network.stored(leaves), strict=True):
             total += _divergence(batch, stored)
         if classes is not None:
-            logits = jax.nn.log_softmax(outputs[0].astype(jnp.float32))
-            total -= CLASSES * jnp.take_along_axis(logits, classes[:, None], 1).mean()
+            total += CLASSES * cross_entropy(outputs[0], classes)
         return total
 
-    def step(leaves: Any, images: Array, averages: Any, classes: Any, turn: Array, key: Array) -> Any:
+    def step(leaves: Any, images: Array, state: Any, classes: Any, key: Array) -> Any:
         value, gradient = jax.value_and_grad(loss)(images, leaves, classes, key)
-        new = [
-            decay * average + (1 - decay) * power
-            for decay, average, power in zip(DECAYS, averages, (gradient, jnp.square(gradient)), strict=True)
-        ]
-        first, second = (average / (1 - decay ** (turn + 1)) for decay, average in zip(DECAYS, new, strict=True))
-        rate = settings.learning_rate * (1 + jnp.cos(jnp.pi * turn / settings.steps)) / 2
-        return images - rate * first / (jnp.sqrt(second) + 1e-8), tuple(new), value
+        updates, state = adam.update(gradient, state)
+        return optax.apply_updates(images, updates), state, value
 
     return jax.jit(step, donate_argnums=(1, 2))
 
