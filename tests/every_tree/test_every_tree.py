@@ -13,7 +13,15 @@ from tests.every_tree.rows import ROWS
 
 WITHOUT_A_TREE = {
     *("ArtifactError", "Cost", "Exported", "Info", "InputError", "LayerCost", "Loaded", "__version__"),
-    *("calibration.Histogram", "calibration.DynamicRange", "models.create", "stored_size"),
+    *(
+        "calibration.Histogram",
+        "calibration.DynamicRange",
+        "models.create",
+        "models.named",
+        "models.Network",
+        "models.OwnNetwork",
+        "stored_size",
+    ),
     *(f"losses.{name}" for name in nnc.losses.__all__),  # of outputs
 }
 
@@ -32,7 +40,7 @@ ANY_FILE = "which no file can hold; save equinox.filter(variables, equinox.is_ar
 ONE_FILE = "use nnc.save, or put jax.random.key_data in their places"
 NODE = "a node of the variables casts or checks its fields when it is made, and takes no compressed weights there"
 UNCUT = "no group of channels can be cut; nnc.coupling(apply, variables, example).print() says why"
-HELD = ("calibration.input_scales", "observe", "equalize", "export_onnx", *FILES)
+HELD = ("calibration.input_scales", "early_exit", "observe", "equalize", "export_onnx", *FILES)
 """What takes trees that are not compressed and needs their numbers."""
 
 REFUSED = [

@@ -234,3 +234,22 @@ def optimizer(kind, folder):
         elif update is not None:
             assert update.dtype == old.dtype
             assert not wide(update).any()
+
+
+@row
+def early_exit(kind, folder):
+    """All go to the first of two exits, or to the second."""
+
+    def network(tree: Any, x: Any) -> Any:
+        logits = kind.apply(tree, x).reshape(len(x), -1)
+        return logits, 2 * logits
+
+    for threshold, number in ((0.0, 0), (2.0, 1)):
+        answers = nnc.early_exit(network, kind.variables, threshold)(kind.x)
+        logits = (1 + number) * np.asarray(plainly(kind))
+        logits = logits.reshape(len(kind.x), -1).astype(answers.logits.dtype)
+        if np.isnan(wide(logits)).any():
+            assert np.isnan(wide(answers.logits)).all() == np.isnan(wide(logits)).all()
+        else:
+            assert answers.exits.tolist() == [number] * len(kind.x)
+            near(kind, answers.logits, logits)

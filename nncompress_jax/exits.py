@@ -1,0 +1,123 @@
+"""Networks with early exits: what is certain of its class soon is not computed to the end."""
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from nncompress_jax.errors import InputError
+from nncompress_jax.inputs import is_array
+from nncompress_jax.leaves import check_there, native
+from nncompress_jax.tracing.stages import Stages, stages
+from nncompress_jax.tree import named_leaves
+from nncompress_jax.types import Apply, Array
+
+SMALLEST = 8
+"""Examples of the smallest batch that programs are compiled for; the others are twice as large each."""
+
+
+class Answers(NamedTuple):
+    """What a network with exits says of a batch.
+
+    Attributes:
+      logits: [B, C] float, of the exit that each example took.
+      exits: [B] int, its number, from 0.
+    """
+
+    logits: np.ndarray
+    exits: np.ndarray
+
+
+def early_exit(apply: Apply, variables: Any, thresholds: float | Sequence[float]) -> Callable[[Any], Answers]:
+    """Makes a network with early exits stop, image by image, as soon as it is certain.
+
+    The network is divided behind each of its outputs, and each part compiled by itself, for batches of 8, 16, 32, ...
+    examples. Examples whose largest probability reaches the threshold leave; the others go on in a smaller batch.
+
+    Args:
+      apply: of (variables, inputs [B, ...]) to a tuple of logits [B, C], one for each exit, the last one the network's
+        own; in inference, not edited for it. Each example must be computed by itself.
+      variables: the network's; they may be compressed: integers stay integers, removed channels stay away.
+      thresholds: probability of the likeliest class from which on an exit is taken; one for all exits, or one for each
+        but the last. 0: the first exit is taken; above 1: the last.
+
+    Returns:
+      A function of inputs to `Answers`; not to be called under `jax.jit`, since what is computed depends on numbers.
+
+    Raises:
+      InputError: for leaves without numbers; when called, for a network of one output, for stages that go on with an
+        array that has no axis of examples, and for as many thresholds as no exits have.
+
+    Example:
+      >>> weights = {"a": jnp.array([[4.0, 0.0], [0.0, 1.0]])}
+      >>> run = early_exit(lambda w, x: (x @ w["a"], 9 * x @ w["a"]), weights, 0.9)
+      >>> answers = run(jnp.eye(2))
+      >>> answers.exits.tolist(), answers.logits.tolist()
+      ([0, 1], [[4.0, 0.0], [0.0, 9.0]])
+
+    Source: Teerapittayanon et al. 2016, "BranchyNet: Fast Inference via Early Exiting from Deep Neural Networks".
+    """
+    check_there(named_leaves(variables))
+    leaves = [native(leaf) for leaf in jax.tree.leaves(variables) if is_array(leaf)]
+
+    @functools.lru_cache(maxsize=64)
+    def divided(size: int, shape: tuple[int, ...], dtype: Any) -> Stages:
+        return stages(apply, variables, jax.ShapeDtypeStruct((size, *shape), dtype))
+
+    @functools.partial(jax.jit, static_argnames=("number", "image"))
+    def run_stage(leaves: Any, carried: Any, rows: Array, *, number: int, image: Any) -> Any:
+        taken = [array[rows] for array in carried]
+        logits, others = divided(len(rows), *image).run(number, leaves, taken)
+        return logits, jax.nn.softmax(logits.astype(jnp.float32)).max(-1), others
+
+    def run(inputs: Any) -> Answers:
+        inputs = jnp.asarray(inputs)
+        image = (inputs.shape[1:], inputs.dtype)
+        whole = divided(_size(len(inputs)), *image)
+        least = _thresholds(thresholds, len(whole.stages))
+        left, rows, carried = np.arange(len(inputs)), np.arange(len(inputs)), [inputs]
+        answers: np.ndarray | None = None
+        exits = np.zeros(len(inputs), np.int64)
+        for number, enough in enumerate(least):
+            size = _size(len(rows))
+            filled = rows[np.minimum(np.arange(size), len(rows) - 1)]
+            _check(divided(size, *image), whole, number, size)
+            logits, certainty, carried = run_stage(leaves, carried, filled, number=number, image=image)
+            logits, certainty = np.asarray(logits)[: len(rows)], np.asarray(certainty)[: len(rows)]
+            done = (certainty >= enough) | (number == len(least) - 1)  # those that are NaN, too
+            answers = np.zeros((len(inputs), logits.shape[-1]), logits.dtype) if answers is None else answers
+            answers[left[done]], exits[left[done]] = logits[done], number
+            rows = np.flatnonzero(~done)
+            left = left[rows]
+            if not len(left):
+                break
+        assert answers is not None
+        return Answers(answers, exits)
+
+    return run
+
+
+def _size(count: int) -> int:
+    """The batch that holds so many examples."""
+    return max(SMALLEST, 1 << (count - 1).bit_length())
+
+
+def _thresholds(given: float | Sequence[float], exits: int) -> list[float]:
+    """One for each exit; the last takes all."""
+    each = [given] * (exits - 1) if isinstance(given, int | float) else list(given)
+    if len(each) != exits - 1:
+        raise InputError(f"{len(each)} thresholds for {exits} exits: expected {exits - 1}, none for the last")
+    return [*each, 0.0]
+
+
+def _check(divided: Stages, whole: Stages, number: int, size: int) -> None:
+    """Raises InputError where what a stage goes on with is not one array of each example."""
+    ours, theirs = ([v.aval for v in each.stages[number].inputs] for each in (divided, whole))
+    if any(not value.ndim or value.shape[0] != size for value in ours):
+        found = ", ".join(str(list(value.shape)) for value in ours)
+        raise InputError(f"exit {number} goes on with {found} of {size} examples: expected an array of each example")
+    if [value.shape[1:] for value in ours] != [value.shape[1:] for value in theirs]:
+        raise InputError(f"the network is another for {size} examples: expected the same layers for any number")
