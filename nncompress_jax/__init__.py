@@ -36,7 +36,7 @@ from nncompress_jax.search.front import front
 from nncompress_jax.search.sweep import sensitivity
 from nncompress_jax.tracing.costs import Cost, LayerCost, cost
 from nncompress_jax.tracing.injection import inject, observe
-from nncompress_jax.training.optimizer import ema, optimizer
+from nncompress_jax.weights.optimizer import ema, optimizer
 from nncompress_jax.weights.parts import combine, decays, grad, partition, value_and_grad
 
 __version__ = importlib.metadata.version("nncompress-jax")

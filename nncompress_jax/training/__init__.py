@@ -1,5 +1,5 @@
-"""Training and testing of any linen network on image classification."""
+"""Training and testing of networks on image classification, linen's and NNX's."""
 
 from nncompress_jax.errors import require
 
-require("nncompress_jax.training", "chex", "etils", "optax", "orbax", "tensorboardX", extra="train")
+require("nncompress_jax.training", "chex", "etils", "orbax", "tensorboardX", extra="train")

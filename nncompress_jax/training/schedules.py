@@ -7,8 +7,8 @@ from typing import Literal
 import optax
 
 from nncompress_jax.errors import InputError
-from nncompress_jax.training import optimizer as optimizers
 from nncompress_jax.types import Array
+from nncompress_jax.weights import optimizer as optimizers
 from nncompress_jax.weights.parts import decays
 
 WEIGHT_DECAY = 5e-4

@@ -2,9 +2,11 @@
 
 import functools
 
-import torch
-from torch import nn
-from torch.nn import functional
+import pytest
+
+torch = pytest.importorskip("torch", reason="torch is not installed: make torch")
+from torch import nn  # noqa: E402
+from torch.nn import functional  # noqa: E402
 
 VGG = {
     11: "64 M 128 M 256 256 M 512 512 M 512 512 M",
