@@ -48,8 +48,8 @@ def early_exit(apply: Apply, variables: Any, thresholds: float | Sequence[float]
       A function of inputs to `Answers`; not to be called under `jax.jit`, since what is computed depends on numbers.
 
     Raises:
-      InputError: for leaves without numbers; when called, for a network of one output, for stages that go on with an
-        array that has no axis of examples, and for as many thresholds as no exits have.
+      InputError: for leaves without numbers; when called, for no inputs, for a network of one output, for stages that
+        go on with an array that has no axis of examples, and for as many thresholds as no exits have.
 
     Example:
       >>> weights = {"a": jnp.array([[4.0, 0.0], [0.0, 1.0]])}
@@ -75,12 +75,14 @@ def early_exit(apply: Apply, variables: Any, thresholds: float | Sequence[float]
 
     def run(inputs: Any) -> Answers:
         inputs = jnp.asarray(inputs)
+        if not inputs.ndim or not len(inputs):
+            raise InputError(f"inputs {list(inputs.shape)}: expected one example at least")
         image = (inputs.shape[1:], inputs.dtype)
         whole = divided(_size(len(inputs)), *image)
         least = _thresholds(thresholds, len(whole.stages))
         left, rows, carried = np.arange(len(inputs)), np.arange(len(inputs)), [inputs]
-        answers: np.ndarray | None = None
-        exits = np.zeros(len(inputs), np.int64)
+        first = whole.stages[0].outputs[0].aval
+        answers = Answers(np.zeros((len(inputs), *first.shape[1:]), first.dtype), np.zeros(len(inputs), np.int64))
         for number, enough in enumerate(least):
             size = _size(len(rows))
             filled = rows[np.minimum(np.arange(size), len(rows) - 1)]
@@ -88,14 +90,12 @@ def early_exit(apply: Apply, variables: Any, thresholds: float | Sequence[float]
             logits, certainty, carried = run_stage(leaves, carried, filled, number=number, image=image)
             logits, certainty = np.asarray(logits)[: len(rows)], np.asarray(certainty)[: len(rows)]
             done = (certainty >= enough) | (number == len(least) - 1)  # those that are NaN, too
-            answers = np.zeros((len(inputs), logits.shape[-1]), logits.dtype) if answers is None else answers
-            answers[left[done]], exits[left[done]] = logits[done], number
+            answers.logits[left[done]], answers.exits[left[done]] = logits[done], number
             rows = np.flatnonzero(~done)
             left = left[rows]
             if not len(left):
                 break
-        assert answers is not None
-        return Answers(answers, exits)
+        return answers
 
     return run
 

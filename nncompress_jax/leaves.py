@@ -1,5 +1,6 @@
 """What a leaf of variables is: everything that takes its shape, its bytes or its numbers asks here."""
 
+import sys
 from collections.abc import Collection, Iterable
 from typing import Any
 
@@ -25,6 +26,11 @@ ARRAYS_ALONE = (
     "save equinox.filter(variables, equinox.is_array_like), which leaves it out; loading with like=variables puts the "
     "arrays back into the whole tree"
 )
+
+
+def imported_nnx() -> Any:
+    """`flax.nnx`, where the caller has imported it; else None, and nothing is of its types."""
+    return sys.modules.get("flax.nnx")
 
 
 def is_key(leaf: Any) -> bool:

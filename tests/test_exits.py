@@ -106,7 +106,14 @@ def test_fewer_examples_go_on(monkeypatch):
         ),
     ],
 )
-def test_refusals(apply, thresholds, message):
+def test_refusals_of_networks(apply, thresholds, message):
     network = nnc.early_exit(apply, {"w": jnp.eye(3)}, thresholds)
     with pytest.raises(nnc.InputError, match=message):
         network(jnp.ones((8, 3)))
+
+
+@pytest.mark.parametrize("shape", [(0, 3), ()])
+def test_refusals_of_inputs(shape):
+    network = nnc.early_exit(lambda w, x: (x @ w["w"], x @ w["w"]), {"w": jnp.eye(3)}, 0.5)
+    with pytest.raises(nnc.InputError, match="expected one example at least"):
+        network(jnp.zeros(shape))

@@ -33,6 +33,10 @@ GIVEN = {
 """Error numbers of a path that was given wrongly."""
 
 
+ONE, SEVERAL = ("model", "teacher_model"), ("networks", "teachers")
+"""Options that name a network, and several as MODEL=WEIGHTS."""
+
+
 def run(
     main: Callable[[Options], None],
     options: type[Options],
@@ -78,8 +82,11 @@ def _named(value: Any) -> Any:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         for field in dataclasses.fields(value):
             inner = getattr(value, field.name)
-            if field.name in ("model", "teacher_model") and isinstance(inner, str) and ":" in inner:
-                models.OWN.setdefault(inner, imported(inner))
+            texts = [inner] if field.name in ONE else inner if field.name in SEVERAL else []
+            for text in texts:
+                name, _, weights = (text or "").partition("=")
+                if ":" in name and (weights or field.name in ONE):
+                    models.OWN.setdefault(name, imported(name))
             _named(inner)
     return value
 

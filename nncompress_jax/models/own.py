@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from nncompress_jax.errors import InputError
-from nncompress_jax.leaves import is_key
+from nncompress_jax.leaves import imported_nnx, is_key
 from nncompress_jax.types import Array, Variables
 
 TRAINING = {"train": True, "training": True, "is_training": True, "deterministic": False, "use_running_average": False}
@@ -56,14 +56,14 @@ class OwnNetwork:
         module = self._made(jax.random.key(0))
         if isinstance(module, nn.Module):
             return _Linen(module)
-        nnx = sys.modules.get("flax.nnx")
+        nnx = imported_nnx()
         if nnx is not None and isinstance(module, nnx.Module):
             return _Nnx(self._made)
         raise InputError(f"{self.name} gives a {type(module).__name__}: expected a module of linen or NNX")
 
     def _made(self, key: Array) -> Any:
         offered: dict[str, Any] = {"num_classes": self.num_classes, "dtype": self.dtype}
-        if nnx := sys.modules.get("flax.nnx"):
+        if nnx := imported_nnx():
             offered["rngs"] = nnx.Rngs(key)
         taken = _parameters(self.make)
         return self.make(**{name: value for name, value in offered.items() if name in taken and value is not None})

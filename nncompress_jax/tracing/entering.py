@@ -9,12 +9,13 @@ from jax.extend import core
 
 from nncompress_jax.inputs import is_array
 from nncompress_jax.leaves import native
+from nncompress_jax.tracing.flat import evaluate
 from nncompress_jax.tracing.graph import Graph
 from nncompress_jax.tracing.moments import Met
 from nncompress_jax.tracing.normalization import Normalization, normalizations
 from nncompress_jax.tree import named_leaves
 from nncompress_jax.types import Apply, Array
-from nncompress_jax.weights.base import dense, is_compressed, run
+from nncompress_jax.weights.base import dense, is_compressed
 
 Statistics = list[tuple[Array, Array]]
 """Of each normalization a mean and a variance [N], in one order of its channels."""
@@ -48,12 +49,7 @@ class Entering:
         def read(atom: Any) -> Any:
             return atom.val if isinstance(atom, core.Literal) else known[atom]
 
-        for place in sorted(self.program.needed):
-            equation = self.program.equations[place]
-            params = equation.primitive.get_bind_params(equation.params)
-            with equation.ctx.manager:
-                results = run(equation.primitive, [read(atom) for atom in equation.invars], params)
-            known |= zip(equation.outvars, results if equation.primitive.multiple_results else [results], strict=True)
+        evaluate([self.program.equations[place] for place in sorted(self.program.needed)], known)
         statistics = [met.statistics(known[each.value]) for each, met in zip(self.found, self.met, strict=True)]
         return [read(atom) for atom in jaxpr.outvars], statistics
 

@@ -1,7 +1,7 @@
 """A program without programs inside: calls are written out, and scans along weights turn by turn."""
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -12,6 +12,7 @@ from jax.extend import core
 from nncompress_jax.axes.contraction import PRODUCTS
 from nncompress_jax.tracing.primitives import CALLS, CUSTOM_DERIVATIVES, REMATS, called_program, closed, scan_operands
 from nncompress_jax.tracing.program import holds
+from nncompress_jax.weights.base import run
 
 
 class _Value(NamedTuple):
@@ -30,11 +31,33 @@ def flattened(program: Any, is_data: Sequence[bool]) -> Any:
       A closed program of the same arguments and results. Scans of layers, which walk along weights, are unrolled.
     """
 
-    def run(*values: Any) -> list[Any]:
+    def written_out(*values: Any) -> list[Any]:
         pairs = [_Value(value, data) for value, data in zip(values, is_data, strict=True)]
         return [pair.value for pair in _run(program, pairs)]
 
-    return jax.make_jaxpr(run)(*[jax.ShapeDtypeStruct(x.shape, x.dtype) for x in program.in_avals])
+    return jax.make_jaxpr(written_out)(*[jax.ShapeDtypeStruct(x.shape, x.dtype) for x in program.in_avals])
+
+
+def evaluate(equations: Iterable[Any], known: dict[Any, Any]) -> None:
+    """Runs equations of a flat program, and adds what they compute to what is known.
+
+    Args:
+      equations: in the order in which they run.
+      known: values by variable; compressed weights follow their rules, floats take the form that is fastest.
+
+    Example:
+      >>> program = jax.make_jaxpr(lambda x: x + 1)(1.0).jaxpr
+      >>> known = {program.invars[0]: 2.0}
+      >>> evaluate(program.eqns, known)
+      >>> known[program.outvars[0]].item()
+      3.0
+    """
+    for equation in equations:
+        values = [atom.val if isinstance(atom, core.Literal) else known[atom] for atom in equation.invars]
+        params = equation.primitive.get_bind_params(equation.params)
+        with equation.ctx.manager:
+            results = run(equation.primitive, values, params)
+        known.update(zip(equation.outvars, results if equation.primitive.multiple_results else [results], strict=True))
 
 
 def _run(program: Any, values: Sequence[_Value]) -> list[_Value]:

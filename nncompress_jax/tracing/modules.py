@@ -1,17 +1,17 @@
 """Functions of NNX modules as functions of their states."""
 
-import sys
 from collections.abc import Callable
 from typing import Any
 
 import jax
 
+from nncompress_jax.leaves import imported_nnx
 from nncompress_jax.types import Apply
 
 
 def is_module(x: Any) -> bool:
     """Whether it is a module of NNX; where NNX was not imported, none is."""
-    nnx = sys.modules.get("flax.nnx")
+    nnx = imported_nnx()
     return nnx is not None and isinstance(x, nnx.Module)
 
 

@@ -15,11 +15,11 @@ from jax.extend import core
 from nncompress_jax.errors import InputError
 from nncompress_jax.inputs import arguments, is_array
 from nncompress_jax.leaves import native
-from nncompress_jax.tracing.flat import flattened
+from nncompress_jax.tracing.flat import evaluate, flattened
 from nncompress_jax.tracing.trace import traced_closed
 from nncompress_jax.tree import named_leaves
 from nncompress_jax.types import Apply
-from nncompress_jax.weights.base import bind, dense, is_compressed, run
+from nncompress_jax.weights.base import bind, dense, is_compressed
 
 Pairs = Iterator[tuple[list[Any], ...]]
 """For each batch, operands of an equation in the network that changes, and in each reference."""
@@ -185,12 +185,7 @@ class _Piece:
 
     def _run(self, equations: Sequence[Any], data: Sequence[Any], weights: Sequence[Any]) -> list[Any]:
         known = dict(zip([*self.data, *self.weights], [*data, *weights], strict=True))
-        for equation in equations:
-            values = [atom.val if isinstance(atom, core.Literal) else known[atom] for atom in equation.invars]
-            params = equation.primitive.get_bind_params(equation.params)
-            with equation.ctx.manager:
-                results = run(equation.primitive, values, params)
-            known |= zip(equation.outvars, results if equation.primitive.multiple_results else [results], strict=True)
+        evaluate(equations, known)
         return [known[variable] for variable in self.results]
 
 

@@ -9,7 +9,7 @@ from jax.extend import core
 
 from nncompress_jax.errors import InputError
 from nncompress_jax.inputs import is_array
-from nncompress_jax.tracing.flat import flattened
+from nncompress_jax.tracing.flat import evaluate, flattened
 from nncompress_jax.tracing.injection import inject
 from nncompress_jax.tracing.trace import traced_with_outputs
 from nncompress_jax.types import Apply, Array
@@ -62,13 +62,7 @@ class Stages:
         def read(atom: Any) -> Any:
             return atom.val if isinstance(atom, core.Literal) else known[atom]
 
-        for equation in stage.equations:
-            params = equation.primitive.get_bind_params(equation.params)
-            with equation.ctx.manager:
-                results = equation.primitive.bind(*map(read, equation.invars), **params)
-            known |= dict(
-                zip(equation.outvars, results if equation.primitive.multiple_results else [results], strict=True)
-            )
+        evaluate(stage.equations, known)
         output, *others = map(read, stage.outputs)
         return output, others
 
@@ -94,7 +88,7 @@ def stages(apply: Apply, variables: Any, *inputs: Any) -> Stages:
       >>> first.tolist(), carried[0].tolist(), second.tolist()
       ([8.0], [[4.0, 4.0]], [48.0])
     """
-    closed, returned = traced_with_outputs(inject(apply, fast=True), variables, *inputs)
+    closed, returned = traced_with_outputs(inject(apply), variables, *inputs)
     if len(returned) < 2:
         raise InputError("apply returns one array; expected a network with early exits, which returns one for each")
     count = sum(map(is_array, jax.tree.leaves(variables)))

@@ -1,6 +1,5 @@
 """Any optax optimizer on compressed variables, and averages of them."""
 
-import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,6 +8,7 @@ import jax.numpy as jnp
 import optax
 
 from nncompress_jax.errors import InputError
+from nncompress_jax.leaves import imported_nnx
 from nncompress_jax.weights.base import is_compressed
 from nncompress_jax.weights.parts import (
     complete,
@@ -78,7 +78,7 @@ def optimizer(transformation: Any) -> optax.GradientTransformationExtraArgs:
 
 def _unboxed(tree: Any) -> Any:
     """Without NNX's boxes around compressed weights: NNX takes the state of an optimizer for one of arrays."""
-    nnx = sys.modules.get("flax.nnx")
+    nnx = imported_nnx()
     if nnx is None or not any(map(is_compressed, jax.tree.leaves(tree, is_leaf=is_compressed))):
         return tree
     return jax.tree.map(

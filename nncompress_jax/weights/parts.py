@@ -218,27 +218,28 @@ def trains(tree: Any) -> list[bool]:
 
 def tracked(tree: Any) -> list[bool]:
     """Of each leaf, in order, whether training moves it with what it sees."""
-    return _marks(tree, lambda weight: weight.tracked_parts, lambda leaf: False)
+    return _marks(tree, lambda weight: weight.tracked_parts, lambda leaf: False, inside=lambda weight: weight.TRAINS)
 
 
-def _marks(tree: Any, listed: Fields, dense: Callable[[Any], bool]) -> list[bool]:
-    """Of each leaf, in order, whether it is a float in a field that is listed, at any depth, or `dense` says so."""
+def _marks(tree: Any, listed: Fields, dense: Callable[[Any], bool], inside: Fields | None = None) -> list[bool]:
+    """Of each leaf, in order, whether it is a float in a field that is listed, or `dense` says so; weights inside of
+    weights are asked themselves, in fields that `inside` lists, by default the same."""
     leaves = jax.tree.leaves(tree, is_leaf=is_compressed)
-    return [mark for leaf in leaves for mark in (_of_parts(leaf, listed) if is_compressed(leaf) else [dense(leaf)])]
+    marks = [_of_parts(leaf, listed, inside or listed) if is_compressed(leaf) else [dense(leaf)] for leaf in leaves]
+    return [mark for each in marks for mark in each]
 
 
-def _of_parts(weight: CompressedWeight, listed: Fields) -> list[bool]:
-    names = listed(weight)
+def _of_parts(weight: CompressedWeight, listed: Fields, inside: Fields) -> list[bool]:
     parts, _ = jax.tree_util.tree_flatten_with_path(weight, lambda x: x is not weight and is_compressed(x))
-    return [
-        mark
-        for (field, *_), part in parts
-        for mark in (
-            _of_parts(part, listed)
-            if is_compressed(part)
-            else [_is_float(part) and getattr(field, "name", None) in names]
-        )
-    ]
+    marks: list[bool] = []
+    for (field, *_), part in parts:
+        if not is_compressed(part):
+            marks.append(_is_float(part) and field.name in listed(weight))
+        elif field.name in inside(weight):
+            marks += _of_parts(part, listed, inside)
+        else:
+            marks += [False] * len(jax.tree.leaves(part))
+    return marks
 
 
 def _is_float(leaf: Any) -> bool:

@@ -1,5 +1,6 @@
 """Networks of other people, by `--model=package.module:function`, from training to a file that needs no such code."""
 
+import dataclasses
 import re
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 
 import nncompress_jax as nnc
+from nncompress_jax.commands import cli
 from nncompress_jax.commands import nncompress as installed
 from nncompress_jax.training import checkpoint
 from nncompress_jax.weights.base import is_compressed
@@ -96,3 +98,19 @@ def test_code_is_never_imported_for_a_file(nncompress, tiny_data, tmp_path, monk
         assert (code, err.count("\n")) == (2, 1)
         assert "tests.commands.own:linen: code of a network is imported from the command line alone" in err
         assert "--model=tests.commands.own:linen" in err
+
+
+def test_networks_beside_their_weights(monkeypatch):
+    """MODEL=WEIGHTS, as experiments take several; a remote folder is no function."""
+    monkeypatch.setattr(nnc.models, "OWN", {})
+    seen = []
+
+    @dataclasses.dataclass
+    class Options:
+        networks: tuple[str, ...] = ()
+        teachers: tuple[str, ...] = ()
+
+    flags = ["--networks", "tests.commands.own:linen=runs/a", "vgg16=gs://b", "--teachers", "none", "gs://c"]
+    cli.run(lambda options: seen.append(options), Options, flags=flags)
+    assert seen[0].networks == ("tests.commands.own:linen=runs/a", "vgg16=gs://b")
+    assert list(nnc.models.OWN) == ["tests.commands.own:linen"]

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import equinox as eqx
 import flax.struct
 import jax
 import jax.numpy as jnp
@@ -9,7 +10,9 @@ import numpy as np
 import pytest
 
 import nncompress_jax as nnc
+from nncompress_jax.weights.base import CompressedWeight, dense
 from nncompress_jax.weights.parts import combine, partition
+from nncompress_jax.weights.sparse import Sparse
 
 
 @flax.struct.dataclass
@@ -125,3 +128,30 @@ def test_both_halves_are_the_whole():
     assert (trained["steps"], trained["f"], fixed["kernel"]) == (None, None, None)
     again = combine(trained, fixed)
     assert all(again[name] is leaf for name, leaf in tree.items())
+
+
+class _Gated(CompressedWeight):
+    """A weight that trains, times one that does not."""
+
+    TRAINS = DECAYS = HELD = ("values",)
+
+    values: Any
+    gate: Any
+    dtype_name: str = eqx.field(static=True, default="float32")
+
+    def aval(self):
+        return jax.core.ShapedArray(self.values.shape, jnp.dtype(self.dtype_name))
+
+    def materialise(self):
+        return dense(self.values) * dense(self.gate)
+
+
+def test_what_stands_in_a_field_that_does_not_train_does_not():
+    """Whatever it would do by itself."""
+    sparse = Sparse(jnp.ones(2), jnp.arange(2), (2, 2))
+    weight = {"w": _Gated(sparse, sparse)}
+    trained, fixed = partition(weight)
+    assert [len(jax.tree.leaves(tree["w"].gate)) for tree in (trained, fixed)] == [0, 2]
+    assert trained["w"].values.values is not None
+    mask = nnc.decays(weight)["w"]
+    assert (mask.values.values, mask.gate.values) == (True, False)
