@@ -54,7 +54,9 @@ def trained_variables(init: str, model: str | None) -> tuple[str, Variables]:
     Raises:
       InputError: where it cannot be read, or nothing tells the network.
     """
-    kind = _kind(init)
+    kind = kind_of(init)
+    if kind == "compressed":
+        raise InputError(f"{init}: a compressed network; expected the weights that it was made of")
     if kind == "run":
         return model or configuration.read(init).model, checkpoint.restore(init)
     state_dict = torch.read(init) if kind == "torch" else torch_state_dict(init)
@@ -96,7 +98,7 @@ def trained(init: str, *, model: str | None = None, images: Images = ANY) -> Tra
     Raises:
       InputError: where the network or its data set cannot be read, and for a data set of other classes.
     """
-    run = configuration.read(init) if _kind(init) == "run" else None
+    run = configuration.read(init) if kind_of(init) == "run" else None
     model, variables = trained_variables(init, run.model if run else model)
     network = models.fitting(models.named(model), variables)
     size = checkpoint.load_progress(init).image_shape[0] if run else network.image_size(variables)
@@ -150,11 +152,11 @@ def initial_variables(config: Config) -> Variables | None:
     return compressed(config, stages(config.recipe, config.completed_preset().epochs)[0], variables)
 
 
-def _kind(init: str) -> Literal["run", "safetensors", "torch"]:
+def kind_of(init: str) -> Literal["run", "safetensors", "torch", "compressed"]:
     """Of trained weights, by what is there and not by its name; a remote place is a workdir.
 
     Raises:
-      InputError: where there is nothing, or a compressed network.
+      InputError: where there is nothing.
     """
     if "://" in init or Path(init).is_dir():
         return "run"
@@ -166,5 +168,5 @@ def _kind(init: str) -> Literal["run", "safetensors", "torch"]:
     with Path(init).open("rb") as file:
         begin = file.read(9)
     if begin.startswith(MAGIC):
-        raise InputError(f"{init}: a compressed network; expected the weights that it was made of")
+        return "compressed"
     return "safetensors" if begin[8:] == b"{" else "torch"

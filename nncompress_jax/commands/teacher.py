@@ -1,15 +1,13 @@
 """What a run learns from beside its labels."""
 
-from pathlib import Path
 from typing import Any
 
 from nncompress_jax import load, models
-from nncompress_jax.artifact.container import MAGIC
-from nncompress_jax.commands.initial import trained_variables
+from nncompress_jax.commands.initial import kind_of, trained_variables
 from nncompress_jax.errors import InputError
 from nncompress_jax.training import checkpoint
 from nncompress_jax.training import config as configuration
-from nncompress_jax.training.config import FILE_NAME, Config
+from nncompress_jax.training.config import Config
 from nncompress_jax.training.objective import CLASSIFICATION, Objective, distilled
 from nncompress_jax.types import Apply
 
@@ -40,19 +38,15 @@ def _teacher(place: str, config: Config) -> tuple[Apply, Any]:
         place, model = config.init, config.model
     else:
         model = config.teacher_model
-    if Path(place).is_file() and _begins(Path(place)) == MAGIC:
+    kind = kind_of(place)
+    if kind == "compressed":
         loaded = load(place)
         return loaded.apply, loaded.variables
-    if is_run := (Path(place) / FILE_NAME).exists():
+    if kind == "run":
         model = configuration.read(place).model
     model, variables = trained_variables(place, model)
-    classes = checkpoint.load_progress(place).num_classes if is_run else None
+    classes = checkpoint.load_progress(place).num_classes if kind == "run" else None
     return models.fitting(models.named(model, num_classes=classes), variables).apply, variables
-
-
-def _begins(file: Path) -> bytes:
-    with file.open("rb") as opened:
-        return opened.read(len(MAGIC))
 
 
 def _pair(text: str) -> tuple[str, str]:
