@@ -9,7 +9,7 @@ from nncompress_jax.artifact.size import stored_size
 from nncompress_jax.artifact.writer import save
 from nncompress_jax.coupling.analysis import coupling
 from nncompress_jax.errors import ArtifactError, InputError
-from nncompress_jax.exits import early_exit
+from nncompress_jax.exits import early_exit, exit_macs
 from nncompress_jax.export.onnx import Exported, export_onnx
 from nncompress_jax.export.stablehlo import export_stablehlo
 from nncompress_jax.importers.safetensors import load_safetensors, save_safetensors
@@ -68,6 +68,7 @@ __all__ = [
     "early_exit",
     "ema",
     "equalize",
+    "exit_macs",
     "explain",
     "export_onnx",
     "export_stablehlo",

@@ -1,6 +1,7 @@
 """Networks with early exits: what is certain of its class soon is not computed to the end."""
 
 import functools
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -11,6 +12,7 @@ import numpy as np
 from nncompress_jax.errors import InputError
 from nncompress_jax.inputs import is_array
 from nncompress_jax.leaves import check_there, native
+from nncompress_jax.tracing.costs import cost
 from nncompress_jax.tracing.stages import Stages, stages
 from nncompress_jax.tree import named_leaves
 from nncompress_jax.types import Apply, Array
@@ -98,6 +100,32 @@ def early_exit(apply: Apply, variables: Any, thresholds: float | Sequence[float]
         return answers
 
     return run
+
+
+def exit_macs(apply: Apply, variables: Any, inputs: Any) -> list[int]:
+    """Multiply-accumulates of one example that leaves a network at each of its exits; the last: of all of it.
+
+    Args:
+      apply: as of `early_exit`.
+      variables: likewise.
+      inputs: [B, ...], or a description of them.
+
+    Raises:
+      InputError: as `early_exit`.
+
+    Example:
+      >>> weights = {"a": jnp.ones((2, 2)), "b": jnp.ones((2, 5))}
+      >>> exit_macs(lambda w, x: ((y := x @ w["a"]), y @ w["b"]), weights, jnp.ones((1, 2)))
+      [4, 14]
+    """
+    divided = stages(apply, variables, inputs)
+    leaves = [leaf for leaf in jax.tree.leaves(variables) if is_array(leaf)]
+    own = []
+    for number, stage in enumerate(divided.stages):
+        carried = [jax.ShapeDtypeStruct(variable.aval.shape, variable.aval.dtype) for variable in stage.inputs]
+        run = functools.partial(divided.run, number)
+        own.append(cost(run, leaves, carried, batch_size=inputs.shape[0]).macs)
+    return list(itertools.accumulate(own))
 
 
 def _size(count: int) -> int:

@@ -6,7 +6,20 @@ import jax.numpy as jnp
 from nncompress_jax.errors import InputError
 from nncompress_jax.types import Array
 
-__all__ = ["attention_transfer", "cross_entropy", "distillation", "hint", "noisy"]
+__all__ = ["attention_transfer", "cross_entropy", "distillation", "hint", "last", "noisy"]
+
+
+def last(outputs: Array | tuple[Array, ...]) -> Array:
+    """The logits of a network: of one with early exits, those of its end.
+
+    Args:
+      outputs: [B, C], or a tuple of them.
+
+    Example:
+      >>> last((jnp.zeros((1, 2)), jnp.ones((1, 2)))).tolist()
+      [[1.0, 1.0]]
+    """
+    return outputs[-1] if isinstance(outputs, tuple) else outputs
 
 
 def cross_entropy(logits: Array, labels: Array) -> Array:

@@ -146,7 +146,8 @@ def initial_variables(config: Config) -> Variables | None:
         if config.recipe:
             raise InputError(f"--recipe={config.recipe} needs --init, the weights that are compressed")
         return None
-    _, variables = trained_variables(config.init, config.model)
+    _, variables = trained_variables(config.init, models.without_exits(config.model))
+    variables = models.with_exits(models.named(config.model), variables)
     if not config.recipe:
         return variables
     return compressed(config, stages(config.recipe, config.completed_preset().epochs)[0], variables)

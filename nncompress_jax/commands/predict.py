@@ -15,6 +15,7 @@ import tyro
 from nncompress_jax.commands.served import opened
 from nncompress_jax.data.pictures import decode, resize
 from nncompress_jax.errors import InputError
+from nncompress_jax.losses import last
 from nncompress_jax.table import Table
 
 LARGEST_FILE = 2**28
@@ -42,7 +43,7 @@ def main(options: Options) -> None:
     if not height or height != width or len(info.mean) != 3 or len(info.deviation) != 3 or min(info.deviation) <= 0:
         raise InputError(f"{options.file}: names no network of square pictures with mean and deviation; use nnc.load")
     pictures = np.stack([_read(path, height) for path in options.images])
-    run = jax.jit(lambda variables, images: jax.nn.softmax(apply(variables, images)))
+    run = jax.jit(lambda variables, images: jax.nn.softmax(last(apply(variables, images))))
     probabilities = np.asarray(run(variables, preprocess(jax.numpy.asarray(pictures))))
     names = info.class_names or tuple(map(str, range(probabilities.shape[-1])))
     for path, row in zip(options.images, probabilities, strict=True):

@@ -35,7 +35,7 @@ def _teacher(place: str, config: Config) -> tuple[Apply, Any]:
     if place == "self":
         if config.init is None:
             raise InputError("--teacher=self needs --init, the network as it was before this run")
-        place, model = config.init, config.model
+        place, model = config.init, models.without_exits(config.model)
     else:
         model = config.teacher_model
     kind = kind_of(place)

@@ -164,7 +164,7 @@ def _known(model: str | None) -> Iterator[Recognised]:
     for name in [model] if model else models.NAMES:
         network = models.create(name)
         for layout in LAYOUTS:
-            if layout.fits(network):
+            if layout.fits(network) and not network.exits:
                 count += 1
                 size = network.image_size(None)
                 yield Recognised(name, {}, (size, size, 3), layout)

@@ -10,6 +10,7 @@
 | resnet20 resnet32 resnet44 resnet56 resnet110 | residual networks; shortcuts have no parameters (option A) |
 | resnet20_projection ... resnet110_projection | the same with 1x1 convolutions as shortcuts (option B) |
 | resnet18 | 64 to 512 channels in four stages, option B |
+| vgg16_exits resnet56_exits | vgg16 and resnet56 with four early exits, behind 0.3 to 0.8 of their operations |
 | mobilenetv2 | every block expands, 1x1 convolutions as shortcuts where channels change, ReLU |
 | mobilenetv2_x0_5 mobilenetv2_x0_75 mobilenetv2_x1_0 mobilenetv2_x1_4 | as published, ReLU6; of so many channels |
 """
@@ -18,15 +19,19 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
+import jax
+import jax.numpy as jnp
+
 from nncompress_jax.errors import InputError
 from nncompress_jax.models import mobilenet, resnet
 from nncompress_jax.models.mobilenet import MobileNetV2
-from nncompress_jax.models.network import Network, fitting
+from nncompress_jax.models.network import Network, fitting, shapes
 from nncompress_jax.models.own import OwnNetwork
 from nncompress_jax.models.resnet import ResNet
 from nncompress_jax.models.vgg import CONFIGURATIONS, VGG
+from nncompress_jax.types import Variables
 
-__all__ = ["NAMES", "Network", "OwnNetwork", "create", "fitting", "named"]
+__all__ = ["NAMES", "Network", "OwnNetwork", "create", "fitting", "named", "with_exits", "without_exits"]
 
 
 def _vggs(suffix: str, **options: Any) -> dict[str, Callable[..., Network]]:
@@ -67,6 +72,10 @@ NAMES: dict[str, Callable[..., Network]] = {
     **_resnets("", "padding"),
     **_resnets("_projection", "projection"),
     "resnet18": functools.partial(ResNet, resnet.configuration((64, 128, 256, 512), 2, "projection"), stem=64),
+    "vgg16_exits": functools.partial(VGG, CONFIGURATIONS["D"], exits=(5, 7, 9, 11)),
+    "resnet56_exits": functools.partial(
+        ResNet, resnet.configuration((16, 32, 64), 9, "padding"), stem=16, exits=(8, 12, 17, 22)
+    ),
     "mobilenetv2": functools.partial(MobileNetV2, mobilenet.configuration(as_published=False), activation="relu"),
     "mobilenetv2_x0_5": _mobilenet(0.5),
     "mobilenetv2_x0_75": _mobilenet(0.75),
@@ -100,6 +109,42 @@ def create(name: str, **options: Any) -> Network:
     if name not in NAMES:
         raise InputError(f"unknown model {name!r}; choose one of {', '.join(NAMES)}")
     return NAMES[name](**options)
+
+
+def without_exits(name: str) -> str:
+    """The name of the same network without early exits.
+
+    Args:
+      name: any network's.
+
+    Example:
+      >>> without_exits("vgg16_exits")
+      'vgg16'
+    """
+    return name.removesuffix("_exits")
+
+
+def with_exits(network: Network | OwnNetwork, variables: Variables) -> Variables:
+    """Variables with what the network's early exits lack: dense layers of zeros, which training begins with.
+
+    Args:
+      network: any; the widths are those of the variables.
+      variables: that were trained without the exits, or with them.
+
+    Example:
+      >>> trained = shapes(create("resnet20"), (32, 32, 3))
+      >>> with_exits(create("resnet20", exits=(2,)), trained)["params"]["Exit_0"]["kernel"].shape
+      (256, 10)
+    """
+    own = [f"Exit_{number}" for number in range(len(getattr(network, "exits", ())))]
+    if not isinstance(network, Network) or not own or own[0] in variables["params"]:
+        return variables
+    trunk = fitting(network.copy(exits=()), variables)
+    size = trunk.image_size(variables)
+    channels = variables["params"]["Conv_0"]["kernel"].shape[2]
+    expected = shapes(trunk.copy(exits=network.exits), (size, size, channels))["params"]
+    begin = {name: jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), expected[name]) for name in own}
+    return {**variables, "params": {**variables["params"], **begin}}
 
 
 def named(name: str, **options: Any) -> Network | OwnNetwork:

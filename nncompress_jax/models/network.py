@@ -1,7 +1,7 @@
 """What all networks by name have in common: their fields, their layers, and how they take the widths of variables.
 
 Layers are numbered by kind in the order in which images pass them: Conv_0, BatchNorm_0, ..., Dense_0. A shortcut's
-convolution comes behind those of the path beside it.
+convolution comes behind those of the path beside it. Dense layers of early exits are Exit_0, Exit_1, ...
 """
 
 import math
@@ -22,10 +22,11 @@ Initializer = Callable[..., Array]
 
 
 class Network(nn.Module):
-    """A network of (images [B, H, H, I], train=False) -> logits [B, C].
+    """A network of (images [B, H, H, I], train=False) -> logits [B, C]; with exits, a tuple of them, its own the last.
 
     Attributes:
       blocks: the configuration, of a type of the network's own.
+      exits: blocks, by number, behind which there is an exit: the maps are averaged to 4x4, a dense layer classifies.
       num_classes: C.
       initialization: "he" (He et al. 2015: normal, by fan in; biases 0, batch-norm scales 1, last dense layer 0) or
         "seed" (the original project's: kernels and biases uniform in +-1/sqrt(fan in), scales in [0, 1)).
@@ -35,6 +36,7 @@ class Network(nn.Module):
     """
 
     blocks: tuple[Any, ...] = ()
+    exits: tuple[int, ...] = ()
     num_classes: int = 10
     initialization: Literal["he", "seed"] = "he"
     dtype: Any = jnp.float32
@@ -105,13 +107,25 @@ class Network(nn.Module):
         )
         return nn.relu(dense(x))
 
-    def _logits(self, x: Array) -> Array:
-        """The last dense layer, in float32 at least."""
+    def _exit(self, x: Array, block: int) -> list[Array]:
+        """Logits of the exit behind a block, if there is one."""
+        if block not in self.exits:
+            return []
+        x = averaged(x, min(4, x.shape[1]))
+        return [self._logits(x.reshape(x.shape[0], -1), name=f"Exit_{self.exits.index(block)}")]
+
+    def _logits(self, x: Array, name: str | None = None) -> Array:
+        """A dense layer to the classes, in float32 at least."""
         kernel_init, bias_init, _ = self._initializers(fan_in=x.shape[-1])
         kernel_init = nn.initializers.zeros if self.initialization == "he" else kernel_init
         dtype = jnp.promote_types(self.dtype, jnp.float32)
         return nn.Dense(
-            self.num_classes, kernel_init=kernel_init, bias_init=bias_init, dtype=dtype, dot_general=self.dot_general
+            self.num_classes,
+            kernel_init=kernel_init,
+            bias_init=bias_init,
+            dtype=dtype,
+            dot_general=self.dot_general,
+            name=name,
         )(x)
 
     def _initializers(self, fan_in: int) -> tuple[Initializer, Initializer, Initializer]:
@@ -133,6 +147,26 @@ def checked_images(images: Array, expected: str = "", *, fits: bool = True) -> A
     if images.ndim != 4 or images.shape[1] != images.shape[2] or not fits:
         raise InputError(f"images are {list(images.shape)}, expected [B, H, H, I]{expected}")
     return images
+
+
+def averaged(x: Array, size: int) -> Array:
+    """Average pooling of [B, H, H, C] to [B, size, size, C].
+
+    Raises:
+      InputError: unless H is a multiple of size, or 1, where all averages are the same.
+
+    Example:
+      >>> averaged(jnp.arange(4.0).reshape(1, 2, 2, 1), 1).item()
+      1.5
+    """
+    if x.shape[1] == size:
+        return x
+    if x.shape[1] == 1:
+        return jnp.broadcast_to(x, (x.shape[0], size, size, x.shape[-1]))
+    if x.shape[1] % size:
+        raise InputError(f"images are {32 * x.shape[1]} high, expected 32 or a multiple of {32 * size}")
+    window = (x.shape[1] // size,) * 2
+    return nn.avg_pool(x, window, strides=window)
 
 
 def added(x: Array, shortcut: Array) -> Array:

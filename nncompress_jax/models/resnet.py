@@ -64,11 +64,12 @@ class ResNet(Network):
     stem: int = 16
 
     @nn.compact
-    def __call__(self, images: Array, train: bool = False) -> Array:
+    def __call__(self, images: Array, train: bool = False) -> Array | tuple[Array, ...]:
         """Logits [B, C] of images [B, H, H, I]; `train` takes batch statistics from the batch."""
         convolution = functools.partial(self._convolution, train=train)
         x = convolution(checked_images(images).astype(self.dtype), self.stem)
-        for block in self.blocks:
+        early: list[Array] = []
+        for number, block in enumerate(self.blocks):
             y = convolution(x, block.inner, stride=block.stride)
             y = convolution(y, block.features, activation=None)
             if block.shortcut == "projection":
@@ -76,7 +77,9 @@ class ResNet(Network):
             elif block.shortcut == "padding":
                 x = padded(x, block.features, block.stride)
             x = nn.relu(added(y, x))
-        return self._logits(x.mean(axis=(1, 2)))
+            early += self._exit(x, number)
+        logits = self._logits(x.mean(axis=(1, 2)))
+        return (*early, logits) if early else logits
 
     def fields_for(self, widths: Iterator[int]) -> dict[str, Any]:
         """As `Network.fields_for`."""

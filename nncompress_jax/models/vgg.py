@@ -10,10 +10,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import flax.linen as nn
-import jax.numpy as jnp
 
-from nncompress_jax.errors import InputError
-from nncompress_jax.models.network import Network, checked_images
+from nncompress_jax.models.network import Network, averaged, checked_images
 from nncompress_jax.types import Array
 
 
@@ -79,12 +77,13 @@ class VGG(Network):
     pooled: int | None = None
 
     @nn.compact
-    def __call__(self, images: Array, train: bool = False) -> Array:
+    def __call__(self, images: Array, train: bool = False) -> Array | tuple[Array, ...]:
         """Logits [B, C] of images [B, H, H, I]; `train` takes batch statistics from the batch."""
         x = checked_images(images, " with H divisible by 32", fits=images.ndim == 4 and images.shape[1] % 32 == 0)
         x = x.astype(self.dtype)
         convolution = functools.partial(self._convolution, bias=True, batch_norm=self.batch_norm, train=train)
-        for block in self.blocks:
+        early: list[Array] = []
+        for number, block in enumerate(self.blocks):
             if not block.features:
                 x = nn.max_pool(x, window_shape=(2, 2), strides=(2, 2))
             elif block.separable:
@@ -92,11 +91,12 @@ class VGG(Network):
                 x = convolution(x, block.features, 1)
             else:
                 x = convolution(x, block.features, 3, block.stride)
+            early += self._exit(x, number)
         x = averaged(x, self.pooled) if self.pooled else x
         x = x.reshape(x.shape[0], -1)
         for features in self.head:
             x = nn.Dropout(self.dropout, deterministic=not train)(self._hidden(x, features))
-        return self._logits(x)
+        return (*early, self._logits(x)) if early else self._logits(x)
 
     def fields_for(self, widths: Iterator[int]) -> dict[str, Any]:
         """As `Network.fields_for`."""
@@ -114,23 +114,3 @@ class VGG(Network):
         features = [block.features for block in self.blocks if block.features][-1]
         inputs = variables["params"]["Dense_0"]["kernel"].shape[0]
         return 32 * round((inputs / features) ** 0.5)
-
-
-def averaged(x: Array, size: int) -> Array:
-    """Average pooling of [B, H, H, C] to [B, size, size, C].
-
-    Raises:
-      InputError: unless H is a multiple of size, or 1, where all averages are the same.
-
-    Example:
-      >>> averaged(jnp.arange(4.0).reshape(1, 2, 2, 1), 1).item()
-      1.5
-    """
-    if x.shape[1] == size:
-        return x
-    if x.shape[1] == 1:
-        return jnp.broadcast_to(x, (x.shape[0], size, size, x.shape[-1]))
-    if x.shape[1] % size:
-        raise InputError(f"images are {32 * x.shape[1]} high, expected 32 or a multiple of {32 * size}")
-    window = (x.shape[1] // size,) * 2
-    return nn.avg_pool(x, window, strides=window)

@@ -193,6 +193,34 @@ def front(rows: Sequence[Mapping[str, Any]], title: str, path: str | Path) -> No
     _save(figure, path)
 
 
+def early_exits(rows: Sequence[Mapping[str, Any]], title: str, path: str | Path) -> None:
+    """Accuracy against the mean multiply-accumulates of an image, a curve over thresholds for each network.
+
+    Args:
+      rows: with `network`, `weights`, `threshold`, `share` and `accuracy`; those without a threshold are whole
+        networks, and drawn as dashed lines.
+      title: data set.
+      path: of the picture.
+    """
+    figure = Figure(figsize=(7, 4.5), layout="constrained")
+    axes = figure.add_subplot(title=title, xlabel="multiply-accumulates of an image, share of the whole network")
+    kinds = list(dict.fromkeys((row["network"], row["weights"]) for row in rows))
+    for place, kind in enumerate(kinds):
+        own = [row for row in rows if (row["network"], row["weights"]) == kind]
+        points = sorted((row["share"], row["accuracy"]) for row in own if row["threshold"] is not None)
+        if points:
+            axes.plot(*np.transpose(points), "o-", color=f"C{place}", ms=4, label=", ".join(kind))
+        for row in (row for row in own if row["threshold"] is None):
+            label = f"{', '.join(kind)}, whole"
+            axes.axhline(row["accuracy"], color=f"C{place}", linestyle="--", linewidth=1, label=label)
+    for formatted in (axes.xaxis, axes.yaxis):
+        formatted.set_major_formatter(matplotlib.ticker.PercentFormatter(1))
+    axes.grid(alpha=0.3)
+    axes.set(xlim=(0, 1.02), ylabel="test accuracy")
+    axes.legend(fontsize=8)
+    _save(figure, path)
+
+
 def _curves(rows: Sequence[Mapping[str, Any]], column: str) -> Iterator[tuple[str, list[Mapping[str, Any]], Any]]:
     """Each value of a column with its rows and a colour, which say by their order where it stands."""
     names = list(dict.fromkeys(row[column] for row in rows))

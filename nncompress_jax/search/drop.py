@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from nncompress_jax import losses
 from nncompress_jax.errors import InputError
 from nncompress_jax.inputs import arguments, compiled, examples_in, pieces
 from nncompress_jax.tracing.injection import inject
@@ -73,7 +74,7 @@ def measure_of(apply: Apply, inputs: Any, labels: Any) -> Measure:
     """Whether the largest output is the label, for each example.
 
     Args:
-      apply: to logits [N, C].
+      apply: to logits [N, C], or a tuple of them, whose last counts.
       inputs: apply's further arguments as a tuple, or the only one, of all examples.
       labels: [N] classes.
 
@@ -87,7 +88,7 @@ def measure_of(apply: Apply, inputs: Any, labels: Any) -> Measure:
 
     def measure(variables: Any) -> np.ndarray:
         logits = compiled(inject(apply, fast=True), variables)
-        found = [np.asarray(logits(*batch)).argmax(-1) for _, batch in pieces(given, BATCH)]
+        found = [np.asarray(losses.last(logits(*batch))).argmax(-1) for _, batch in pieces(given, BATCH)]
         return np.concatenate(found) == labels
 
     return measure

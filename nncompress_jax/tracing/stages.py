@@ -88,7 +88,7 @@ def stages(apply: Apply, variables: Any, *inputs: Any) -> Stages:
       >>> first.tolist(), carried[0].tolist(), second.tolist()
       ([8.0], [[4.0, 4.0]], [48.0])
     """
-    closed, returned = traced_with_outputs(inject(apply), variables, *inputs)
+    closed, returned = traced_with_outputs(inject(apply, fast=True), variables, *inputs)
     if len(returned) < 2:
         raise InputError("apply returns one array; expected a network with early exits, which returns one for each")
     count = sum(map(is_array, jax.tree.leaves(variables)))

@@ -14,6 +14,7 @@ import optax
 from jax.sharding import Mesh
 from rich.progress import track
 
+from nncompress_jax import losses
 from nncompress_jax.data.split import Split
 from nncompress_jax.data.stream import batches
 from nncompress_jax.errors import InputError
@@ -69,7 +70,8 @@ def evaluate(
     (the ranges of `methods.minmax.simulate`) is then what it would be without the filling.
 
     Args:
-      apply: of (variables, images) -> logits [B, C]; the variables may be compressed.
+      apply: of (variables, images) -> logits [B, C], or a tuple of them, whose last counts; the variables may be
+        compressed.
       variables: the network's.
       split: images and labels.
       preprocess: [B, H, W, I] uint8 -> the network's input.
@@ -153,10 +155,10 @@ def _program(apply: Apply, preprocess: Callable[[Array], Array], mesh: Mesh) -> 
     apply = inject(apply, fast=True)
 
     def predict(variables: Variables, images: Array, labels: Array, counted: Array) -> Predictions:
-        logits = apply(variables, preprocess(images)).astype(jnp.float32)
-        losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+        logits = losses.last(apply(variables, preprocess(images))).astype(jnp.float32)
+        each = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
         predicted = logits.argmax(-1).astype(jnp.int32)
-        return Predictions(labels, predicted, losses, counted, jnp.int32(logits.shape[-1]))
+        return Predictions(labels, predicted, each, counted, jnp.int32(logits.shape[-1]))
 
     whole, share = replicated(mesh), by_example(mesh)
     return jax.jit(

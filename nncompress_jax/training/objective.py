@@ -54,6 +54,28 @@ class Objective:
         """The network as `loss` needs it: its outputs, and by path what enters the weights of `features`."""
         return with_features(apply, self.features)
 
+    def of(
+        self,
+        outputs: Array | tuple[Array, ...],
+        labels: Array,
+        *,
+        inputs: Any,
+        features: Mapping[str, Array],
+        given: Any,
+    ) -> Array:
+        """The loss; of a network with early exits, the mean of the losses of all exits.
+
+        Args:
+          outputs: the network's: logits, or a tuple of them.
+          labels: as of `loss`.
+          inputs: likewise.
+          features: likewise.
+          given: likewise.
+        """
+        exits = outputs if isinstance(outputs, tuple) else (outputs,)
+        each = [self.loss(logits, labels, inputs=inputs, features=features, given=given) for logits in exits]
+        return sum(each[1:], each[0]) / len(each)
+
 
 def of_outputs(loss: Callable[[Array, Array], Array]) -> Objective:
     """An objective of (logits, labels) alone.
@@ -99,7 +121,7 @@ def distilled(
 
     def loss(logits: Array, labels: Array, *, inputs: Any, features: Mapping[str, Array], given: Any) -> Array:
         answers, seen = jax.lax.stop_gradient(run(given, inputs))
-        value = losses.distillation(logits, answers, labels, temperature=temperature, alpha=alpha)
+        value = losses.distillation(logits, losses.last(answers), labels, temperature=temperature, alpha=alpha)
         for ours, theirs in hints:
             value += hint_weight * losses.hint(features[ours], seen[theirs])
         return value
@@ -112,9 +134,9 @@ def check(objective: Objective, apply: Apply, variables: Variables, image_shape:
 
     def once(variables: Any, given: Any) -> Array:
         images = jnp.zeros((2, *image_shape))
-        logits, features = objective.running(apply)(variables, images)
+        outputs, features = objective.running(apply)(variables, images)
         labels = jnp.zeros(2, jnp.int32)
-        return objective.loss(logits, labels, inputs=images, features=features, given=given)
+        return objective.of(outputs, labels, inputs=images, features=features, given=given)
 
     if objective is CLASSIFICATION:
         return

@@ -12,6 +12,7 @@ import optax
 from jax import lax
 from jax.sharding import Mesh
 
+from nncompress_jax import losses
 from nncompress_jax.training.mesh import replicated, shared
 from nncompress_jax.training.objective import CLASSIFICATION, Objective
 from nncompress_jax.training.state import TrainState
@@ -77,11 +78,11 @@ def train_step(
 
     def loss_of(params: Any) -> tuple[Array, Any]:
         variables = {"params": params, **others}
-        (logits, updated), features = run(variables, inputs, train=True, mutable=list(others), rngs=rngs)
-        chex.assert_rank(logits, 2)
-        logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
-        loss = objective.loss(logits, labels, inputs=inputs, features=features, given=given)
-        return loss, (logits, updated)
+        (outputs, updated), features = run(variables, inputs, train=True, mutable=list(others), rngs=rngs)
+        chex.assert_rank(jax.tree.leaves(outputs), 2)
+        outputs = jax.tree.map(lambda logits: logits.astype(jnp.promote_types(logits.dtype, jnp.float32)), outputs)
+        loss = objective.of(outputs, labels, inputs=inputs, features=features, given=given)
+        return loss, (losses.last(outputs), updated)
 
     params = state.variables["params"]
     (loss, (logits, updated)), gradients = value_and_grad(loss_of, has_aux=True)(params)

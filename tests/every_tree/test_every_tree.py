@@ -33,7 +33,7 @@ CHANNELS = (
     *(row for row in ROWS if row.startswith("criteria.") and row not in OF_WEIGHTS),
 )
 FILES = ("save, program", "save", "load", "save_safetensors", "load_safetensors")
-PLAIN = ("decompress", "coupling", "cost", "export_stablehlo")
+PLAIN = ("decompress", "coupling", "cost", "exit_macs", "export_stablehlo")
 """What needs no numbers."""
 
 ANY_FILE = "which no file can hold; save equinox.filter(variables, equinox.is_array_like)"

@@ -143,10 +143,11 @@ def test_logits_and_the_protocol(name):
     def train(variables, images):
         return network.apply(variables, images, train=True, mutable=others, rngs={"dropout": jax.random.key(0)})
 
-    logits, updated = jax.eval_shape(train, variables, IMAGES)
+    outputs, updated = jax.eval_shape(train, variables, IMAGES)
     assert jax.tree.map(jnp.shape, updated) == jax.tree.map(jnp.shape, {name: variables[name] for name in others})
-    assert logits.shape == jax.eval_shape(network.apply, variables, IMAGES).shape == (4, 7)
-    assert {leaf.dtype for leaf in jax.tree.leaves((variables, logits, updated))} == {jnp.dtype("float32")}
+    assert outputs == jax.eval_shape(network.apply, variables, IMAGES)
+    assert [logits.shape for logits in jax.tree.leaves(outputs)] == [(4, 7)] * (1 + len(network.exits))
+    assert {leaf.dtype for leaf in jax.tree.leaves((variables, outputs, updated))} == {jnp.dtype("float32")}
 
 
 def drawn(network):

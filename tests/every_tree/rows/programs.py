@@ -253,3 +253,13 @@ def early_exit(kind, folder):
         else:
             assert answers.exits.tolist() == [number] * len(kind.x)
             near(kind, answers.logits, logits)
+
+
+@row
+def exit_macs(kind, folder):
+    """Of a second exit that costs nothing more: what `cost` counts."""
+
+    def network(tree: Any, x: Any) -> Any:
+        return (result := kind.apply(tree, x)), 2 * result
+
+    assert nnc.exit_macs(network, kind.variables, kind.x) == 2 * [nnc.cost(kind.apply, kind.variables, kind.x).macs]
