@@ -4,8 +4,8 @@ import contextlib
 import dataclasses
 import functools
 import time
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +20,7 @@ from nncompress_jax.data.stream import batches
 from nncompress_jax.errors import InputError
 from nncompress_jax.tracing.injection import inject
 from nncompress_jax.training.mesh import by_example, data_mesh, own_share, place, replicated
+from nncompress_jax.training.objective import Measure
 from nncompress_jax.types import Apply, Array, Variables
 
 
@@ -31,11 +32,13 @@ class Evaluation:
       confusion: [C, C] int64, examples by true class (rows) and predicted class (columns).
       loss: mean cross entropy in nats.
       images_per_second: compilation left out.
+      measures: means over the images, by name, of what was asked for beside.
     """
 
     confusion: np.ndarray
     loss: float
     images_per_second: float
+    measures: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
     @property
     def count(self) -> int:
@@ -63,6 +66,7 @@ def evaluate(
     mesh: Mesh | None = None,
     description: str | None = None,
     between: Callable[[], None] = lambda: None,
+    measures: Mapping[str, Measure] | None = None,
 ) -> Evaluation:
     """Accuracy, confusion and loss on a split.
 
@@ -79,6 +83,7 @@ def evaluate(
       mesh: of `mesh.data_mesh`, by default over all devices.
       description: shown in a progress bar; without it there is none.
       between: called after each batch; what it raises ends the test.
+      measures: by name, of (outputs, labels [B]) -> [B]: what else is averaged over the images.
 
     Raises:
       InputError: for an empty split, a batch size below 1, and labels that are not among the network's classes.
@@ -88,7 +93,7 @@ def evaluate(
         raise InputError(f"batch_size={batch_size}, {len(split)} images: expected at least one of each")
     share = by_example(mesh)
     variables = jax.device_put(variables, replicated(mesh))
-    program = _program(apply, preprocess, mesh)
+    program = _program(apply, preprocess, mesh, tuple((measures or {}).items()))
 
     filled_size = -(-batch_size // mesh.size) * mesh.size
     own = own_share(filled_size, mesh)
@@ -101,7 +106,7 @@ def evaluate(
         return np.arange(filled_size)[own] < min(batch_size, len(split) - number * batch_size)
 
     results: list[Predictions] = []
-    confusion, loss = np.zeros((0, 0), np.int64), 0.0
+    total = Totals(np.zeros((0, 0), np.int64), 0.0, {})
     begin = time.perf_counter()
     count = -(-len(split) // batch_size)
     with contextlib.closing(batches(split, rows_of, count)) as read:
@@ -112,12 +117,13 @@ def evaluate(
                 begin = time.perf_counter()
             results.append(program(variables, *place((images, labels, counted(number)), share)))
             if number:  # one batch runs while the next is made ready
-                confusion, loss = _added(confusion, loss, results.pop(0))
+                total = _added(total, results.pop(0))
             between()
-    confusion, loss = _added(confusion, loss, results.pop())
+    total = _added(total, results.pop())
     timed = max(len(split) - batch_size, min(len(split), batch_size))
     rate = timed / (time.perf_counter() - begin)
-    return Evaluation(confusion, loss / len(split), rate)
+    means = {name: value / len(split) for name, value in total.measures.items()}
+    return Evaluation(total.confusion, total.loss / len(split), rate, means)
 
 
 class Predictions(NamedTuple):
@@ -129,6 +135,7 @@ class Predictions(NamedTuple):
       losses: [B] float32, in nats.
       counted: [B] bool; the others fill up the batch.
       num_classes: [] int32, C.
+      measures: [B] each, by name.
     """
 
     labels: Array
@@ -136,29 +143,47 @@ class Predictions(NamedTuple):
     losses: Array
     counted: Array
     num_classes: Array
+    measures: dict[str, Array]
 
 
-def _added(confusion: np.ndarray, loss: float, batch: Predictions) -> tuple[np.ndarray, float]:
-    """Confusion and the sum of losses with a batch more."""
-    labels, predicted, losses, counted, num_classes = (np.asarray(part) for part in batch)
+class Totals(NamedTuple):
+    """Over batches: the confusion, and sums over the images."""
+
+    confusion: np.ndarray
+    loss: float
+    measures: dict[str, float]
+
+
+def _added(total: Totals, batch: Predictions) -> Totals:
+    """With a batch more."""
+    labels, predicted, losses, counted, num_classes = (np.asarray(part) for part in batch[:5])
     if labels.min() < 0 or labels.max() >= num_classes:
         found = f"labels from {labels.min()} to {labels.max()}"
         raise InputError(f"{found}, {num_classes} logits: expected labels from 0 to {num_classes - 1}")
-    confusion = confusion if confusion.size else np.zeros((num_classes, num_classes), np.int64)
+    confusion = total.confusion if total.confusion.size else np.zeros((num_classes, num_classes), np.int64)
     np.add.at(confusion, (labels[counted], predicted[counted]), 1)
-    return confusion, loss + float(losses[counted].sum(dtype=np.float64))
+
+    def summed(values: Any) -> float:
+        return float(np.asarray(values)[counted].sum(dtype=np.float64))
+
+    measures = {name: total.measures.get(name, 0.0) + summed(values) for name, values in batch.measures.items()}
+    return Totals(confusion, total.loss + summed(losses), measures)
 
 
 @functools.lru_cache(maxsize=4)
-def _program(apply: Apply, preprocess: Callable[[Array], Array], mesh: Mesh) -> Callable[..., Predictions]:
+def _program(
+    apply: Apply, preprocess: Callable[[Array], Array], mesh: Mesh, measures: tuple[tuple[str, Measure], ...]
+) -> Callable[..., Predictions]:
     """The jitted prediction of a batch; the tests after each epoch share one."""
     apply = inject(apply, fast=True)
 
     def predict(variables: Variables, images: Array, labels: Array, counted: Array) -> Predictions:
-        logits = losses.last(apply(variables, preprocess(images))).astype(jnp.float32)
+        outputs = apply(variables, preprocess(images))
+        logits = losses.last(outputs).astype(jnp.float32)
         each = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
         predicted = logits.argmax(-1).astype(jnp.int32)
-        return Predictions(labels, predicted, each, counted, jnp.int32(logits.shape[-1]))
+        others = {name: of(outputs, labels) for name, of in measures}
+        return Predictions(labels, predicted, each, counted, jnp.int32(logits.shape[-1]), others)
 
     whole, share = replicated(mesh), by_example(mesh)
     return jax.jit(

@@ -44,6 +44,7 @@ def train(
     variables: Variables | None = None,
     objective: Objective = CLASSIFICATION,
     turns: Sequence[Turn] = (),
+    dataset: Dataset | None = None,
 ) -> Run:
     """Trains, or goes on with, the run that a configuration describes; a finished run is only tested.
 
@@ -55,6 +56,7 @@ def train(
         their parts train that their types say. The same must be given to go on with the run.
       objective: what is minimised, by default the mean cross entropy; the same, too, to go on with the run.
       turns: what changes the variables on the way, as compression and training in turns do; likewise.
+      dataset: images and labels of the program's own, under the name that the configuration gives; likewise.
 
     Raises:
       InputError: for settings that cannot be, a workdir of another run or where another command trains, a data set of
@@ -64,7 +66,7 @@ def train(
       StorageError: where a checkpoint cannot be written.
     """
     config = as_begun(config)
-    setup = prepare(config, objective, turns)
+    setup = prepare(config, objective, turns, dataset)
     processes.agree(_facts(config, setup.dataset))
     with contextlib.ExitStack() as stack:
         check_lock = _hold(config.folder(), stack)
@@ -206,6 +208,7 @@ class _Training:
             batch_size=max(100, setup.preset.batch_size),
             mesh=setup.mesh,
             between=self._interruption.check,
+            measures=setup.objective.measures,
         )
 
     def _end_epoch(self, compiled: Chunks, bar: ProgressBar | None, checkpoint_steps: int) -> None:
@@ -243,6 +246,8 @@ class _Training:
             train_accuracy=trained.accuracy,
             test_loss=evaluation.loss,
             test_accuracy=evaluation.accuracy,
+            **{f"train_{name}": value for name, value in trained.mean_measures.items()},
+            **{f"test_{name}": value for name, value in evaluation.measures.items()},
             learning_rate=self._setup.learning_rate(steps - 1),
             images_per_second=trained.images_per_second,
             training_seconds=self.progress.training_seconds + trained.seconds,

@@ -68,6 +68,10 @@ class Meter:
                 self._sums.correct + int(correct.sum()),
                 self._sums.images + size * len(losses),
                 self._sums.seconds + self._end - begin,
+                {
+                    name: self._sums.measures.get(name, 0.0) + float(np.asarray(values, np.float64).sum())
+                    for name, values in measured.measures.items()
+                },
             )
 
     def shown(self) -> dict[str, Any]:

@@ -16,6 +16,10 @@ Hints = Sequence[tuple[str, str]]
 """(weight of the student, weight of the teacher), by path: what enters them is to be the same."""
 
 
+Measure = Callable[[Any, Array], Array]
+"""(outputs of the network, labels [B]) -> [B], of each example; what is reported is the mean over all examples."""
+
+
 class Loss(Protocol):
     """A loss of one batch."""
 
@@ -44,11 +48,13 @@ class Objective:
       loss: of one batch.
       features: paths of weights whose inputs it looks at.
       given: arrays that are neither trained nor stored, as the variables of a teacher.
+      measures: by name, what is reported beside loss and accuracy, in training and in tests.
     """
 
     loss: Loss
     features: tuple[str, ...] = ()
     given: Any = None
+    measures: Mapping[str, Measure] = dataclasses.field(default_factory=dict)
 
     def running(self, apply: Apply) -> Apply:
         """The network as `loss` needs it: its outputs, and by path what enters the weights of `features`."""

@@ -12,12 +12,14 @@ class Sums:
       correct: images whose largest logit is their class's.
       images: taken.
       seconds: of the steps.
+      measures: of all images, by name: what the objective measures beside.
     """
 
     loss: float = 0.0
     correct: int = 0
     images: int = 0
     seconds: float = 0.0
+    measures: dict[str, float] = dataclasses.field(default_factory=dict)
 
     @property
     def mean_loss(self) -> float:
@@ -28,6 +30,11 @@ class Sums:
     def accuracy(self) -> float:
         """Fraction from 0 to 1."""
         return self.correct / max(self.images, 1)
+
+    @property
+    def mean_measures(self) -> dict[str, float]:
+        """Means over the images, by name."""
+        return {name: value / max(self.images, 1) for name, value in self.measures.items()}
 
     @property
     def images_per_second(self) -> float:

@@ -93,13 +93,19 @@ class Setup:
         return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=whole), shapes)
 
 
-def prepare(config: Config, objective: Objective = CLASSIFICATION, turns: Sequence[Turn] = ()) -> Setup:
+def prepare(
+    config: Config,
+    objective: Objective = CLASSIFICATION,
+    turns: Sequence[Turn] = (),
+    dataset: sources.Dataset | None = None,
+) -> Setup:
     """Everything a run needs; nothing is written yet.
 
     Args:
       config: what defines the run.
       objective: what it minimises.
       turns: what changes the variables on the way.
+      dataset: by default the one that the configuration names.
 
     Raises:
       InputError: for settings that cannot be.
@@ -111,7 +117,11 @@ def prepare(config: Config, objective: Objective = CLASSIFICATION, turns: Sequen
     check_batch_size(preset.batch_size, mesh)
     dtype = jnp.bfloat16 if config.computes_in_bfloat16() else jnp.float32
     model = models.named(config.model, initialization=preset.initialization, dtype=dtype)
-    dataset = load_dataset(config)
+    dataset = dataset or load_dataset(config)
+    if dataset.name != config.dataset:
+        raise InputError(f"dataset={config.dataset}, and one by the name of {dataset.name}: expected one name for both")
+    if taken := {"loss", "accuracy"} & objective.measures.keys():
+        raise InputError(f"measure {min(taken)!r}: is reported already; choose another name")
 
     count, last = len(dataset.train), preset.keeps_last_batch
     plan = Batches(count, preset.batch_size, config.seed, keeps_last=last)

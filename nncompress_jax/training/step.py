@@ -37,10 +37,12 @@ class Metrics:
     Attributes:
       loss: [] float32, the objective's, in nats.
       correct: [] int32, examples whose largest logit is their class's.
+      measures: [] float32 each, by name: the sums of the objective's own over the examples.
     """
 
     loss: Array
     correct: Array
+    measures: dict[str, Array] = flax.struct.field(default_factory=dict)
 
 
 def train_step(
@@ -82,14 +84,15 @@ def train_step(
         chex.assert_rank(jax.tree.leaves(outputs), 2)
         outputs = jax.tree.map(lambda logits: logits.astype(jnp.promote_types(logits.dtype, jnp.float32)), outputs)
         loss = objective.of(outputs, labels, inputs=inputs, features=features, given=given)
-        return loss, (losses.last(outputs), updated)
+        return loss, (outputs, updated)
 
     params = state.variables["params"]
-    (loss, (logits, updated)), gradients = value_and_grad(loss_of, has_aux=True)(params)
+    (loss, (outputs, updated)), gradients = value_and_grad(loss_of, has_aux=True)(params)
     updates, opt_state = optimizer.update(gradients, state.opt_state, params)
     variables = {"params": optax.apply_updates(params, updates), **updated}
-    correct = jnp.sum(logits.argmax(-1) == labels, dtype=jnp.int32)
-    return TrainState(state.step + 1, variables, opt_state, state.key), Metrics(loss, correct)
+    correct = jnp.sum(losses.last(outputs).argmax(-1) == labels, dtype=jnp.int32)
+    measures = {name: jnp.sum(of(outputs, labels), dtype=jnp.float32) for name, of in objective.measures.items()}
+    return TrainState(state.step + 1, variables, opt_state, state.key), Metrics(loss, correct, measures)
 
 
 def compile_train_steps(

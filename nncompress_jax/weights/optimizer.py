@@ -11,6 +11,7 @@ from nncompress_jax.errors import InputError
 from nncompress_jax.leaves import imported_nnx
 from nncompress_jax.weights.base import is_compressed
 from nncompress_jax.weights.parts import (
+    combine,
     complete,
     partition,
     preconditioned,
@@ -36,7 +37,8 @@ def optimizer(transformation: Any) -> optax.GradientTransformationExtraArgs:
 
     Returns:
       An optax transformation. Its `update` takes gradients of `nnc.grad` or of `jax.grad(..., allow_int=True)`, needs
-      the parameters, and gives updates of their structure, which `optax.apply_updates` adds.
+      the parameters, and gives updates of their structure, which `optax.apply_updates` adds. Line searches take
+      `value=`, `grad=` and `value_fn=` of the parameters, as optax has them.
 
     Raises:
       InputError: (in `update`) without parameters, and for gradients of another structure.
@@ -61,11 +63,14 @@ def optimizer(transformation: Any) -> optax.GradientTransformationExtraArgs:
     def update(gradients: Any, state: Any, params: Any = None, **extra: Any) -> tuple[Any, Any]:
         if params is None:
             raise InputError("nnc.optimizer needs the parameters: update(gradients, state, params)")
-        structure, trained = jax.tree.structure(params), partition(params)[0]
+        structure, (trained, fixed) = jax.tree.structure(params), partition(params)
         given = _leaves(structure, gradients, "gradients")
-        marks = trains(params)
-        descent = with_leaves(params, [leaf if does else None for leaf, does in zip(given, marks, strict=True)])
-        updates, state = inner.update(preconditioned(params, descent), state, trained, **extra)
+        if "grad" in extra:
+            extra["grad"] = _trained(params, _leaves(structure, extra["grad"], "grad"))
+        if "value_fn" in extra:
+            value_fn = extra["value_fn"]
+            extra["value_fn"] = lambda parts, *args, **named: value_fn(combine(parts, fixed), *args, **named)
+        updates, state = inner.update(preconditioned(params, _trained(params, given)), state, trained, **extra)
         steps = _leaves(structure, updates, "updates")
         steps = [
             -gradient if moves and gradient is not None else step
@@ -74,6 +79,11 @@ def optimizer(transformation: Any) -> optax.GradientTransformationExtraArgs:
         return _within_bounds(params, steps), state
 
     return optax.GradientTransformationExtraArgs(init, update)
+
+
+def _trained(params: Any, leaves: Sequence[Any]) -> Any:
+    """Gradients of what trains, and None in the places of all else."""
+    return with_leaves(params, [leaf if does else None for leaf, does in zip(leaves, trains(params), strict=True)])
 
 
 def _unboxed(tree: Any) -> Any:

@@ -95,6 +95,39 @@ def test_without_compressed_weights_it_is_the_optimizer(accumulated):
     np.testing.assert_array_equal(one["w"], other["w"])
 
 
+@pytest.mark.parametrize(
+    "search", [optax.lbfgs(), optax.chain(optax.sgd(1.0), optax.scale_by_backtracking_linesearch(15))]
+)
+def test_line_searches(search):
+    """Against optax on the arrays that train: entries of a pruned weight and a dense array, beside integers."""
+    draw = np.random.default_rng(0).standard_normal
+    params = nnc.compress({"w": jnp.asarray(draw((6, 4)), jnp.float32)}, nnc.prune(sparsity=0.5)) | {"b": jnp.ones(4)}
+    params |= {"table": jnp.arange(4)}
+    x, y = (jnp.asarray(draw((16, width)), jnp.float32) for width in (6, 4))
+    loss = nnc.inject(lambda params: jnp.square(x @ params["w"] + params["b"][params["table"]] - y).mean())
+    trained, fixed = nnc.partition(params)
+    leaves, structure = jax.tree.flatten(trained)
+
+    def loss_of(leaves):
+        return loss(nnc.combine(jax.tree.unflatten(structure, leaves), fixed))
+
+    tx = nnc.optimizer(search)
+    state, theirs = tx.init(params), search.init(leaves)
+    values = []
+    for _ in range(8):
+        value, gradient = nnc.value_and_grad(loss)(params)
+        updates, state = tx.update(gradient, state, params, value=value, grad=gradient, value_fn=loss)
+        params = optax.apply_updates(params, updates)
+        value, gradient = jax.value_and_grad(loss_of)(leaves)
+        updates, theirs = search.update(gradient, theirs, leaves, value=value, grad=gradient, value_fn=loss_of)
+        leaves = optax.apply_updates(leaves, updates)
+        values.append(value)
+    for one, other in zip(jax.tree.leaves(nnc.partition(params)[0]), leaves, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-4)
+    assert values[-1] < values[0] / 2
+    assert params["table"].tolist() == [0, 1, 2, 3]
+
+
 def test_holds_no_state_for_what_does_not_train():
     params = nnc.compress({"kernel": jnp.ones((64, 64)) + jnp.eye(64)}, nnc.cluster(bits=4))
     sizes = [leaf.size for leaf in jax.tree.leaves(nnc.optimizer(optax.adam(0.1)).init(params))]
