@@ -34,7 +34,7 @@ def session(model: bytes | str | Path) -> Any:
 
 @dataclasses.dataclass(frozen=True)
 class Served:
-    """A network of one array in and one out.
+    """A network of one array in, and one out or, with early exits, a tuple of them.
 
     Attributes:
       apply: of ({}, images), as those of networks here; may be compiled.
@@ -51,7 +51,7 @@ def served(path: str | Path) -> Served:
     """The network in a file of ONNX, as a function that JAX can call.
 
     Raises:
-      InputError: for what is no such file, and for networks of several inputs or outputs.
+      InputError: for what is no such file, and for networks of several inputs, or of outputs without examples.
     """
     try:
         runs = session(Path(path))
@@ -59,15 +59,18 @@ def served(path: str | Path) -> Served:
         line = str(error).splitlines()[0]
         raise InputError(f"{path}: no ONNX file that onnxruntime can run: {line}") from None
     inputs, outputs = runs.get_inputs(), runs.get_outputs()
-    if len(inputs) != 1 or len(outputs) != 1 or len(outputs[0].shape) < 1:
-        raise InputError(f"{path}: {len(inputs)} inputs and {len(outputs)} outputs; expected one of each")
-    name, shape = inputs[0].name, outputs[0].shape[1:]
+    if len(inputs) != 1 or not all(output.shape for output in outputs):
+        shapes = ", ".join(str(output.shape) for output in outputs)
+        raise InputError(f"{path}: {len(inputs)} inputs, outputs {shapes}; expected one input, and outputs [B, ...]")
+    name = inputs[0].name
 
-    def run(images: Any) -> np.ndarray:
-        return np.asarray(runs.run(None, {name: np.asarray(images)})[0])
+    def run(images: Any) -> tuple[np.ndarray, ...]:
+        return tuple(map(np.asarray, runs.run(None, {name: np.asarray(images)})))
 
     def apply(_: Any, images: Any) -> Any:
-        return jax.pure_callback(run, jax.ShapeDtypeStruct((images.shape[0], *shape), jnp.float32), images)
+        shapes = (jax.ShapeDtypeStruct((images.shape[0], *output.shape[1:]), jnp.float32) for output in outputs)
+        found = jax.pure_callback(run, tuple(shapes), images)
+        return found if len(outputs) > 1 else found[0]
 
     metadata = dict(runs.get_modelmeta().custom_metadata_map)
     return Served(apply, metadata, "uint8" in inputs[0].type)

@@ -62,16 +62,17 @@ def test_from_weights_to_predictions(nncompress, variables, tiny_data, tmp_path)
     }
 
 
-@pytest.mark.parametrize("pixels", ["", " --pixels"])
-def test_what_is_served_by_onnxruntime(nncompress, variables, tiny_data, tmp_path, pixels):
+@pytest.mark.parametrize(("model", "pixels"), [("narrowest", ""), ("narrowest", " --pixels"), ("narrowest_exits", "")])
+def test_what_is_served_by_onnxruntime(nncompress, variables, tiny_data, tmp_path, model, pixels):
+    variables = nnc.models.with_exits(nnc.models.create(model), variables)
     file, weights, served = tmp_path / "model.nnc", tmp_path / "weights.safetensors", tmp_path / "model.onnx"
     nnc.save_safetensors(weights, variables)
     data = f"--dataset=tiny --data_dir={tiny_data}"
-    assert nncompress(f"compress --init={weights} --model=narrowest {data} --out={file}")[0] == 0
+    assert nncompress(f"compress --init={weights} --model={model} {data} --out={file}")[0] == 0
     code, out, err = nncompress(f"export {file} --to={served} {data}{pixels}")
     assert code == 0, err
     assert f"{served}: {served.stat().st_size:,} bytes" in out
-    assert "3 products on integers, 0 on floats" in out
+    assert f"{5 if 'exits' in model else 3} products on integers, 0 on floats" in out
     accuracies = []
     for each in (file, served):
         code, out, err = nncompress(f"evaluate --file={each} {data}")

@@ -109,13 +109,6 @@ def test_the_loss_is_the_mean_over_exits():
 CONFIG = Config(model="narrowest", dataset="tiny", epochs=2, batch_size=16, learning_rate=0.01)
 
 
-@pytest.fixture
-def named_exits(monkeypatch):
-    """The narrowest network with exits, by name."""
-    make = nnc.models.NAMES["narrowest"]
-    monkeypatch.setitem(nnc.models.NAMES, "narrowest_exits", lambda **options: make(exits=(0, 2), **options))
-
-
 @pytest.fixture(scope="module")
 def whole(tiny_data, tmp_path_factory):
     """A run of the network without exits."""
@@ -124,15 +117,15 @@ def whole(tiny_data, tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("options", [{}, {"teacher": "self"}, {"recipe": "fake_quantize:4"}])
-def test_exits_are_trained_on_top_of_a_network(named_exits, whole, tmp_path, options):
+@pytest.mark.parametrize("options", [{}, {"teacher": "self"}, {"recipe": "channels:0.5+fake_quantize:8"}])
+def test_exits_are_trained_on_top_of_a_network(whole, tmp_path, options):
     """From --init of the network without them; each exit learns, and the test counts the last."""
     begun = dataclasses.replace(
         config.read(whole), model="narrowest_exits", init=whole, workdir=str(tmp_path / "run"), **options
     )
     run = loop.train(begun, initial_variables(begun), objective_of(begun))
     variables = nnc.convert(checkpoint.restore(run.workdir))
-    network = nnc.models.create("narrowest_exits", num_classes=4)
+    network = nnc.models.fitting(nnc.models.create("narrowest_exits", num_classes=4), variables)
     dataset = load_dataset(begun)
     preprocess = preprocessing(dataset)
     rows = np.arange(len(dataset.test))
