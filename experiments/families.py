@@ -89,7 +89,7 @@ def over(results: list[dict[str, Any]], name: str, spread: str) -> dict[str, flo
 
 def compared(options: Options, dataset: sources.Dataset, init: str, recipe: str) -> dict[str, Any]:
     """Accuracy before and after fine-tuning, and what is stored in the end."""
-    network = models.create(options.config.model, num_classes=len(dataset.class_names))
+    network = models.named(options.config.model, num_classes=len(dataset.class_names))
     tuned: float | None = None
     stages = [recipe.replace("/", "+")] if options.no_fine_tuning else recipe.split("/")
     for stage in stages:

@@ -122,7 +122,8 @@ def measured(
 ) -> dict[str, Any]:
     """What `compared` gives, computed."""
     name = config.folder().name
-    network, preprocess = models.fitting(models.create(config.model), variables), preprocessing(dataset)
+    network = models.fitting(models.named(config.model, num_classes=len(dataset.class_names)), variables)
+    preprocess = preprocessing(dataset)
     images = calibration_batches(dataset, BATCHES, min(BATCH_SIZE, len(dataset.train) // BATCHES))
     if criterion != "none":
         method = nnc.prune_channels(

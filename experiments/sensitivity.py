@@ -43,8 +43,8 @@ def main(options: Options) -> None:
     variables = initial_variables(options.config)
     if variables is None or options.config.init is None:
         raise InputError("--init is missing: the trained network, a workdir or a .pth file")
-    network = models.fitting(models.create(options.config.model), variables)
     dataset = load_dataset(options.config)
+    network = models.fitting(models.named(options.config.model, num_classes=len(dataset.class_names)), variables)
     preprocess = preprocessing(dataset)
     split = InMemory(*dataset.test.read(np.arange(min(options.images, len(dataset.test)))))
     name = f"{options.config.model}-{options.config.dataset}-{Path(options.config.init).stem}"

@@ -20,19 +20,19 @@ class Options:
     """Which network."""
 
     model: str
-    """A name of `nncompress_jax.models`, as vgg16, resnet20 or mobilenetv2."""
+    """A name of `nncompress_jax.models`, as vgg16, resnet20 or mobilenetv2; or your own, package.module:function."""
     num_classes: int = 10
     """Of the last layer."""
     image_size: int | None = None
-    """Height and width of the images, a multiple of 32; by default those that the network is published for."""
+    """Height and width of the images, a multiple of 32; by default those that the network is published for, or 32."""
     picture: Path | None = None
     """Draws the network into this PNG file."""
 
 
 def main(options: Options) -> None:
     """Traces the network on one image; no weight is made."""
-    network = nnc.models.create(options.model, num_classes=options.num_classes)
-    size = options.image_size or network.image_size(None)
+    network = nnc.models.named(options.model, num_classes=options.num_classes)
+    size = options.image_size or network.image_size(None) or 32
     image = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
     variables = jax.eval_shape(network.init, jax.random.key(0), image)
     cost = nnc.cost(network.apply, variables, image)

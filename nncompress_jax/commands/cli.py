@@ -33,8 +33,8 @@ GIVEN = {
 """Error numbers of a path that was given wrongly."""
 
 
-ONE, SEVERAL = ("model", "teacher_model"), ("networks", "teachers")
-"""Options that name a network, and several as MODEL=WEIGHTS."""
+NAMES, WITH_WEIGHTS = ("model", "teacher_model", "models"), ("networks", "teachers")
+"""Options that name networks: by themselves, and as MODEL=WEIGHTS."""
 
 
 def run(
@@ -82,11 +82,11 @@ def _named(value: Any) -> Any:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         for field in dataclasses.fields(value):
             inner = getattr(value, field.name)
-            texts = [inner] if field.name in ONE else inner if field.name in SEVERAL else []
-            for text in texts:
-                name, _, weights = (text or "").partition("=")
-                if ":" in name and (weights or field.name in ONE):
-                    models.OWN.setdefault(name, imported(name))
+            if field.name in NAMES + WITH_WEIGHTS:
+                for text in [inner] if isinstance(inner, str | None) else inner:
+                    name, _, weights = (text or "").partition("=")
+                    if ":" in name and (weights or field.name in NAMES):
+                        models.OWN.setdefault(name, imported(name))
             _named(inner)
     return value
 

@@ -1,6 +1,7 @@
 """Networks of other people, by `--model=package.module:function`, from training to a file that needs no such code."""
 
 import dataclasses
+import json
 import re
 import subprocess
 import sys
@@ -68,6 +69,24 @@ def test_from_training_to_predictions(name, nncompress, tiny_data, tmp_path):
         )
         assert done.returncode == 0, done.stderr
         assert re.search(expected, done.stdout), done.stdout
+
+
+@pytest.mark.parametrize("model", ["tests.commands.own:linen", "tests.commands.own:in_nnx", "narrowest_exits"])
+def test_compare(model, nncompress, tiny_data, tmp_path, monkeypatch):
+    """A row for each way to quantize it; once more from its workdir, with the same figures."""
+    monkeypatch.chdir(tmp_path)
+    data = f"--data_dir={tiny_data} --models {model} --calibration_batches=2 --batch_size_of_test=16"
+    code, _, err = nncompress(f"compare {data} --dataset=tiny --epochs=1 --batch_size=16 --out=once")
+    assert code == 0, err
+    (workdir,) = (tmp_path / "runs").iterdir()
+    code, _, err = nncompress(f"compare {data} --workdirs {workdir} --out=again")
+    assert code == 0, err
+    once, again = (json.loads((tmp_path / out / "table.json").read_text())["rows"] for out in ("once", "again"))
+    assert [row["quantization"] for row in once] == [
+        *("none", "int8, dynamic activations", "int8, static activations", "minmax, 8 bits")
+    ]
+    for row, other in zip(once, again, strict=True):
+        assert {**row, "images_per_s": 0} == {**other, "images_per_s": 0}
 
 
 @pytest.mark.parametrize(

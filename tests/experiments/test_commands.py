@@ -244,25 +244,3 @@ def test_compress(command, workdir, tmp_path):
     assert (info.model, info.dataset, info.recipe) == ("narrow_stride", "tiny", "quantize:8")
     assert f"test accuracy {info.accuracy:.4f} on tiny" in out
     assert info.class_names == ("night", "dusk", "dawn", "day")
-
-
-def test_distillation(command, workdir, tiny_data, tmp_path):
-    """Gains are differences of the accuracies of runs that are there; a second call repeats none."""
-    line = (
-        f"distillation --model=narrow_stride --inits {workdir} --dataset=tiny --data_dir={tiny_data} --epochs=1 "
-        f"--batch_size=16 --recipes fake_quantize:2 --seeds 0 1 --out={tmp_path}/out"
-    )
-    assert command(line)[0] == 0
-    rows = json.loads((tmp_path / "out" / "narrow_stride-tiny.json").read_text())["rows"]
-    lines = (tmp_path / "out" / "measurements.jsonl").read_text().splitlines()
-    found = {}
-    for measured in map(json.loads, lines):
-        found.setdefault(measured["of"]["teacher"], []).append(measured["is"]["accuracy"])
-    assert [row["teacher"] for row in rows] == ["none", "self"]
-    assert rows[1]["accuracy"] == pytest.approx(np.mean(found["self"]))
-    gains = np.subtract(found["self"], found[None])
-    assert (rows[1]["gain"], rows[1]["lowest_gain"]) == pytest.approx((gains.mean(), gains.min()))
-    assert command(line)[0] == 0
-    assert (tmp_path / "out" / "measurements.jsonl").read_text().splitlines() == lines
-    code, _, err = command(f"{line} --teachers self")
-    assert (code, err) == (2, "error: --teachers self: expected none among them, to compare with\n")

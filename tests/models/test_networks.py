@@ -89,6 +89,13 @@ def inverted(*, always_expands, projection):
     return total.both
 
 
+def with_exits(network, channels):
+    total = Sum()
+    for count in channels:
+        total.dense(16 * count, 10)
+    return network[0] + total.parameters, network[1] + total.macs
+
+
 EXPECTED = {
     **{name: vgg(stages, (), 10, size=32, maps=1, norm=True) for name, stages in VGG.items()},
     **{f"{name}_bn_cifar": vgg(VGG[name], (512, 512), 10, size=32, maps=1, norm=True) for name in VGG},
@@ -96,6 +103,8 @@ EXPECTED = {
     **{f"{name}_bn_torchvision": vgg(VGG[name], (4096, 4096), 1000, size=224, maps=7, norm=True) for name in VGG},
     **{f"resnet{6 * n + 2}": residual(n, (16, 32, 64), projection=False) for n in (3, 5, 7, 9, 18)},
     **{f"resnet{6 * n + 2}_projection": residual(n, (16, 32, 64), projection=True) for n in (3, 5, 7, 9, 18)},
+    "vgg16_exits": with_exits(vgg(VGG["vgg16"], (), 10, size=32, maps=1, norm=True), (128, 256, 256, 512)),
+    "resnet56_exits": with_exits(residual(9, (16, 32, 64), projection=False), (16, 32, 32, 64)),
     "resnet18": residual(2, (64, 128, 256, 512), projection=True),
     "mobilenetv2": inverted(always_expands=True, projection=True),
     "mobilenetv2_x1_0": inverted(always_expands=False, projection=False),

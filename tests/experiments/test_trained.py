@@ -1,0 +1,63 @@
+"""The scripts that train on: their tables, and that nothing is measured twice."""
+
+import json
+
+import numpy as np
+import pytest
+
+import nncompress_jax as nnc
+from nncompress_jax.models.network import shapes
+
+
+def test_distillation(command, workdir, tiny_data, tmp_path):
+    """Gains are differences of the accuracies of runs that are there; a second call repeats none."""
+    line = (
+        f"distillation --model=narrow_stride --inits {workdir} --dataset=tiny --data_dir={tiny_data} --epochs=1 "
+        f"--batch_size=16 --recipes fake_quantize:2 --seeds 0 1 --out={tmp_path}/out"
+    )
+    assert command(line)[0] == 0
+    rows = json.loads((tmp_path / "out" / "narrow_stride-tiny.json").read_text())["rows"]
+    lines = (tmp_path / "out" / "measurements.jsonl").read_text().splitlines()
+    found = {}
+    for measured in map(json.loads, lines):
+        found.setdefault(measured["of"]["teacher"], []).append(measured["is"]["accuracy"])
+    assert [row["teacher"] for row in rows] == ["none", "self"]
+    assert rows[1]["accuracy"] == pytest.approx(np.mean(found["self"]))
+    gains = np.subtract(found["self"], found[None])
+    assert (rows[1]["gain"], rows[1]["lowest_gain"]) == pytest.approx((gains.mean(), gains.min()))
+    assert command(line)[0] == 0
+    assert (tmp_path / "out" / "measurements.jsonl").read_text().splitlines() == lines
+    code, _, err = command(f"{line} --teachers self")
+    assert (code, err) == (2, "error: --teachers self: expected none among them, to compare with\n")
+
+
+def test_early_exits(command, pictures, tiny_data, tmp_path):
+    """A row for each threshold beside the whole network; a network without exits is one row."""
+    line = f"train --model=narrowest_exits --dataset=tiny --data_dir={tiny_data} --epochs=1 --batch_size=16"
+    assert command(f"{line} --workdir={tmp_path}/run")[0] == 0
+    assert command(f"{line.replace('_exits', '')} --workdir={tmp_path}/plain")[0] == 0
+    line = (
+        f"early_exits --networks narrowest_exits={tmp_path}/run narrowest={tmp_path}/plain --thresholds 0 0.3 2 "
+        f"--batch_size=16 --timed=16 --rounds=1 --out={tmp_path}/out"
+    )
+    code, out, err = command(line)
+    assert code == 0, err
+    rows = json.loads((tmp_path / "out" / "early_exits-tiny.json").read_text())["rows"]
+    assert [row["threshold"] for row in rows] == 2 * [None, 0, 0.3, 2] + 2 * [None]
+    for whole, first, between, last in (rows[:4], rows[4:8]):
+        assert (whole["leave"], first["leave"], last["leave"]) == ("0 0 100", "100 0 0", "0 0 100")
+        assert first["share"] <= between["share"] <= last["share"] == whole["share"] == 1
+        assert last["accuracy"] == whole["accuracy"]
+        assert whole["speedup"] == 1
+        assert first["speedup"] > 0
+    network = nnc.models.create("narrowest_exits", num_classes=4)
+    macs = nnc.exit_macs(network.apply, shapes(network, (32, 32, 3)), np.zeros((1, 32, 32, 3), np.float32))
+    assert rows[1]["share"] == pytest.approx(macs[0] / macs[-1])
+    (axes,) = pictures[f"{tmp_path}/out/early_exits-tiny.png"].axes
+    curve, *_ = (line.get_xydata().tolist() for line in axes.lines)
+    assert curve == sorted([row["share"], row["accuracy"]] for row in rows[1:4])
+    lines = (tmp_path / "out" / "measurements.jsonl").read_text()
+    code, again, _ = command(line)
+    assert (code, again.split(), (tmp_path / "out" / "measurements.jsonl").read_text()) == (0, out.split(), lines)
+    code, _, err = command(f"{line} --weights bits")
+    assert (code, err) == (2, "error: weights bits: expected some of float, 8 bits\n")
