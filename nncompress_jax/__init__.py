@@ -24,6 +24,7 @@ from nncompress_jax.methods.conversion import convert
 from nncompress_jax.methods.equalize import equalize
 from nncompress_jax.methods.factorize import factorize
 from nncompress_jax.methods.fake_quantize import fake_quantize
+from nncompress_jax.methods.hash_weights import hash_weights
 from nncompress_jax.methods.prune import prune
 from nncompress_jax.methods.quantize import quantize
 from nncompress_jax.methods.reestimate import reestimate
@@ -76,6 +77,7 @@ __all__ = [
     "fake_quantize",
     "front",
     "grad",
+    "hash_weights",
     "inject",
     "int8_report",
     "load",

@@ -12,6 +12,7 @@ from nncompress_jax.methods.channels.pruning import prune_channels
 from nncompress_jax.methods.cluster import cluster
 from nncompress_jax.methods.factorize import factorize
 from nncompress_jax.methods.fake_quantize import fake_quantize
+from nncompress_jax.methods.hash_weights import hash_weights
 from nncompress_jax.methods.layout import context_of
 from nncompress_jax.methods.prune import prune
 from nncompress_jax.methods.quantize import quantize
@@ -98,6 +99,7 @@ STEPS: Mapping[str, tuple[str, Callable[[float], Method]]] = {
     "binarize": ("1", lambda _: binarize()),
     "fake_binarize": ("1", lambda _: binarize(train=True)),
     "cluster": ("4", lambda bits: cluster(bits=_whole(bits))),
+    "hash": ("0.125", lambda share: hash_weights(share=share)),
     "prune": ("0.9", lambda sparsity: prune(sparsity=sparsity)),
     "prune_global": ("0.9", lambda sparsity: prune(sparsity=sparsity, scope="global")),
     "channels": ("0.5", lambda macs: prune_channels(macs=macs)),

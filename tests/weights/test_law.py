@@ -21,6 +21,7 @@ from nncompress_jax.weights.binary import FakeBinary
 from nncompress_jax.weights.channel_pruned import ChannelPruned
 from nncompress_jax.weights.clustered import Clustered
 from nncompress_jax.weights.fake_quantized import FakeQuantized
+from nncompress_jax.weights.hashed import Hashed
 from nncompress_jax.weights.low_rank import LowRank
 from nncompress_jax.weights.quantized import Quantized
 from nncompress_jax.weights.sparse import Sparse, SparseGroups
@@ -46,7 +47,7 @@ def spread(weight):
     return weight.scale.max() / weight.scale.min() if isinstance(weight, Quantized) else 1.0
 
 
-NO_RULES = (Clustered, Sparse, SparseGroups, FakeQuantized, FakeBinary)
+NO_RULES = (Clustered, Hashed, Sparse, SparseGroups, FakeQuantized, FakeBinary)
 """Types whose products are those of the dense array, or of another type that is tried with all products; so are
 those of types inside one another."""
 

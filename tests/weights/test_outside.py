@@ -166,7 +166,7 @@ HAVE_INTEGERS = [
 def test_codes_that_became_floats_are_found_at_use(name):
     for change in ("moving average", "optax.ema", "cast", "mean of two"):
         for run in (apply, jax.jit(apply), lambda tree, x: nnc.cost(apply, tree, x)):
-            with pytest.raises(nnc.InputError, match=r"kernel: .*(codes|positions).*nnc\.decompress first"):
+            with pytest.raises(nnc.InputError, match=r"kernel: .*(codes|positions|seed).*nnc\.decompress first"):
                 run(CHANGES[change](made(name)), X)
 
 

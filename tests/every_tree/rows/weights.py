@@ -138,6 +138,14 @@ def prune_of_all_together(kind, folder):
 
 
 @row
+def hash_weights(kind, folder):
+    """As many values as were asked for, each with both signs."""
+    for before, after in pairs(kind, compressed(kind, nnc.hash_weights(share=0.25))):
+        assert len(np.unique(abs(after))) <= -(-before.size // 4)
+        assert abs(after).max() <= abs(before).max() * (1 + eps(kind))
+
+
+@row
 def cluster(kind, folder):
     """Each is the nearest of the values, and each value the mean of those that it stands for."""
     for before, after in pairs(kind, compressed(kind, nnc.cluster(bits=3))):
