@@ -1,6 +1,7 @@
 """The leaves that a method takes: selected, checked, and replaced."""
 
 import dataclasses
+import functools
 import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -58,13 +59,31 @@ def inner_replaced(path: str, leaf: Any, make: Callable[[str, Array], Any]) -> A
     """An array, or a weight with the arrays that it holds at last, replaced by what `make` gives for (path, array)."""
     if not is_compressed(leaf):
         return make(path, jnp.asarray(native(leaf)))
-    (field,) = leaf.HELD
-    parts = getattr(leaf, field)
+    return with_held(path, leaf, functools.partial(inner_replaced, make=make))
+
+
+def with_held(path: str, weight: CompressedWeight, make: Callable[[str, Any], Any]) -> Any:
+    """A weight with something else in the places of what it holds, by `make` of (path, part)."""
+    (field,) = weight.HELD
+    parts = getattr(weight, field)
     if isinstance(parts, tuple):
-        inner: Any = tuple(inner_replaced(f"{path}/{field}/{i}", part, make) for i, part in enumerate(parts))
+        inner: Any = tuple(make(f"{path}/{field}/{i}", part) for i, part in enumerate(parts))
     else:
-        inner = inner_replaced(f"{path}/{field}", parts, make)
-    return dataclasses.replace(leaf, **{field: inner})
+        inner = make(f"{path}/{field}", parts)
+    return dataclasses.replace(weight, **{field: inner})
+
+
+def inside(variables: Any, change: Callable[[str, Any], Any]) -> Any:
+    """The tree with every leaf, and every weight inside of another, replaced by what `change` gives for (path, it)."""
+
+    def changed(path: str, leaf: Any) -> Any:
+        new = change(path, leaf)
+        return with_held(path, new, changed) if new is leaf and is_compressed(new) and new.HELD else new
+
+    leaves = named_leaves(variables, is_compressed)
+    structure = jax.tree.structure(variables, is_leaf=is_compressed)
+    results = [changed(path, leaf) for path, leaf in leaves]
+    return rebuilt(structure, _shared_again([leaf for _, leaf in leaves], results))
 
 
 def taken(variables: Any, where: Where, *, makes: type, context: Context = NOTHING) -> set[str]:

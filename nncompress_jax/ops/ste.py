@@ -37,6 +37,19 @@ def sign(x: Array) -> Array:
     return straight_through(jnp.where(x >= 0, one, -one), jnp.where(jnp.abs(x) <= 1, x, lax.stop_gradient(x)))
 
 
+def scale_factor(x: Array, scale: Array, quant_bound: float) -> float:
+    """What the gradient of a learned scale is multiplied by, so that it is of the size of the weights' gradients.
+
+    Args:
+      x: the weights.
+      scale: of them.
+      quant_bound: the end of the codes' range.
+
+    Source: Esser et al. 2020, "Learned Step Size Quantization", section 2.2.
+    """
+    return 1 / math.sqrt(int(quant_bound) * x.size / scale.size)
+
+
 def learned_scale(x: Array, codes: Array, scale: Array, quant_bound: float) -> Array:
     """codes * scale, with gradients for both what was quantized and the scale (LSQ).
 
@@ -46,9 +59,9 @@ def learned_scale(x: Array, codes: Array, scale: Array, quant_bound: float) -> A
       scale: float32, broadcastable to x.
       quant_bound: the end of the codes' range, as `quantizer.quant_bound` counts it.
 
-    Source: Esser et al. 2020, "Learned Step Size Quantization", sections 2.1 and 2.2 (how large its gradient is).
+    Source: Esser et al. 2020, "Learned Step Size Quantization", section 2.1.
     """
-    gradient_factor = 1 / math.sqrt(int(quant_bound) * x.size / scale.size)
+    gradient_factor = scale_factor(x, scale, quant_bound)
     ratio = lax.stop_gradient(x / scale)
     inside = jnp.abs(ratio) <= quant_bound
     codes = codes.astype(x.dtype)

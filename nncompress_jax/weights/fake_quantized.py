@@ -5,15 +5,17 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.core import ShapedArray
 
 from nncompress_jax.ops import quantizer
-from nncompress_jax.ops.ste import learned_scale, straight_through
+from nncompress_jax.ops.ste import learned_scale, scale_factor, straight_through
 from nncompress_jax.types import Array
 from nncompress_jax.weights.base import CompressedWeight
 from nncompress_jax.weights.checks import are_axes, is_array, is_broadcast, unexpected
+from nncompress_jax.weights.entropy import entropy_bits
 from nncompress_jax.weights.packed import packed
 from nncompress_jax.weights.quantized import Quantized, shared_axes
 
@@ -29,6 +31,8 @@ class FakeQuantized(CompressedWeight):
       scale: float32 of the weight's rank, learned, with size 1 along the axes that share one; None: from the
         largest magnitude, always anew.
       input_scale: float32, a scalar: of the inputs' codes, static; None: one from each example (row) as it comes.
+      price: float32, a scalar, with a scale: what a bit of the codes' entropy costs, in the loss's unit; training adds
+        it to the gradients. None: nothing.
       bits: 8, 4, 3 or 2.
       axes: along which the scale varies.
       tracked: whether training moves `input_scale` with what it sees.
@@ -45,6 +49,7 @@ class FakeQuantized(CompressedWeight):
     weight: Array
     scale: Array | None = None
     input_scale: Array | None = None
+    price: Array | None = None
     bits: int = eqx.field(static=True, default=8)
     axes: tuple[int, ...] = eqx.field(static=True, default=(-1,))
     tracked: bool = eqx.field(static=True, default=False)
@@ -65,6 +70,19 @@ class FakeQuantized(CompressedWeight):
         """The quantized weight: the same codes and scales."""
         codes = self._codes()
         return self._quantized(packed(codes.codes, self.bits, -(2 ** (self.bits - 1))), codes.scale, None)
+
+    def preconditioned(self, gradient: Any) -> Any:
+        """With the gradient of what the codes cost; that of the scale is as small beside it as LSQ makes its own."""
+        price = self.price
+        if price is None or self.scale is None:
+            return gradient
+
+        def cost(weight: Array, scale: Array) -> Array:
+            return price * entropy_bits(weight / scale)
+
+        by_weight, by_scale = jax.grad(cost, (0, 1))(self.weight, self.scale)
+        by_scale *= scale_factor(self.weight, self.scale, quantizer.quant_bound(self.bits))
+        return dataclasses.replace(gradient, weight=gradient.weight + by_weight, scale=gradient.scale + by_scale)
 
     @property
     def tracked_parts(self) -> tuple[str, ...]:
@@ -89,6 +107,8 @@ class FakeQuantized(CompressedWeight):
             return unexpected("scale", scale, f"float32 that fits {list(self.weight.shape)}")
         if self.input_scale is not None and not (is_array(self.input_scale, "float32") and self.input_scale.ndim < 2):
             return unexpected("input_scale", self.input_scale, "a float32")
+        if self.price is not None and not (is_array(self.price, "float32", 0) and scale is not None):
+            return unexpected("price", self.price, "a float32, beside a scale")
         return None
 
     def _codes(self) -> quantizer.Codes:

@@ -5,29 +5,29 @@ from typing import Any
 import jax
 import quax
 
-from nncompress_jax.errors import InputError
+ADVICE = "parts are missing, as in gradients: wrap the whole optimizer, nnc.optimizer(optax.adamw(1e-3))"
 
 
 class Incomplete(str):
-    """The `dtype_name` of such a weight.
+    """The `dtype_name` of such a weight: another than the whole weight's.
 
-    JAX compares it with the whole weight's where an optimizer takes both for trees of one structure.
+    Where an optimizer takes both for trees of one structure, JAX refuses and shows how they differ: by `repr`, which
+    says what to do. To compare them is no error by itself: caches of compiled programs do.
     """
 
     __slots__ = ()
-    __hash__ = str.__hash__
 
     def __eq__(self, other: object) -> bool:
-        if type(other) is str and str.__eq__(self, other):
-            raise InputError(
-                "gradients of compressed weights met whole weights, integers included: wrap the optimizer, "
-                "nnc.optimizer(optax.adamw(1e-3)), outside of chain, masked and MultiSteps; nnc.partition(params)[0] "
-                "has the structure of the gradients"
-            )
-        return str.__eq__(self, other)
+        return type(other) is Incomplete and str.__eq__(self, other)
 
     def __ne__(self, other: object) -> bool:
         return not self == other
+
+    def __hash__(self) -> int:
+        return hash((Incomplete, str(self)))
+
+    def __repr__(self) -> str:
+        return f"{str.__repr__(self)} ({ADVICE})"
 
 
 def is_incomplete(weight: Any) -> bool:

@@ -199,14 +199,29 @@ def test_state_of_another_optimizer_is_refused():
 @pytest.mark.parametrize("transformation", [optax.sgd(0.1), optax.adamw(1e-3), optax.lion(1e-3)])
 def test_an_optimizer_alone_is_refused_by_name(transformation):
     state = TrainState.create(apply_fn=total, params=mixed(), tx=transformation)
-    with pytest.raises(nnc.InputError, match=r"wrap the optimizer, nnc.optimizer\("):
+    with pytest.raises(ValueError, match=r"wrap the whole optimizer, nnc.optimizer\("):
         stepped(state)
+
+
+def test_gradients_and_weights_have_different_structures():
+    """Which is no error where programs are looked up by structure: of two weights of one type, one trains whole."""
+    params = {"kernel": jnp.eye(8)}
+    whole = nnc.compress(params, nnc.fake_quantize(learned_scales=True))
+    small = nnc.compress(params, nnc.fake_quantize(rate=1.0, price=1e-7))
+    gradients = nnc.grad(nnc.inject(lambda params: params["kernel"].sum()))(small)
+    assert jax.tree.structure(gradients) != jax.tree.structure(small)
+    tx = nnc.optimizer(optax.adam(0.1))
+    programs = jax.jit(lambda tree: jax.tree.leaves(tree)[0].sum())
+    for tree in (whole, small):
+        programs(tree)
+        programs(nnc.partition(tree)[0])
+        tx.update(nnc.grad(nnc.inject(lambda params: params["kernel"].sum()))(tree), tx.init(tree), tree)
 
 
 def test_accumulation_around_it_is_refused():
     params = mixed()
     outside = optax.MultiSteps(nnc.optimizer(optax.adam(0.1)), 2)
-    with pytest.raises(nnc.InputError, match=r"outside of chain, masked and MultiSteps"):
+    with pytest.raises(ValueError, match=r"wrap the whole optimizer, nnc.optimizer\("):
         outside.update(nnc.grad(nnc.inject(total))(params, jnp.ones((4, 8))), outside.init(params), params)
 
 
