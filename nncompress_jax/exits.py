@@ -33,7 +33,11 @@ class Answers(NamedTuple):
     exits: np.ndarray
 
 
-def early_exit(apply: Apply, variables: Any, thresholds: float | Sequence[float]) -> Callable[[Any], Answers]:
+Thresholds = float | Sequence[float]
+"""Of all exits, or one for each but the last."""
+
+
+def early_exit(apply: Apply, variables: Any, thresholds: Thresholds) -> Callable[..., Answers]:
     """Makes a network with early exits stop, image by image, as soon as it is certain.
 
     The network is divided behind each of its outputs, and each part compiled by itself, for batches of 8, 16, 32, ...
@@ -47,7 +51,8 @@ def early_exit(apply: Apply, variables: Any, thresholds: float | Sequence[float]
         but the last. 0: the first exit is taken; above 1: the last.
 
     Returns:
-      A function of inputs to `Answers`; not to be called under `jax.jit`, since what is computed depends on numbers.
+      A function of (inputs, thresholds=) to `Answers`: other thresholds run the same programs. It is not to be called
+      under `jax.jit`, since what is computed depends on numbers.
 
     Raises:
       InputError: for leaves without numbers; when called, for no inputs, for a network of one output, for stages that
@@ -75,7 +80,7 @@ def early_exit(apply: Apply, variables: Any, thresholds: float | Sequence[float]
         logits, others = divided(len(rows), *image).run(number, leaves, taken)
         return logits, jax.nn.softmax(logits.astype(jnp.float32)).max(-1), others
 
-    def run(inputs: Any) -> Answers:
+    def run(inputs: Any, thresholds: Thresholds = thresholds) -> Answers:
         inputs = jnp.asarray(inputs)
         if not inputs.ndim or not len(inputs):
             raise InputError(f"inputs {list(inputs.shape)}: expected one example at least")
@@ -133,7 +138,7 @@ def _size(count: int) -> int:
     return max(SMALLEST, 1 << (count - 1).bit_length())
 
 
-def _thresholds(given: float | Sequence[float], exits: int) -> list[float]:
+def _thresholds(given: Thresholds, exits: int) -> list[float]:
     """One for each exit; the last takes all."""
     each = [given] * (exits - 1) if isinstance(given, int | float) else list(given)
     if len(each) != exits - 1:

@@ -54,6 +54,18 @@ def test_each_example_ends_at_its_exit(method, threshold):
     np.testing.assert_allclose(answers.logits, chosen, atol=1e-4 * np.abs(outputs).max())
 
 
+def test_thresholds_of_a_call():
+    run = nnc.early_exit(NETWORK.apply, VARIABLES, 2.0)
+    assert set(run(IMAGES).exits.tolist()) == {2}
+    for thresholds in (0.0, (0.6, 0.3)):
+        found, expected = (
+            run(IMAGES, thresholds=thresholds),
+            nnc.early_exit(NETWORK.apply, VARIABLES, thresholds)(IMAGES),
+        )
+        np.testing.assert_array_equal(found.exits, expected.exits)
+        np.testing.assert_array_equal(found.logits, expected.logits)
+
+
 def test_no_stage_computes_what_another_did():
     divided = stages(NETWORK.apply, VARIABLES, IMAGES)
     made = [variable for stage in divided.stages for equation in stage.equations for variable in equation.outvars]
