@@ -96,6 +96,8 @@ STEPS: Mapping[str, tuple[str, Callable[[float], Method]]] = {
     "rate": ("2", lambda bits: quantize(rate=bits)),
     "step": ("0.01", lambda step: quantize(step=step)),
     "fake_quantize": ("8", lambda bits: fake_quantize(bits=_whole(bits), learned_scales=bits < 8)),
+    "price": ("1e-7", lambda price: fake_quantize(price=price)),
+    "target_rate": ("1", lambda rate: fake_quantize(target_rate=rate)),
     "binarize": ("1", lambda _: binarize()),
     "fake_binarize": ("1", lambda _: binarize(train=True)),
     "cluster": ("4", lambda bits: cluster(bits=_whole(bits))),
@@ -114,8 +116,9 @@ def recipe(text: str) -> Method:
     """A chain of methods in words, as commands take it.
 
     Args:
-      text: steps joined by `+`, each a word of `STEPS` and, after a colon, its number: bits (of `rate`: of entropy),
-        the step between values, sparsity, or the share of multiply-accumulates.
+      text: steps joined by `+`, each a word of `STEPS` and, after a colon, its number: bits (of `rate` and
+        `target_rate`: of entropy), the step between values, the price of a bit, sparsity, or the share of values or of
+        multiply-accumulates.
 
     Raises:
       InputError: for words or numbers that are not there.

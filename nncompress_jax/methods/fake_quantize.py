@@ -23,6 +23,9 @@ from nncompress_jax.weights.quantized import Quantized, shared_axes
 FIRST_RATE = 3.0
 """Bits of entropy of a weight whose codes have a price, where nothing says how many."""
 
+FIRST_PRICE = 1e-9
+"""Of a bit, where a rate is to be reached."""
+
 
 def fake_quantize(
     *,
@@ -35,6 +38,7 @@ def fake_quantize(
     step: Steps | None = None,
     rate: float | None = None,
     price: float | None = None,
+    target_rate: float | None = None,
 ) -> Method:
     """Weights that train through their own quantization; `convert` gives the quantized ones.
 
@@ -55,6 +59,8 @@ def fake_quantize(
       price: what a bit costs that the codes take in a file, in the unit of the loss, as 1e-7: `nnc.optimizer` adds the
         gradient of their entropy, which pulls weights to frequent codes and makes scales larger. It needs scales that
         are learned: without any of `step`, `rate`, `learned_scales` and quantized weights, it begins with a rate of 3.
+      target_rate: instead of a price, the bits of entropy that training brings the codes of all these weights to, on
+        average over their entries: `nnc.optimizer` raises the price while they take more, and lowers it else.
 
     Returns:
       A method for `compress` and `chain`.
@@ -76,6 +82,12 @@ def fake_quantize(
     check_given(step, rate, {"axes": axes is not None, "learned_scales": learned_scales})
     if price is not None and not 0 < price < math.inf:
         raise InputError(f"price={price}: expected what a bit costs, more than 0, as 1e-7")
+    if target_rate is not None:
+        if price is not None or not 0 < target_rate <= 8:
+            raise InputError(
+                f"target_rate={target_rate}, price={price}: expected one of them, a rate above 0, at most 8"
+            )
+        price = FIRST_PRICE
     if price is not None and step is None and rate is None and not learned_scales:
         rate = FIRST_RATE
     if tracked and ranges is None:
@@ -108,6 +120,7 @@ def fake_quantize(
                 bits=own_bits,
                 axes=varying,
                 tracked=tracked and input_scale is not None,
+                rate=float(target_rate or 0),
                 dtype_name=leaf.dtype.name,
             )
 

@@ -6,11 +6,8 @@ from jax import lax
 from nncompress_jax.ops.ste import straight_through
 from nncompress_jax.types import Array
 
-LARGEST = 127
-"""Magnitude of a code."""
 
-
-def entropy_bits(ratio: Array) -> Array:
+def entropy_bits(ratio: Array, largest: int = 127) -> Array:
     """The bits that codes take together by how often each occurs among them, as an entropy coder needs them.
 
     The value is that of the rounded codes. Gradients are those of a price of each place between two codes, which goes
@@ -18,7 +15,8 @@ def entropy_bits(ratio: Array) -> Array:
     frequent codes are is taken as it is.
 
     Args:
-      ratio: float32 of any shape, weights over their scale; beyond +-127 it is clipped.
+      ratio: float32 of any shape, weights over their scale.
+      largest: code; what is beyond is clipped.
 
     Returns:
       [] float32.
@@ -32,14 +30,10 @@ def entropy_bits(ratio: Array) -> Array:
     Source: the zeroth-order entropy (Shannon 1948) in place of the densities that Oktay et al. 2020, "Scalable Model
     Compression by Entropy Penalized Reparameterization", learn beside the weights.
     """
-    ratio = jnp.clip(ratio, -LARGEST, LARGEST)
+    ratio = jnp.clip(ratio, -largest, largest)
     known = lax.stop_gradient(ratio)
-    codes, below = jnp.round(known), jnp.minimum(jnp.floor(known), LARGEST - 1)
-    counts = jnp.zeros(2 * LARGEST + 1, jnp.float32).at[_place(codes).ravel()].add(1)
+    codes = jnp.round(known).astype(jnp.int32) + largest
+    below = jnp.minimum(jnp.floor(known), largest - 1).astype(jnp.int32) + largest
+    counts = jnp.zeros(2 * largest + 1, jnp.float32).at[codes.ravel()].add(1)
     prices = jnp.log2(ratio.size / jnp.maximum(counts, 0.5))  # what does not occur is as dear as half an occurrence
-    slopes = prices[_place(below) + 1] - prices[_place(below)]
-    return straight_through(counts @ prices, jnp.sum(slopes * ratio))
-
-
-def _place(codes: Array) -> Array:
-    return codes.astype(jnp.int32) + LARGEST
+    return straight_through(counts @ prices, jnp.sum((prices[below + 1] - prices[below]) * ratio))

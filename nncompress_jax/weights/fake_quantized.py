@@ -33,6 +33,8 @@ class FakeQuantized(CompressedWeight):
       input_scale: float32, a scalar: of the inputs' codes, static; None: one from each example (row) as it comes.
       price: float32, a scalar, with a scale: what a bit of the codes' entropy costs, in the loss's unit; training adds
         it to the gradients. None: nothing.
+      rate: bits for each entry that all weights of this rate are to take together; training moves their prices, which
+        are the same. 0: the price stays.
       bits: 8, 4, 3 or 2.
       axes: along which the scale varies.
       tracked: whether training moves `input_scale` with what it sees.
@@ -53,6 +55,7 @@ class FakeQuantized(CompressedWeight):
     bits: int = eqx.field(static=True, default=8)
     axes: tuple[int, ...] = eqx.field(static=True, default=(-1,))
     tracked: bool = eqx.field(static=True, default=False)
+    rate: float = eqx.field(static=True, default=0.0)
     dtype_name: str = eqx.field(static=True, default="float32")
 
     def aval(self) -> ShapedArray:
@@ -71,6 +74,11 @@ class FakeQuantized(CompressedWeight):
         codes = self._codes()
         return self._quantized(packed(codes.codes, self.bits, -(2 ** (self.bits - 1))), codes.scale, None)
 
+    def entropy_bits(self) -> Array:
+        """What its codes take in a file, as `entropy.entropy_bits` has it."""
+        assert self.scale is not None
+        return entropy_bits(self.weight / self.scale, int(quantizer.quant_bound(self.bits)))
+
     def preconditioned(self, gradient: Any) -> Any:
         """With the gradient of what the codes cost; that of the scale is as small beside it as LSQ makes its own."""
         price = self.price
@@ -78,7 +86,7 @@ class FakeQuantized(CompressedWeight):
             return gradient
 
         def cost(weight: Array, scale: Array) -> Array:
-            return price * entropy_bits(weight / scale)
+            return price * dataclasses.replace(self, weight=weight, scale=scale).entropy_bits()
 
         by_weight, by_scale = jax.grad(cost, (0, 1))(self.weight, self.scale)
         by_scale *= scale_factor(self.weight, self.scale, quantizer.quant_bound(self.bits))
@@ -86,7 +94,8 @@ class FakeQuantized(CompressedWeight):
 
     @property
     def tracked_parts(self) -> tuple[str, ...]:
-        return ("input_scale",) if self.tracked and self.input_scale is not None else ()
+        moved = {"input_scale": self.tracked and self.input_scale is not None, "price": self.rate > 0}
+        return tuple(name for name, does in moved.items() if does)
 
     def update_ranges(self, largest: Any) -> "FakeQuantized":
         if self.input_scale is None or not self.tracked:
@@ -109,6 +118,8 @@ class FakeQuantized(CompressedWeight):
             return unexpected("input_scale", self.input_scale, "a float32")
         if self.price is not None and not (is_array(self.price, "float32", 0) and scale is not None):
             return unexpected("price", self.price, "a float32, beside a scale")
+        if type(self.rate) is not float or not 0 <= self.rate <= 8 or (self.rate and self.price is None):
+            return f"rate {str(self.rate)[:20]}, expected from 0 to 8, and a price"
         return None
 
     def _codes(self) -> quantizer.Codes:
@@ -122,3 +133,29 @@ class FakeQuantized(CompressedWeight):
 
 MOMENTUM = 0.99
 """Of the running mean that a tracked range is."""
+
+
+GAIN = 0.02
+"""Of a price: what a step multiplies it by, as a logarithm, where twice the bits are taken that are to be."""
+
+
+def price_steps(variables: Any) -> dict[int, Array]:
+    """How the prices move that are to bring weights to their rate.
+
+    Args:
+      variables: before a step of training.
+
+    Returns:
+      By the id of a price among the leaves, new less old: more where the weights of this rate take more bits together.
+
+    Source: a multiplier of Lagrange that goes up where its constraint is broken (Arrow, Hurwicz and Uzawa 1958).
+    """
+    weights = jax.tree.leaves(variables, is_leaf=lambda leaf: isinstance(leaf, FakeQuantized))
+    steps: dict[int, Array] = {}
+    priced = [weight for weight in weights if isinstance(weight, FakeQuantized) and weight.rate]
+    for rate in {weight.rate for weight in priced}:
+        together = [weight for weight in priced if weight.rate == rate]
+        bits = sum(weight.entropy_bits() for weight in together) / sum(weight.weight.size for weight in together)
+        factor = jnp.expm1(GAIN * jnp.clip(bits / rate - 1, -1, 1))
+        steps |= {id(weight.price): weight.price * factor for weight in together if weight.price is not None}
+    return steps

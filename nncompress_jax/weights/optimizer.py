@@ -10,6 +10,7 @@ import optax
 from nncompress_jax.errors import InputError
 from nncompress_jax.leaves import imported_nnx
 from nncompress_jax.weights.base import is_compressed
+from nncompress_jax.weights.fake_quantized import price_steps
 from nncompress_jax.weights.parts import (
     combine,
     complete,
@@ -28,8 +29,8 @@ def optimizer(transformation: Any) -> optax.GradientTransformationExtraArgs:
 
     The optimizer sees the parts that train alone: it keeps no state for integers and positions, and changes none of
     them. Gradients of codebooks are divided by how many entries share a value; weights that have bounds stay in them;
-    input ranges that are tracked move with what the network saw. Without compressed weights it does what the
-    transformation does.
+    input ranges that are tracked move with what the network saw, and prices of bits towards the rate that is asked
+    for. Without compressed weights it does what the transformation does.
 
     Args:
       transformation: of optax, with everything in it that looks at gradients or parameters: clipping, schedules,
@@ -64,7 +65,11 @@ def optimizer(transformation: Any) -> optax.GradientTransformationExtraArgs:
         if params is None:
             raise InputError("nnc.optimizer needs the parameters: update(gradients, state, params)")
         structure, (trained, fixed) = jax.tree.structure(params), partition(params)
-        given = _leaves(structure, gradients, "gradients")
+        prices = price_steps(params)
+        given = [
+            -prices[id(leaf)] if id(leaf) in prices else gradient
+            for leaf, gradient in zip(jax.tree.leaves(params), _leaves(structure, gradients, "gradients"), strict=True)
+        ]
         if "grad" in extra:
             extra["grad"] = _trained(params, _leaves(structure, extra["grad"], "grad"))
         if "value_fn" in extra:

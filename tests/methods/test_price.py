@@ -119,6 +119,37 @@ def test_a_price_makes_the_file_smaller_at_equal_loss():
     assert paid[0] < 1.5 * free[0]
 
 
+@pytest.mark.parametrize("target", [0.5, 1.5])
+def test_a_target_is_reached_and_held(target):
+    """Over both weights together, whatever each takes; then for a third as long again."""
+    x = draw(512, 64)
+    outputs = jnp.tanh(x @ draw(64, 32, seed=2) / 8) @ draw(32, 8, seed=3)
+
+    def loss(weights):
+        run = nnc.inject(lambda w, x: jnp.tanh(x @ w["a"]["kernel"]) @ w["b"]["kernel"])
+        return jnp.square(run(weights, x) - outputs).mean()
+
+    weights = {"a": {"kernel": draw(64, 32, seed=4) / 8}, "b": {"kernel": draw(32, 8, seed=5) / 4}}
+    weights = nnc.compress(weights, nnc.fake_quantize(target_rate=target, where="*"))
+    tx = nnc.optimizer(optax.adam(3e-3))
+
+    @jax.jit
+    def step(weights, state):
+        updates, state = tx.update(nnc.grad(loss)(weights), state, weights)
+        return optax.apply_updates(weights, updates), state
+
+    state, rates, prices = tx.init(weights), [], []
+    for _ in range(1600):
+        weights, state = step(weights, state)
+        codes = [np.asarray(nnc.convert(weights)[name]["kernel"].codes) for name in "ab"]
+        bits = sum(float(entropy_bits(jnp.asarray(each, jnp.float32))) for each in codes)
+        rates.append(bits / sum(each.size for each in codes))
+        prices.append([float(weights[name]["kernel"].price) for name in "ab"])
+    assert rates[0] > 2
+    np.testing.assert_allclose(np.mean(rates[-400:]), target, rtol=0.1)
+    assert all(one == other for one, other in prices)
+
+
 def test_stays_in_files_and_checkpoints(tmp_path):
     weight = compressed(draw(64, 32), nnc.fake_quantize(rate=1.0, price=1e-7))
     nnc.save(tmp_path / "a.nnc", {"kernel": weight})
@@ -135,6 +166,8 @@ def test_stays_in_files_and_checkpoints(tmp_path):
         ({"price": 0}, "price=0: expected what a bit costs, more than 0, as 1e-7"),
         ({"price": float("inf")}, "price=inf: expected"),
         ({"rate": 1.0, "learned_scales": True}, "learned_scales with rate=; leave one of them out"),
+        ({"price": 1e-7, "target_rate": 1.0}, "target_rate=1.0, price=1e-07: expected one of them"),
+        ({"target_rate": 9}, "target_rate=9, price=None: expected one of them, a rate above 0, at most 8"),
         ({"step": 0.1, "axes": (-1,)}, "axes with step=; leave one of them out"),
         ({"step": 0.1, "rate": 1.0}, "step= and rate= both say how large a step is"),
     ],
