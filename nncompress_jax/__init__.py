@@ -29,6 +29,7 @@ from nncompress_jax.methods.prune import prune
 from nncompress_jax.methods.quantize import quantize
 from nncompress_jax.methods.reestimate import reestimate
 from nncompress_jax.methods.synthetic import synthetic_images
+from nncompress_jax.methods.ternarize import ternarize
 from nncompress_jax.recipes import chain, compress, decompress, recipe
 from nncompress_jax.report.explain import explain
 from nncompress_jax.report.int8 import int8_report
@@ -98,5 +99,6 @@ __all__ = [
     "shrink",
     "stored_size",
     "synthetic_images",
+    "ternarize",
     "value_and_grad",
 ]

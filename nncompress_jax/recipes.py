@@ -16,6 +16,7 @@ from nncompress_jax.methods.hash_weights import hash_weights
 from nncompress_jax.methods.layout import context_of
 from nncompress_jax.methods.prune import prune
 from nncompress_jax.methods.quantize import quantize
+from nncompress_jax.methods.ternarize import ternarize
 from nncompress_jax.types import Apply, Context, Method
 from nncompress_jax.weights.base import dense, is_compressed
 
@@ -100,6 +101,8 @@ STEPS: Mapping[str, tuple[str, Callable[[float], Method]]] = {
     "target_rate": ("1", lambda rate: fake_quantize(target_rate=rate)),
     "binarize": ("1", lambda _: binarize()),
     "fake_binarize": ("1", lambda _: binarize(train=True)),
+    "ternarize": ("1", lambda _: ternarize()),
+    "fake_ternarize": ("1", lambda _: ternarize(train=True)),
     "cluster": ("4", lambda bits: cluster(bits=_whole(bits))),
     "hash": ("0.125", lambda share: hash_weights(share=share)),
     "prune": ("0.9", lambda sparsity: prune(sparsity=sparsity)),

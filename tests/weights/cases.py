@@ -112,6 +112,7 @@ WEIGHTS = {
     "FakeBinary, unscaled": Compression(by(nnc.binarize(train=True, scaled=False))),
     "Clustered": Compression(by(nnc.cluster(bits=3))),
     "Clustered by channel": Compression(by(nnc.cluster(bits=1, by_channel=True))),
+    "FakeTernary": Compression(by(nnc.ternarize(train=True))),
     "Hashed": Compression(by(nnc.hash_weights(share=0.3))),
     "Sparse": Compression(by(nnc.prune(sparsity=0.5))),
     "SparseGroups": Compression(by(nnc.prune(pattern=(1, 2)))),
@@ -129,8 +130,8 @@ WEIGHTS = {
     "ChannelPruned, filled": Compression(half_of_the_channels(fill=jnp.float32(0.5))),
 }
 INSIDE = (
-    *("Quantized", "FakeQuantized", "Binary", "FakeBinary", "Clustered", "Hashed", "Sparse", "SparseGroups"),
-    *("LowRank", "Sparse of Quantized", "LowRank of Quantized"),
+    *("Quantized", "FakeQuantized", "Binary", "FakeBinary", "FakeTernary", "Clustered", "Hashed"),
+    *("Sparse", "SparseGroups", "LowRank", "Sparse of Quantized", "LowRank of Quantized"),
 )
 WEIGHTS |= {
     f"ChannelPruned of {name}": Compression(half_of_the_channels(WEIGHTS[name].make), WEIGHTS[name].input_error)

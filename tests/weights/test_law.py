@@ -25,6 +25,7 @@ from nncompress_jax.weights.hashed import Hashed
 from nncompress_jax.weights.low_rank import LowRank
 from nncompress_jax.weights.quantized import Quantized
 from nncompress_jax.weights.sparse import Sparse, SparseGroups
+from nncompress_jax.weights.ternary import FakeTernary
 from tests.quick import QUICK
 from tests.weights.cases import INSIDE, OTHERS, PRODUCTS, WEIGHTS, draw
 
@@ -47,7 +48,7 @@ def spread(weight):
     return weight.scale.max() / weight.scale.min() if isinstance(weight, Quantized) else 1.0
 
 
-NO_RULES = (Clustered, Hashed, Sparse, SparseGroups, FakeQuantized, FakeBinary)
+NO_RULES = (Clustered, Hashed, Sparse, SparseGroups, FakeQuantized, FakeBinary, FakeTernary)
 """Types whose products are those of the dense array, or of another type that is tried with all products; so are
 those of types inside one another."""
 

@@ -138,6 +138,16 @@ def prune_of_all_together(kind, folder):
 
 
 @row
+def ternarize(kind, folder):
+    """Three values, of which the outer ones are means."""
+    for before, after in pairs(kind, compressed(kind, nnc.ternarize())):
+        assert len(np.unique(after)) <= 3
+        for side in (after > 0, after < 0):
+            if side.any():
+                assert abs(before[side].mean() - after[side][0]) <= (1e-5 + eps(kind)) * abs(before).max()
+
+
+@row
 def hash_weights(kind, folder):
     """As many values as were asked for, each with both signs."""
     for before, after in pairs(kind, compressed(kind, nnc.hash_weights(share=0.25))):
