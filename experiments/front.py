@@ -61,6 +61,12 @@ def by_bits(variables: Any, options: dict[str, Any], file: Path, *, bits: int) -
     return nnc.compress(variables, nnc.quantize(bits=bits, rounding="second_order"), **options)
 
 
+def by_noise(variables: Any, options: dict[str, Any], file: Path, *, bits: float) -> Any:
+    """Bits by the noise that rounding makes, rounded to nearest, statistics re-estimated."""
+    reference = Reference(variables, context_of(variables, options["apply"], options["batches"]))
+    return Stitching("nearest").finished(nnc.mixed_bits(bits=bits)(variables, reference.context), reference)
+
+
 def by_one_step(variables: Any, options: dict[str, Any], file: Path, *, factor: float) -> Any:
     """The same step for all weights, so often their root mean square; rounded to nearest, statistics re-estimated."""
     matrices = [np.ravel(leaf) for leaf in jax.tree.leaves(variables) if np.ndim(leaf) > 1]
@@ -92,6 +98,7 @@ WAYS: dict[str, dict[str, Make]] = {
     "half-macs": {"": functools.partial(by_auto, macs=0.5)},
     "half-macs-auto": {"2.0%": functools.partial(by_auto, macs=0.5, bytes=0.02)},
     "whole-bits": {f"{bits} bits": functools.partial(by_bits, bits=bits) for bits in (8, 4, 3, 2)},
+    "mixed-bits": {f"{bits} bits": functools.partial(by_noise, bits=bits) for bits in (6, 4, 3, 2.5, 2)},
     "one-step": {
         f"{factor} rms": functools.partial(by_one_step, factor=factor) for factor in (0.25, 0.5, 1, 1.5, 2, 3, 4)
     },

@@ -35,6 +35,7 @@ from nncompress_jax.report.explain import explain
 from nncompress_jax.report.int8 import int8_report
 from nncompress_jax.search.auto import auto
 from nncompress_jax.search.front import front
+from nncompress_jax.search.mixed_bits import mixed_bits
 from nncompress_jax.search.sweep import sensitivity
 from nncompress_jax.tracing.costs import Cost, LayerCost, cost
 from nncompress_jax.tracing.injection import inject, observe
@@ -84,6 +85,7 @@ __all__ = [
     "load",
     "load_safetensors",
     "losses",
+    "mixed_bits",
     "models",
     "observe",
     "optimizer",

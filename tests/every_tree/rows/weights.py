@@ -148,6 +148,16 @@ def ternarize(kind, folder):
 
 
 @row
+def mixed_bits(kind, folder):
+    """No more bits than there may be, and with all of them the weights that `quantize` makes."""
+    for before, after in pairs(kind, compressed(kind, nnc.mixed_bits(bits=3))):
+        assert abs(after - before).max() <= abs(before).max() * (0.5 + eps(kind))
+    most, expected = (compressed(kind, method) for method in (nnc.mixed_bits(bits=8), nnc.quantize()))
+    for (_, one), (_, other) in zip(pairs(kind, most), pairs(kind, expected), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+@row
 def hash_weights(kind, folder):
     """As many values as were asked for, each with both signs."""
     for before, after in pairs(kind, compressed(kind, nnc.hash_weights(share=0.25))):
