@@ -23,3 +23,9 @@ METHODS = {
     "Deep Compression": nnc.recipe("prune:0.5+cluster:4"),
     "none": lambda variables, context: variables,
 }
+OWN_GRADIENTS = {
+    "shared by a hash": nnc.hash_weights(share=0.25),
+    "three values": nnc.ternarize(train=True),
+    "to 2 bits": nnc.fake_quantize(target_rate=2.0),
+}
+"""Whose gradients are tested beside their types (`tests/methods`)."""

@@ -12,7 +12,9 @@ from sklearn.datasets import load_digits
 
 import nncompress_jax as nnc
 from nncompress_jax.weights.parts import tracked, trains
-from tests.training.methods import METHODS
+from tests.training.methods import METHODS, OWN_GRADIENTS
+
+ALL = METHODS | OWN_GRADIENTS
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +48,7 @@ def cross_entropy(logits, labels):
 
 
 def compressed(variables, method, apply, images):
-    return nnc.compress(variables, METHODS[method], apply=apply, batches=[images[:64]])
+    return nnc.compress(variables, ALL[method], apply=apply, batches=[images[:64]])
 
 
 def fixed_parts(tree):
@@ -55,7 +57,7 @@ def fixed_parts(tree):
     return [np.asarray(leaf) for leaf, mark in zip(jax.tree.leaves(tree), marks, strict=True) if not any(mark)]
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", ALL)
 def test_linen_and_train_state(method, digits):
     """The README's loop: the loss is halved in 60 steps, and the compressed weights keep their types and positions."""
     images, labels = digits
@@ -87,7 +89,7 @@ def test_linen_and_train_state(method, digits):
         np.testing.assert_array_equal(before, after)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", ALL)
 def test_nnx_and_its_optimizer(method, digits):
     images, labels = digits
     model = Nnx(nnx.Rngs(0))
