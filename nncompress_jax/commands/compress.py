@@ -14,14 +14,14 @@ import numpy as np
 import tyro
 
 import nncompress_jax as nnc
-from nncompress_jax.commands.initial import Images, trained
+from nncompress_jax.commands.initial import Images, Trained, trained
 from nncompress_jax.data.sources import Dataset
 from nncompress_jax.models.own import OwnNetwork
 from nncompress_jax.search.auto import Found
 from nncompress_jax.training.evaluation import evaluate
 from nncompress_jax.training.setup import calibration_batches, preprocessing
 from nncompress_jax.tree import stored_bytes
-from nncompress_jax.types import Method
+from nncompress_jax.types import Method, Variables
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -35,8 +35,9 @@ class Options:
     recipe: str | None = "quantize:8"
     """How it is compressed: words of `nnc.recipe` with a number each, joined by +, as prune:0.9+cluster:4. Of bits:
     quantize, cluster; rate (bits of entropy for each weight). step (between neighbouring values). Of sparsity: prune,
-    prune_global. Of multiply-accumulates, the share that stays: channels, factorize, tucker. Without one: binarize. For
-    training: fake_quantize (bits), fake_binarize, dense. None: as it was trained."""
+    prune_global. Of multiply-accumulates, the share that stays: channels, factorize, tucker; of values: hash. Without a
+    number: binarize, ternarize. For training: fake_quantize (bits), target_rate, price, fake_binarize, fake_ternarize,
+    dense. None: as it was trained."""
     auto: str | None = None
     """Instead of a recipe a budget, as bytes:0.03, macs:0.5+bytes:0.05 or max_drop:0.005; see `nnc.auto`. Accuracy is
     measured on training images that calibration has not seen."""
@@ -63,27 +64,52 @@ def main(options: Options) -> None:
         method = _automatic(options, dataset, seen) if options.auto else nnc.recipe(options.recipe or "")
         small = nnc.compress(source.variables, method, apply=network.apply, batches=batches)
     result = evaluate(network.apply, small, dataset.test, preprocessing(dataset), description="testing")
+    recipe = f"auto({options.auto})" if options.auto else options.recipe
+    floats = None if options.floats == "as they are" else options.floats
+    save(options.out, small, source, accuracy=result.accuracy, recipe=recipe, floats=floats)
+    written, whole = options.out.stat().st_size, stored_bytes(nnc.decompress(small))
+    print(
+        f"{options.out}: {written:,} bytes, {written / whole:.4f} of {whole:,} as floats; "
+        f"test accuracy {result.accuracy:.4f} on {dataset.name}"
+    )
+
+
+def save(
+    file: Path,
+    small: Variables,
+    source: Trained,
+    *,
+    accuracy: float,
+    recipe: str | None,
+    floats: Literal["bfloat16", "float16"] | None = None,
+) -> None:
+    """A compressed network in one file, with all that is needed to classify a picture.
+
+    Args:
+      file: to write.
+      small: the variables.
+      source: what they were made of.
+      accuracy: that they have.
+      recipe: how they were made.
+      floats: as `nnc.save` has it.
+    """
+    network, dataset = source.network, source.dataset
     if isinstance(network, OwnNetwork):
         of: dict[str, Any] = {"apply": network.apply, "example": np.zeros((2, *dataset.test.image_shape), np.float32)}
     else:
         of = {"model": source.model, "options": {"num_classes": len(dataset.class_names)}}
     nnc.save(
-        options.out,
+        file,
         small,
         **of,
         image_shape=dataset.test.image_shape,
         mean=dataset.mean,
         deviation=dataset.deviation,
         class_names=dataset.class_names,
-        recipe=f"auto({options.auto})" if options.auto else options.recipe,
+        recipe=recipe,
         dataset=dataset.name,
-        accuracy=result.accuracy,
-        floats=None if options.floats == "as they are" else options.floats,
-    )
-    written, whole = options.out.stat().st_size, stored_bytes(nnc.decompress(small))
-    print(
-        f"{options.out}: {written:,} bytes, {written / whole:.4f} of {whole:,} as floats; "
-        f"test accuracy {result.accuracy:.4f} on {dataset.name}"
+        accuracy=accuracy,
+        floats=floats,
     )
 
 

@@ -61,3 +61,28 @@ def test_early_exits(command, pictures, tiny_data, tmp_path):
     assert (code, again.split(), (tmp_path / "out" / "measurements.jsonl").read_text()) == (0, out.split(), lines)
     code, _, err = command(f"{line} --weights bits")
     assert (code, err) == (2, "error: weights bits: expected some of float, 8 bits\n")
+
+
+def test_rate(command, workdir, tiny_data, tmp_path):
+    """The file is there, as large and as accurate as the table says; a second call repeats nothing."""
+    line = (
+        f"rate --model=narrow_stride --init={workdir} --dataset=tiny --data_dir={tiny_data} --epochs=4 --batch_size=16 "
+        f"--learning_rate=0.001 --shares 0.15 --starts plain --out={tmp_path}/out"
+    )
+    code, out, err = command(line)
+    assert code == 0, err
+    (row,) = json.loads((tmp_path / "out" / "rate-narrow_stride-tiny.json").read_text())["rows"]
+    assert row["start"] == "plain"
+    assert abs((tmp_path / "out" / "plain-0.15.nnc").stat().st_size - row["trained_bytes"]) < 600
+    assert row["gain"] == pytest.approx(row["trained_accuracy"] - row["accuracy"])
+    file = f"evaluate --file={tmp_path}/out/plain-0.15.nnc --dataset=tiny --data_dir={tiny_data}"
+    assert f"accuracy {row['trained_accuracy']:.4f}" in command(file)[1]
+    lines = (tmp_path / "out" / "measurements.jsonl").read_text()
+    code, again, _ = command(line)
+    assert (code, again.split()) == (0, out.split()[-len(again.split()) :])
+    assert (tmp_path / "out" / "measurements.jsonl").read_text() == lines
+    code, _, err = command(f"{line} --starts best")
+    assert (code, err) == (2, "error: starts best: expected some of auto, plain\n")
+    code, _, err = command(line.replace("0.15", "0.0001"))
+    assert code == 2
+    assert "share 0.0001: " in err

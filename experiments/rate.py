@@ -1,0 +1,162 @@
+"""Files of a given size, with and without training: `auto` alone, and trained on while the bits of codes have a price.
+
+python experiments/rate.py --model=vgg16ds_stride --init=net.pth --dataset=cifar10 --shares 0.02 0.01 --epochs=1
+python experiments/rate.py --model=vgg16ds --init=runs/digits --dataset=digits --shares 0.02 --epochs=3 --starts plain
+
+A training run begins with the steps that `auto` finds (or with steps of three bits for each weight), and is brought to
+the bits of its codes that fit into the file. Batch normalization is folded, and the file measured, when it is done.
+"""
+
+import dataclasses
+import functools
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import tyro
+
+import nncompress_jax as nnc
+from nncompress_jax import checksums
+from nncompress_jax.commands import cli
+from nncompress_jax.commands.compress import save
+from nncompress_jax.commands.initial import Images, Trained, trained
+from nncompress_jax.commands.teacher import objective_of
+from nncompress_jax.measurements import Measurements
+from nncompress_jax.methods.layout import context_of
+from nncompress_jax.search.auto import Found
+from nncompress_jax.search.reference import Reference
+from nncompress_jax.search.stitching import Stitching, file_bytes
+from nncompress_jax.search.unused import without_unused
+from nncompress_jax.table import Table
+from nncompress_jax.training import checkpoint
+from nncompress_jax.training.config import Config, what
+from nncompress_jax.training.evaluation import evaluate
+from nncompress_jax.training.loop import train
+from nncompress_jax.training.setup import calibration_batches, preprocessing
+from nncompress_jax.tree import named_leaves, stored_bytes
+from nncompress_jax.weights.base import is_compressed
+from nncompress_jax.weights.fake_quantized import FakeQuantized
+from nncompress_jax.weights.quantized import Quantized
+
+FORMATS = {
+    **{"start": "", "share": ".2%", "bytes": ",", "accuracy": ".2%"},
+    **{"trained_bytes": ",", "trained_share": ".2%", "trained_accuracy": ".2%", "gain": "+.2%"},
+}
+"""share, bytes and accuracy: of the file without training; the others with it."""
+
+BATCHES, BATCH_SIZE = 32, 128
+"""Of training images, that `auto` and the folding of statistics look at."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Options:
+    """Which network, how small, and how it trains: --epochs, --batch_size, --learning_rate, --teacher."""
+
+    config: tyro.conf.OmitArgPrefixes[Config]
+    shares: tuple[float, ...] = (0.05, 0.02, 0.01)
+    """Of the float network's bytes."""
+    starts: tuple[str, ...] = ("auto",)
+    """auto: steps and codes of the second order; plain: one rate for all weights, rounded to nearest."""
+    out: Path = Path("runs/rate")
+    """Folder for runs, files and the table; what is measured is written at once and not repeated."""
+
+
+def main(options: Options) -> None:
+    """Compresses, trains, saves, tests."""
+    if unknown := set(options.starts) - STARTS.keys():
+        raise nnc.InputError(f"starts {', '.join(sorted(unknown))}: expected some of {', '.join(STARTS)}")
+    config = options.config
+    if config.init is None or config.recipe:
+        raise nnc.InputError("expected --init, the trained network, and no --recipe")
+    images = Images(dataset=config.dataset, data_dir=config.data_dir)
+    source = trained(config.init, model=config.model, images=images)
+    measurements = Measurements(options.out / "measurements.jsonl")
+    subject = what(config) | {"weights": checksums.of_description(checksums.of_leaves(source.variables))}
+    rows: list[dict[str, Any]] = []
+    for start in options.starts:
+        for share in options.shares:
+            one = subject | {"start": start, "share": share}
+            found = measurements.of(one, functools.partial(measured, source, options, start, share))
+            rows.append({"start": start} | found)
+            print(Table("", FORMATS, rows[-1:]).markdown().splitlines()[-1], flush=True)
+    name = f"rate-{config.model}-{config.dataset}"
+    epochs = config.completed_preset().epochs
+    table = Table(f"{config.model} on the test split of {config.dataset}, {epochs} epochs", FORMATS, rows)
+    table.print()
+    table.write(options.out, name)
+
+
+def measured(source: Trained, options: Options, start: str, share: float) -> dict[str, Any]:
+    """Bytes and accuracy of both files."""
+    warnings.simplefilter("ignore")
+    apply, variables, dataset = source.network.apply, source.variables, source.dataset
+    size = min(BATCH_SIZE, len(dataset.train) // BATCHES)
+    reference = Reference(variables, context_of(variables, apply, calibration_batches(dataset, BATCHES, size)))
+    whole = stored_bytes(variables)
+    begun = STARTS[start](reference, share, options)
+    small = Stitching().finished(without_unused(begun, reference), reference)
+
+    least = file_bytes(small) - coded_bytes(small)
+    rate = 8 * (share * whole - least) / entries(small)
+    if rate <= 0:
+        raise nnc.InputError(f"share {share}: {least:,.0f} bytes are taken by what has no codes; expected more")
+    fake = nnc.compress(begun, nnc.fake_quantize(target_rate=rate, where=is_quantized(begun).__contains__))
+    config = dataclasses.replace(options.config, workdir=str(options.out / f"{start}-{share}"))
+    run = train(config, fake, objective_of(config))
+    tuned = nnc.convert(checkpoint.restore(run.workdir))
+    tuned = Stitching().folded(without_unused(tuned, reference), reference.context)
+
+    def accuracy(variables: Any) -> float:
+        return evaluate(apply, variables, dataset.test, preprocessing(dataset), description="testing").accuracy
+
+    before, after = accuracy(small), accuracy(tuned)
+    save(options.out / f"{start}-{share}.nnc", tuned, source, accuracy=after, recipe=f"target_rate:{rate:.4g}")
+    figures = {"bytes": file_bytes(small), "share": file_bytes(small) / whole, "accuracy": before}
+    trained_figures = {"trained_bytes": file_bytes(tuned), "trained_share": file_bytes(tuned) / whole}
+    return figures | trained_figures | {"trained_accuracy": after, "gain": after - before}
+
+
+def by_auto(reference: Reference, share: float, options: Options) -> Any:
+    """The codes that `auto` chooses, with the batch statistics that training goes on with."""
+    found: list[Found] = []
+    method = nnc.auto(bytes=share, file=options.out / "search.jsonl", report=found.append)
+    small = method(reference.variables, reference.context)
+    codes = {path: leaf for path, leaf in named_leaves(small, is_compressed) if isinstance(leaf, Quantized)}
+    leaves = [codes.get(path, leaf) for path, leaf in named_leaves(reference.variables, is_compressed)]
+    return jax.tree.unflatten(jax.tree.structure(reference.variables), leaves)
+
+
+def by_one_rate(reference: Reference, share: float, options: Options) -> Any:
+    """Three bits for each weight, whatever the file may take."""
+    return nnc.quantize(rate=3.0)(reference.variables, reference.context)
+
+
+STARTS: dict[str, Callable[[Reference, float, Options], Any]] = {"auto": by_auto, "plain": by_one_rate}
+
+
+def is_quantized(variables: Any) -> set[str]:
+    """Paths of weights with codes."""
+    return {path for path, leaf in named_leaves(variables, is_compressed) if isinstance(leaf, Quantized)}
+
+
+def _fake(variables: Any) -> list[FakeQuantized]:
+    """Weights with codes, as those that train."""
+    fake = nnc.compress(variables, nnc.fake_quantize(where=is_quantized(variables).__contains__))
+    leaves = jax.tree.leaves(fake, is_leaf=is_compressed)
+    return [leaf for leaf in leaves if isinstance(leaf, FakeQuantized)]
+
+
+def coded_bytes(variables: Any) -> float:
+    """That the codes take by their entropy."""
+    return sum(float(weight.entropy_bits()) for weight in _fake(variables)) / 8
+
+
+def entries(variables: Any) -> int:
+    """Of all weights with codes."""
+    return sum(weight.weight.size for weight in _fake(variables))
+
+
+if __name__ == "__main__":
+    cli.run(main, Options)
