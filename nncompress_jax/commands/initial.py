@@ -13,6 +13,7 @@ from nncompress_jax.data.sources import Dataset
 from nncompress_jax.errors import InputError
 from nncompress_jax.importers import torch
 from nncompress_jax.importers.safetensors import load_safetensors, torch_state_dict
+from nncompress_jax.models.exits import with_exits, without_exits
 from nncompress_jax.training import checkpoint
 from nncompress_jax.training import config as configuration
 from nncompress_jax.training.config import Config
@@ -146,8 +147,8 @@ def initial_variables(config: Config) -> Variables | None:
         if config.recipe:
             raise InputError(f"--recipe={config.recipe} needs --init, the weights that are compressed")
         return None
-    _, variables = trained_variables(config.init, models.without_exits(config.model))
-    variables = models.with_exits(models.named(config.model), variables)
+    _, variables = trained_variables(config.init, without_exits(config.model))
+    variables = with_exits(models.named(config.model), variables)
     if not config.recipe:
         return variables
     return compressed(config, stages(config.recipe, config.completed_preset().epochs)[0], variables)

@@ -5,6 +5,7 @@ from typing import Any
 from nncompress_jax import load, models
 from nncompress_jax.commands.initial import kind_of, trained_variables
 from nncompress_jax.errors import InputError
+from nncompress_jax.models.exits import without_exits
 from nncompress_jax.training import checkpoint
 from nncompress_jax.training import config as configuration
 from nncompress_jax.training.config import Config
@@ -35,7 +36,7 @@ def _teacher(place: str, config: Config) -> tuple[Apply, Any]:
     if place == "self":
         if config.init is None:
             raise InputError("--teacher=self needs --init, the network as it was before this run")
-        place, model = config.init, models.without_exits(config.model)
+        place, model = config.init, without_exits(config.model)
     else:
         model = config.teacher_model
     kind = kind_of(place)

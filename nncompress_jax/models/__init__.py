@@ -19,19 +19,15 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
-import jax
-import jax.numpy as jnp
-
 from nncompress_jax.errors import InputError
 from nncompress_jax.models import mobilenet, resnet
 from nncompress_jax.models.mobilenet import MobileNetV2
-from nncompress_jax.models.network import Network, fitting, shapes
+from nncompress_jax.models.network import Network, fitting
 from nncompress_jax.models.own import OwnNetwork
 from nncompress_jax.models.resnet import ResNet
 from nncompress_jax.models.vgg import CONFIGURATIONS, VGG
-from nncompress_jax.types import Variables
 
-__all__ = ["NAMES", "Network", "OwnNetwork", "create", "fitting", "named", "with_exits", "without_exits"]
+__all__ = ["NAMES", "Network", "OwnNetwork", "create", "fitting", "named"]
 
 
 def _vggs(suffix: str, **options: Any) -> dict[str, Callable[..., Network]]:
@@ -109,42 +105,6 @@ def create(name: str, **options: Any) -> Network:
     if name not in NAMES:
         raise InputError(f"unknown model {name!r}; choose one of {', '.join(NAMES)}")
     return NAMES[name](**options)
-
-
-def without_exits(name: str) -> str:
-    """The name of the same network without early exits.
-
-    Args:
-      name: any network's.
-
-    Example:
-      >>> without_exits("vgg16_exits")
-      'vgg16'
-    """
-    return name.removesuffix("_exits")
-
-
-def with_exits(network: Network | OwnNetwork, variables: Variables) -> Variables:
-    """Variables with what the network's early exits lack: dense layers of zeros, which training begins with.
-
-    Args:
-      network: any; the widths are those of the variables.
-      variables: that were trained without the exits, or with them.
-
-    Example:
-      >>> trained = shapes(create("resnet20"), (32, 32, 3))
-      >>> with_exits(create("resnet20", exits=(2,)), trained)["params"]["Exit_0"]["kernel"].shape
-      (256, 10)
-    """
-    own = [f"Exit_{number}" for number in range(len(getattr(network, "exits", ())))]
-    if not isinstance(network, Network) or not own or own[0] in variables["params"]:
-        return variables
-    trunk = fitting(network.copy(exits=()), variables)
-    size = trunk.image_size(variables)
-    channels = variables["params"]["Conv_0"]["kernel"].shape[2]
-    expected = shapes(trunk.copy(exits=network.exits), (size, size, channels))["params"]
-    begin = {name: jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), expected[name]) for name in own}
-    return {**variables, "params": {**variables["params"], **begin}}
 
 
 def named(name: str, **options: Any) -> Network | OwnNetwork:

@@ -14,6 +14,7 @@ from flax import linen as nn
 import nncompress_jax as nnc
 from nncompress_jax import recipes
 from nncompress_jax.commands import nncompress as installed
+from nncompress_jax.models.exits import with_exits
 from tests.prepared import labelled_images, write_prepared
 
 
@@ -64,7 +65,7 @@ def test_from_weights_to_predictions(nncompress, variables, tiny_data, tmp_path)
 
 @pytest.mark.parametrize(("model", "pixels"), [("narrowest", ""), ("narrowest", " --pixels"), ("narrowest_exits", "")])
 def test_what_is_served_by_onnxruntime(nncompress, variables, tiny_data, tmp_path, model, pixels):
-    variables = nnc.models.with_exits(nnc.models.create(model), variables)
+    variables = with_exits(nnc.models.create(model), variables)
     file, weights, served = tmp_path / "model.nnc", tmp_path / "weights.safetensors", tmp_path / "model.onnx"
     nnc.save_safetensors(weights, variables)
     data = f"--dataset=tiny --data_dir={tiny_data}"

@@ -12,6 +12,7 @@ from nncompress_jax import losses
 from nncompress_jax.commands.initial import initial_variables
 from nncompress_jax.commands.teacher import objective_of
 from nncompress_jax.models import VGG
+from nncompress_jax.models.exits import with_exits
 from nncompress_jax.models.network import shapes
 from nncompress_jax.models.resnet import ResNet
 from nncompress_jax.models.resnet import configuration as residual
@@ -66,14 +67,14 @@ def test_exits_leave_the_network_as_it_was(kind):
     network = NETWORKS[kind]
     trunk = network.copy(exits=())
     trained = variables_of(trunk)
-    variables = nnc.models.with_exits(network, trained)
+    variables = with_exits(network, trained)
     assert jax.tree.structure(variables) == jax.tree.structure(dict(shapes(network, (32, 32, 3))))
     *early, logits = network.apply(variables, IMAGES)
     assert len(early) == len(network.exits)
     assert not any(np.asarray(output).any() for output in early)
     np.testing.assert_array_equal(logits, trunk.apply(trained, IMAGES))
-    assert nnc.models.with_exits(network, variables) is variables
-    assert nnc.models.with_exits(trunk, trained) is trained
+    assert with_exits(network, variables) is variables
+    assert with_exits(trunk, trained) is trained
 
 
 @pytest.mark.parametrize("kind", NETWORKS)
@@ -89,7 +90,7 @@ def test_cut_channels(kind):
     expected = jax.jit(nnc.inject(network.apply))(small, IMAGES)
     for found, each in zip(narrow.apply(shrunk, IMAGES), expected, strict=True):
         np.testing.assert_allclose(found, each, rtol=1e-3, atol=1e-3 * np.abs(each).max())
-    assert nnc.models.with_exits(network, {**shrunk, "params": without(shrunk["params"])})["params"].keys() == (
+    assert with_exits(network, {**shrunk, "params": without(shrunk["params"])})["params"].keys() == (
         shrunk["params"].keys()
     )
 
