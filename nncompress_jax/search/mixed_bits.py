@@ -37,8 +37,8 @@ def mixed_bits(*, bits: float = 4.0, where: Where = None) -> Method:
     Example:
       >>> variables = {"large": {"kernel": jnp.ones((99, 64))}, "small": {"kernel": jnp.eye(32)}}
       >>> small = mixed_bits(bits=3)(variables, Context())
-      >>> [type(small[name]["kernel"].codes).__name__ for name in small]
-      ['Packed', 'Packed']
+      >>> {name: type(layer["kernel"].codes).__name__ for name, layer in small.items()}  # of 2 to 4 bits, or of 8
+      {'large': 'Packed', 'small': 'ArrayImpl'}
 
     Source: Lin et al. 2016, "Fixed Point Quantization of Deep Convolutional Networks", section 3: there the bits follow
     from the sizes of the layers, for weights of one distribution; here the noise is measured.

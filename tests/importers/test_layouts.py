@@ -58,7 +58,7 @@ def test_torchvisions_networks_are_told_from_narrower_ones(name):
     assert importer.recognised(state_dict).model == name
 
 
-@pytest.mark.parametrize("model", nnc.models.NAMES)
+@pytest.mark.parametrize("model", [name for name in nnc.models.NAMES if not name.endswith("_exits")])
 def test_every_network_is_told_from_all_others(model):
     state_dict = {key: np.broadcast_to(0, shape) for key, shape in importer.entries(model).items()}
     assert importer.recognised(state_dict).model == model
