@@ -41,10 +41,10 @@ from nncompress_jax.weights.fake_quantized import FakeQuantized
 from nncompress_jax.weights.quantized import Quantized
 
 FORMATS = {
-    **{"start": "", "share": ".2%", "bytes": ",", "accuracy": ".2%"},
+    **{"start": "", "asked": ".2%", "share": ".2%", "bytes": ",", "accuracy": ".2%"},
     **{"trained_bytes": ",", "trained_share": ".2%", "trained_accuracy": ".2%", "gain": "+.2%"},
 }
-"""share, bytes and accuracy: of the file without training; the others with it."""
+"""asked: the share that there was to be. share, bytes, accuracy: of what training began with; the others after it."""
 
 BATCHES, BATCH_SIZE = 32, 128
 """Of training images, that `auto` and the folding of statistics look at."""
@@ -59,6 +59,8 @@ class Options:
     """Of the float network's bytes."""
     starts: tuple[str, ...] = ("auto",)
     """auto: steps and codes of the second order; plain: one rate for all weights, rounded to nearest."""
+    begin: float = 0.02
+    """The least share that training begins with: where a file is to be smaller, the price of bits brings it down."""
     out: Path = Path("runs/rate")
     """Folder for runs, files and the table; what is measured is written at once and not repeated."""
 
@@ -77,9 +79,9 @@ def main(options: Options) -> None:
     rows: list[dict[str, Any]] = []
     for start in options.starts:
         for share in options.shares:
-            one = subject | {"start": start, "share": share}
+            one = subject | {"start": start, "share": share, "begin": options.begin}
             found = measurements.of(one, functools.partial(measured, source, options, start, share))
-            rows.append({"start": start} | found)
+            rows.append({"start": start, "asked": share} | found)
             print(Table("", FORMATS, rows[-1:]).markdown().splitlines()[-1], flush=True)
     name = f"rate-{config.model}-{config.dataset}"
     epochs = config.completed_preset().epochs
@@ -95,7 +97,7 @@ def measured(source: Trained, options: Options, start: str, share: float) -> dic
     size = min(BATCH_SIZE, len(dataset.train) // BATCHES)
     reference = Reference(variables, context_of(variables, apply, calibration_batches(dataset, BATCHES, size)))
     whole = stored_bytes(variables)
-    begun = STARTS[start](reference, share, options)
+    begun = STARTS[start](reference, max(share, options.begin), options)
     small = Stitching().finished(without_unused(begun, reference), reference)
 
     least = file_bytes(small) - coded_bytes(small)
