@@ -9,7 +9,7 @@ from nncompress_jax.artifact.size import stored_size
 from nncompress_jax.artifact.writer import save
 from nncompress_jax.coupling.analysis import coupling
 from nncompress_jax.errors import ArtifactError, InputError
-from nncompress_jax.exits import early_exit, exit_macs
+from nncompress_jax.exits import early_exit, exit_macs, exit_thresholds
 from nncompress_jax.export.onnx import Exported, export_onnx
 from nncompress_jax.export.stablehlo import export_stablehlo
 from nncompress_jax.importers.safetensors import load_safetensors, save_safetensors
@@ -72,6 +72,7 @@ __all__ = [
     "ema",
     "equalize",
     "exit_macs",
+    "exit_thresholds",
     "explain",
     "export_onnx",
     "export_stablehlo",

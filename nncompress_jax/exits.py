@@ -21,6 +21,10 @@ SMALLEST = 8
 """Examples of the smallest batch that programs are compiled for; the others are twice as large each."""
 
 
+TRIES, ROUNDS = 32, 2
+"""Values of a threshold, and of the price of operations; turns through all exits for each price."""
+
+
 class Answers(NamedTuple):
     """What a network with exits says of a batch.
 
@@ -131,6 +135,68 @@ def exit_macs(apply: Apply, variables: Any, inputs: Any) -> list[int]:
         run = functools.partial(divided.run, number)
         own.append(cost(run, leaves, carried, batch_size=inputs.shape[0]).macs)
     return list(itertools.accumulate(own))
+
+
+def exit_thresholds(
+    outputs: Sequence[Any], labels: Any, macs: Sequence[int], *, max_drop: float = 0.005
+) -> list[float]:
+    """Thresholds for `early_exit`, one for each exit but the last, that save much and lose little on these examples.
+
+    Which are best together is looked for one by one, in turns, for several prices of a wrong answer; there may be
+    better ones.
+
+    Args:
+      outputs: logits [N, C] of each exit, as the whole network gives them. The examples should be none that the network
+        is tested on.
+      labels: [N] classes.
+      macs: of `exit_macs`.
+      max_drop: the share of examples, from 0 to 1, by which accuracy may fall, from that of the last exit.
+
+    Raises:
+      InputError: for numbers of exits or examples that do not fit.
+
+    Example:
+      >>> sure, unsure = jnp.array([9.0, 0.0]), jnp.array([1.0, 0.0])
+      >>> outputs = jnp.stack([sure, unsure]), jnp.array([[9.0, 0.0], [0.0, 9.0]])
+      >>> (threshold,) = exit_thresholds(outputs, jnp.array([0, 1]), [1, 2])
+      >>> bool(jax.nn.softmax(unsure).max() < threshold <= jax.nn.softmax(sure).max())
+      True
+    """
+    shapes = {np.shape(logits)[:1] for logits in outputs}
+    if shapes != {np.shape(labels)} or len(macs) != len(outputs) or len(outputs) < 2:
+        found = ", ".join(str(list(np.shape(logits))) for logits in outputs)
+        raise InputError(
+            f"outputs {found}, {np.size(labels)} labels, {len(macs)} costs: expected two exits or more of N"
+        )
+    certainty = np.stack([np.asarray(jax.nn.softmax(jnp.asarray(logits)).max(-1)) for logits in outputs])
+    right = np.stack([np.asarray(logits).argmax(-1) == np.asarray(labels) for logits in outputs])
+    costs = np.asarray(macs, float) / macs[-1]
+    grids = [np.append(np.quantile(each, np.linspace(0, 1, TRIES)), 2.0) for each in certainty[:-1]]
+
+    def reached(thresholds: Any) -> tuple[float, float]:
+        """Accuracy and mean cost."""
+        leaves = np.append(certainty[:-1] >= thresholds[:, None], np.ones((1, right.shape[1]), bool), 0)
+        exits = leaves.argmax(0)
+        return float(right[exits, np.arange(len(exits))].mean()), float(costs[exits].mean())
+
+    thresholds = np.full(len(grids), 2.0)
+    least = reached(thresholds)[0] - max_drop
+    same = [
+        np.full(len(grids), value) for value in np.append(np.quantile(certainty, np.linspace(0, 1, 4 * TRIES)), 2.0)
+    ]
+    best = min(same, key=lambda each: reached(each)[::-1] if reached(each)[0] >= least else (2.0, 0.0))
+    for price in np.geomspace(1e-3, 1, TRIES):  # of the whole network's operations, in accuracy
+        for place in [*range(len(grids))] * ROUNDS:
+            tried = []
+            for value in grids[place]:
+                thresholds[place] = value
+                accuracy, cost = reached(thresholds)
+                tried.append(price * cost - accuracy)
+            thresholds[place] = grids[place][int(np.argmin(tried))]
+        accuracy, cost = reached(thresholds)
+        if accuracy >= least and cost < reached(best)[1]:
+            best = thresholds.copy()
+    return [float(threshold) for threshold in best]
 
 
 def _size(count: int) -> int:

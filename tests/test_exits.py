@@ -54,6 +54,37 @@ def test_each_example_ends_at_its_exit(method, threshold):
     np.testing.assert_allclose(answers.logits, chosen, atol=1e-4 * np.abs(outputs).max())
 
 
+def decided(outputs, labels, macs, thresholds):
+    """Accuracy and mean cost, example by example."""
+    right, cost = [], []
+    for row in range(len(labels)):
+        for number, logits in enumerate(outputs):
+            odds = np.exp(logits[row] - logits[row].max())
+            if number == len(outputs) - 1 or odds.max() / odds.sum() >= thresholds[number]:
+                right.append(logits[row].argmax() == labels[row])
+                cost.append(macs[number])
+                break
+    return np.mean(right), np.mean(cost) / macs[-1]
+
+
+@pytest.mark.parametrize("drop", [0.0, 0.01, 0.05])
+def test_thresholds_that_are_found(drop):
+    """No drop beyond what is allowed, and as cheap as any single threshold for all exits that holds it."""
+    random = np.random.default_rng(0)
+    labels = random.integers(0, 4, 400)
+    outputs = [
+        (signal * np.eye(4)[labels] + random.standard_normal((400, 4))).astype(np.float32) for signal in (1.5, 3, 4)
+    ]
+    macs = [10, 25, 40]
+    thresholds = nnc.exit_thresholds(outputs, labels, macs, max_drop=drop)
+    accuracy, cost = decided(outputs, labels, macs, thresholds)
+    whole = decided(outputs, labels, macs, [2.0, 2.0])
+    assert accuracy >= whole[0] - drop - 1e-9
+    single = [decided(outputs, labels, macs, [value, value]) for value in np.linspace(0.3, 1.01, 60)]
+    assert cost <= 1.02 * min(price for right, price in single if right >= whole[0] - drop)
+    assert cost < 0.9
+
+
 def test_thresholds_of_a_call():
     run = nnc.early_exit(NETWORK.apply, VARIABLES, 2.0)
     assert set(run(IMAGES).exits.tolist()) == {2}
@@ -122,6 +153,13 @@ def test_refusals_of_networks(apply, thresholds, message):
     network = nnc.early_exit(apply, {"w": jnp.eye(3)}, thresholds)
     with pytest.raises(nnc.InputError, match=message):
         network(jnp.ones((8, 3)))
+
+
+def test_refusals_of_thresholds():
+    logits, labels = [np.zeros((5, 3))] * 2, np.zeros(5, int)
+    for arguments in ((logits, labels[:4], [1, 2]), (logits, labels, [1]), (logits[:1], labels, [1])):
+        with pytest.raises(nnc.InputError, match=r"outputs \[5, 3\].*: expected two exits or more of N"):
+            nnc.exit_thresholds(*arguments)
 
 
 @pytest.mark.parametrize("shape", [(0, 3), ()])

@@ -16,6 +16,7 @@ WITHOUT_A_TREE = {
     *(
         "calibration.Histogram",
         "calibration.DynamicRange",
+        "exit_thresholds",
         "models.create",
         "models.named",
         "models.Network",
