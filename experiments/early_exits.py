@@ -10,7 +10,7 @@ import dataclasses
 import functools
 import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,14 +31,18 @@ from nncompress_jax.training.setup import calibration_batches, preprocessing
 from nncompress_jax.types import Apply, Method
 
 FORMATS = {
-    **{"network": "", "weights": "", "threshold": ".4g", "accuracy": ".4f", "share": ".3f"},
+    **{"network": "", "weights": "", "threshold": "", "accuracy": ".4f", "share": ".3f"},
     **{"leave": "", "images_per_second": ",.0f", "speedup": ".2f"},
 }
-"""share: mean multiply-accumulates of an image over those of the whole network. leave: percent of the images at each
-exit. speedup: images/s over those of the whole network, without its exits, in the same run."""
+"""threshold: of all exits; "drop 0.005": one for each, found on training images, for that drop of accuracy. share: mean
+multiply-accumulates of an image over those of the whole network. leave: percent of the images at each exit. speedup:
+images/s over those of the whole network, without its exits, in the same run."""
 
 STATIC = nnc.quantize(ranges=nnc.calibration.mean_squared_error)
 WEIGHTS: dict[str, Method | None] = {"float": None, "8 bits": STATIC}
+DEPENDS = ("thresholds", "drops", "chosen_on", "batch_size", "timed", "rounds")
+"""Options that the figures depend on."""
+
 BATCH = 250
 THRESHOLDS = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.999, 2.0)
 
@@ -54,6 +58,10 @@ class Options:
     """As which the network runs."""
     thresholds: tuple[float, ...] = THRESHOLDS
     """Probability from which on an image leaves; above 1: none does before the end."""
+    drops: tuple[float, ...] = (0.005,)
+    """Of accuracy, for which a threshold is found for each exit."""
+    chosen_on: int = 5000
+    """Training images by which those are found."""
     batch_size: int = 256
     """Images that begin together."""
     timed: int = 1024
@@ -73,7 +81,10 @@ def main(options: Options) -> None:
     for trained in named(options.networks, options.images):
         subject: dict[str, Any] = {"network": trained.model, "dataset": trained.dataset.name}
         subject |= {"init": checksums.of_description(checksums.of_leaves(trained.variables))}
-        subject |= {name: getattr(options, name) for name in ("thresholds", "batch_size", "timed", "rounds")}
+        subject |= {
+            name: getattr(options, name)
+            for name in ("thresholds", "drops", "chosen_on", "batch_size", "timed", "rounds")
+        }
         for weights in options.weights:
             measure = functools.partial(measured, trained, WEIGHTS[weights], options)
             found = measurements.of(subject | {"weights": weights}, measure)
@@ -94,58 +105,65 @@ def measured(trained: Trained, method: Method | None, options: Options) -> dict[
     if method is not None:
         batches = calibration_batches(dataset, 8, min(128, len(dataset.train) // 8))
         variables = nnc.compress(variables, method, apply=apply, batches=batches)
-    images, labels = dataset.test.read(np.arange(len(dataset.test)))
-    inputs = np.asarray(preprocessing(dataset)(jnp.asarray(images)))
-
+    preprocess = preprocessing(dataset)
     every = jax.jit(nnc.inject(lambda variables, inputs: jax.tree.leaves(apply(variables, inputs)), fast=True))
-    pieces = [every(variables, inputs[start : start + BATCH]) for start in range(0, len(inputs), BATCH)]
-    outputs = [np.concatenate(exit) for exit in zip(*pieces, strict=True)]
-    has_exits = len(outputs) > 1
-    macs = nnc.exit_macs(apply, variables, inputs[:1]) if has_exits else [1]
-    thresholds = [None, *(options.thresholds if has_exits else ())]
-    rows = [tested(threshold, outputs, labels, macs) for threshold in thresholds]
+
+    def outputs_of(inputs: np.ndarray) -> list[np.ndarray]:
+        pieces = [every(variables, inputs[start : start + BATCH]) for start in range(0, len(inputs), BATCH)]
+        return [np.concatenate(exit) for exit in zip(*pieces, strict=True)]
+
+    images, labels = dataset.test.read(np.arange(len(dataset.test)))
+    inputs = np.asarray(preprocess(jnp.asarray(images)))
+    outputs = outputs_of(inputs)
+    macs, given = [1], dict[float | str | None, Any]({None: None})
+    if len(outputs) > 1:
+        macs = nnc.exit_macs(apply, variables, inputs[:1])
+        rows = np.sort(np.random.default_rng(0).permutation(len(dataset.train))[: options.chosen_on])
+        known, classes = dataset.train.read(rows)
+        known_outputs = outputs_of(np.asarray(preprocess(jnp.asarray(known))))
+        given |= {threshold: threshold for threshold in options.thresholds}
+        for drop in options.drops:
+            given[f"drop {drop:g}"] = nnc.exit_thresholds(known_outputs, classes, macs, max_drop=drop)
+    found = [{"threshold": name} | tested(threshold, outputs, labels, macs) for name, threshold in given.items()]
 
     whole = jax.jit(nnc.inject(lambda variables, inputs: last(apply(variables, inputs)), fast=True))
     early = nnc.early_exit(apply, variables, 2.0)
-    runs: dict[float | None, Callable[[Any], Any]] = {
-        threshold: functools.partial(whole, variables)
-        if threshold is None
-        else functools.partial(early, thresholds=threshold)
-        for threshold in thresholds
-    }
+    runs = [
+        functools.partial(whole, variables) if threshold is None else functools.partial(early, thresholds=threshold)
+        for threshold in given.values()
+    ]
     first, *_ = rates = timed(runs, inputs[: options.timed], options)
-    for row, rate in zip(rows, rates, strict=True):
+    for row, rate in zip(found, rates, strict=True):
         row |= {"images_per_second": rate, "speedup": rate / first if rate and first else None}
-    return {"rows": rows}
+    return {"rows": found}
 
 
-def tested(threshold: float | None, outputs: list[np.ndarray], labels: np.ndarray, macs: list[int]) -> dict[str, Any]:
-    """Accuracy and mean multiply-accumulates over all test images; threshold None: of the whole network."""
+def tested(thresholds: Any, outputs: list[np.ndarray], labels: np.ndarray, macs: list[int]) -> dict[str, Any]:
+    """Accuracy and mean multiply-accumulates over all test images; thresholds None: of the whole network."""
     certainty = np.stack([np.asarray(jax.nn.softmax(logits).max(-1)) for logits in outputs])
-    leaves = np.full(certainty.shape, threshold is not None) & (certainty >= (threshold or 0))
-    leaves[-1] = True
+    least = np.broadcast_to(2.0 if thresholds is None else thresholds, len(outputs) - 1)
+    leaves = np.append(certainty[:-1] >= least[:, None], np.ones((1, len(labels)), bool), 0)
     exits = leaves.argmax(0)
     classes = np.stack([logits.argmax(-1) for logits in outputs])[exits, np.arange(len(labels))]
     shares = np.bincount(exits, minlength=len(macs)) / len(labels)
     return {
-        "threshold": threshold,
         "accuracy": float((classes == labels).mean()),
         "share": float(shares @ macs) / macs[-1],
         "leave": " ".join(f"{100 * share:.0f}" for share in shares),
     }
 
 
-def timed(runs: Mapping[float | None, Callable[[Any], Any]], inputs: Any, options: Options) -> list[float | None]:
+def timed(runs: Sequence[Callable[[Any], Any]], inputs: Any, options: Options) -> list[float | None]:
     """Images/s of each, in turns; all is compiled before."""
-    seconds: dict[float | None, list[float]] = {threshold: [] for threshold in runs}
+    seconds: list[list[float]] = [[] for _ in runs]
     for turn in range(options.rounds + 1 if len(inputs) else 0):
-        for threshold, run in runs.items():
+        for run, taken in zip(runs, seconds, strict=True):
             begin = time.perf_counter()
             for start in range(0, len(inputs), options.batch_size):
                 jax.block_until_ready(run(inputs[start : start + options.batch_size]))
             if turn:
-                seconds[threshold].append(time.perf_counter() - begin)
-    return [len(inputs) / min(each) if each else None for each in seconds.values()]
+                taken.append(time.perf_counter() - begin)
+    return [len(inputs) / min(taken) if taken else None for taken in seconds]
 
 
 if __name__ == "__main__":

@@ -198,7 +198,7 @@ def early_exits(rows: Sequence[Mapping[str, Any]], title: str, path: str | Path)
 
     Args:
       rows: with `network`, `weights`, `threshold`, `share` and `accuracy`; those without a threshold are whole
-        networks, and drawn as dashed lines.
+        networks, and drawn as dashed lines; those whose threshold is in words stand beside the curve.
       title: data set.
       path: of the picture.
     """
@@ -207,9 +207,13 @@ def early_exits(rows: Sequence[Mapping[str, Any]], title: str, path: str | Path)
     kinds = list(dict.fromkeys((row["network"], row["weights"]) for row in rows))
     for place, kind in enumerate(kinds):
         own = [row for row in rows if (row["network"], row["weights"]) == kind]
-        points = sorted((row["share"], row["accuracy"]) for row in own if row["threshold"] is not None)
+        points = sorted((row["share"], row["accuracy"]) for row in own if not isinstance(row["threshold"], str | None))
+        found = [(row["share"], row["accuracy"]) for row in own if isinstance(row["threshold"], str)]
         if points:
             axes.plot(*np.transpose(points), "o-", color=f"C{place}", ms=4, label=", ".join(kind))
+        if found:
+            label = f"{', '.join(kind)}, a threshold for each exit"
+            axes.plot(*np.transpose(found), "*", color=f"C{place}", ms=12, label=label)
         for row in (row for row in own if row["threshold"] is None):
             label = f"{', '.join(kind)}, whole"
             axes.axhline(row["accuracy"], color=f"C{place}", linestyle="--", linewidth=1, label=label)

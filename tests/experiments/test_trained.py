@@ -43,8 +43,9 @@ def test_early_exits(command, pictures, tiny_data, tmp_path):
     code, out, err = command(line)
     assert code == 0, err
     rows = json.loads((tmp_path / "out" / "early_exits-tiny.json").read_text())["rows"]
-    assert [row["threshold"] for row in rows] == 2 * [None, 0, 0.3, 2] + 2 * [None]
-    for whole, first, between, last in (rows[:4], rows[4:8]):
+    assert [row["threshold"] for row in rows] == 2 * [None, 0, 0.3, 2, "drop 0.005"] + 2 * [None]
+    for whole, first, between, last, found in (rows[:5], rows[5:10]):
+        assert 0 < found["share"] <= 1
         assert (whole["leave"], first["leave"], last["leave"]) == ("0 0 100", "100 0 0", "0 0 100")
         assert first["share"] <= between["share"] <= last["share"] == whole["share"] == 1
         assert last["accuracy"] == whole["accuracy"]
