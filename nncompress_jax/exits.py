@@ -18,7 +18,8 @@ from nncompress_jax.tree import named_leaves
 from nncompress_jax.types import Apply, Array
 
 SMALLEST = 8
-"""Examples of the smallest batch that programs are compiled for; the others are twice as large each."""
+"""Examples of the smallest batch that programs are compiled for; between one power of two and the next there are four
+sizes, or as many as are multiples of it."""
 
 
 TRIES, ROUNDS = 32, 2
@@ -44,8 +45,9 @@ Thresholds = float | Sequence[float]
 def early_exit(apply: Apply, variables: Any, thresholds: Thresholds) -> Callable[..., Answers]:
     """Makes a network with early exits stop, image by image, as soon as it is certain.
 
-    The network is divided behind each of its outputs, and each part compiled by itself, for batches of 8, 16, 32, ...
-    examples. Examples whose largest probability reaches the threshold leave; the others go on in a smaller batch.
+    The network is divided behind each of its outputs, and each part compiled by itself, for batches of 8, 16, 24, ...
+    examples, once such a batch comes up. Examples whose largest probability reaches the threshold leave; the others go
+    on in a smaller batch.
 
     Args:
       apply: of (variables, inputs [B, ...]) to a tuple of logits [B, C], one for each exit, the last one the network's
@@ -200,8 +202,9 @@ def exit_thresholds(
 
 
 def _size(count: int) -> int:
-    """The batch that holds so many examples."""
-    return max(SMALLEST, 1 << (count - 1).bit_length())
+    """The batch that holds so many examples, and seldom a fifth more."""
+    step = max(SMALLEST, 1 << (count - 1).bit_length() >> 3)
+    return -(-count // step) * step
 
 
 def _thresholds(given: Thresholds, exits: int) -> list[float]:

@@ -119,7 +119,7 @@ def test_integers_stay_integers():
 
 
 def test_fewer_examples_go_on(monkeypatch):
-    """Sizes of the batches that later stages see: powers of two that hold what is left."""
+    """Sizes of the batches that later stages see hold what is left."""
     seen = []
     run = exits.Stages.run
 
@@ -134,7 +134,16 @@ def test_fewer_examples_go_on(monkeypatch):
     unsure = jnp.tile(jnp.array([[0.1, 0, 0]]), (9, 1))
     answers = network(jnp.concatenate([certain, unsure]))
     assert answers.exits.tolist() == [0] * 40 + [2] * 9
-    assert seen == [(0, 64), (1, 16), (2, 16)]
+    assert seen == [(0, 56), (1, 16), (2, 16)]
+
+
+def test_sizes_of_batches():
+    """They hold what there is, are few, and hold little else."""
+    sizes = [exits._size(count) for count in range(1, 5000)]
+    assert all(count <= size for count, size in enumerate(sizes, 1))
+    assert max(size / count for count, size in enumerate(sizes, 1) if count > 32) < 1.25
+    assert len(set(sizes)) < 40
+    assert [exits._size(count) for count in (1, 8, 9, 33, 65, 129, 256, 257)] == [8, 8, 16, 40, 80, 160, 256, 320]
 
 
 @pytest.mark.parametrize(
