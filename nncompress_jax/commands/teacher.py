@@ -46,8 +46,8 @@ def _teacher(place: str, config: Config) -> tuple[Apply, Any]:
     if kind == "run":
         model = configuration.read(place).model
     model, variables = trained_variables(place, model)
-    classes = checkpoint.load_progress(place).num_classes if kind == "run" else None
-    return models.fitting(models.named(model, num_classes=classes), variables).apply, variables
+    known = {"num_classes": checkpoint.load_progress(place).num_classes} if kind == "run" else {}
+    return models.fitting(models.named(model, **known), variables).apply, variables
 
 
 def _pair(text: str) -> tuple[str, str]:

@@ -71,6 +71,18 @@ def test_a_step_is_the_loss_of_the_source(compressed):
         np.testing.assert_allclose(new, old - 0.1 * gradient, atol=1e-5)
 
 
+@pytest.mark.parametrize("model", ["narrow", None])
+def test_weights_in_a_file_teach_themselves(model, trained, tiny_data, tmp_path):
+    """Files of weights alone do not say how many classes they have; their shapes do."""
+    weights = str(tmp_path / "weights.safetensors")
+    nnc.save_safetensors(weights, checkpoint.restore(trained))
+    place = {"teacher": "self"} if model is None else {"teacher": weights, "teacher_model": model}
+    config = dataclasses.replace(CONFIG, data_dir=tiny_data, init=weights, **place)
+    goal = objective_of(config)
+    assert jax.tree.structure(goal.given) == jax.tree.structure(checkpoint.restore(trained))
+    objective.check(goal, network()[0].apply, network()[1], (32, 32, 3))
+
+
 @pytest.mark.parametrize("teacher", ["self", "run", "file"])
 def test_from_the_command_line(teacher, trained, tiny_data, tmp_path):
     """A compressed student nears what its teacher says; alpha=0 is training without one, bit for bit."""
