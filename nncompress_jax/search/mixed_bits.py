@@ -21,8 +21,7 @@ def mixed_bits(*, bits: float = 4.0, where: Where = None) -> Method:
     """Weights as integers of 8, 4, 3 or 2 bits each, so that their ratios of noise to signal have the least sum.
 
     It looks at no data. The sum of these ratios is what reaches the output of a network where each layer adds its own
-    noise and passes on that of the others. `auto` weighs weights by what they do to the loss, and is ahead of it where
-    both were tried (`experiments/front.py`).
+    noise and passes on that of the others. `auto` weighs weights by what they do to the loss instead.
 
     Args:
       bits: for each entry, on average over all weights, from 2 to 8.
