@@ -23,6 +23,7 @@ import nncompress_jax as nnc
 from nncompress_jax import checksums
 from nncompress_jax.commands import cli
 from nncompress_jax.commands.initial import Images, Trained, named
+from nncompress_jax.exits import certainties, exits_taken
 from nncompress_jax.losses import last
 from nncompress_jax.measurements import Measurements
 from nncompress_jax.report import plots
@@ -44,6 +45,8 @@ DEPENDS = ("thresholds", "drops", "chosen_on", "batch_size", "timed", "rounds")
 """Options that the figures depend on."""
 
 BATCH = 250
+"""Images a call where all outputs are computed."""
+
 THRESHOLDS = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.999, 2.0)
 
 
@@ -81,10 +84,7 @@ def main(options: Options) -> None:
     for trained in named(options.networks, options.images):
         subject: dict[str, Any] = {"network": trained.model, "dataset": trained.dataset.name}
         subject |= {"init": checksums.of_description(checksums.of_leaves(trained.variables))}
-        subject |= {
-            name: getattr(options, name)
-            for name in ("thresholds", "drops", "chosen_on", "batch_size", "timed", "rounds")
-        }
+        subject |= {name: getattr(options, name) for name in DEPENDS}
         for weights in options.weights:
             measure = functools.partial(measured, trained, WEIGHTS[weights], options)
             found = measurements.of(subject | {"weights": weights}, measure)
@@ -140,10 +140,8 @@ def measured(trained: Trained, method: Method | None, options: Options) -> dict[
 
 def tested(thresholds: Any, outputs: list[np.ndarray], labels: np.ndarray, macs: list[int]) -> dict[str, Any]:
     """Accuracy and mean multiply-accumulates over all test images; thresholds None: of the whole network."""
-    certainty = np.stack([np.asarray(jax.nn.softmax(logits).max(-1)) for logits in outputs])
     least = np.broadcast_to(2.0 if thresholds is None else thresholds, len(outputs) - 1)
-    leaves = np.append(certainty[:-1] >= least[:, None], np.ones((1, len(labels)), bool), 0)
-    exits = leaves.argmax(0)
+    exits = exits_taken(certainties(outputs), least)
     classes = np.stack([logits.argmax(-1) for logits in outputs])[exits, np.arange(len(labels))]
     shares = np.bincount(exits, minlength=len(macs)) / len(labels)
     return {

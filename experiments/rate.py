@@ -100,11 +100,12 @@ def measured(source: Trained, options: Options, start: str, share: float) -> dic
     begun = STARTS[start](reference, max(share, options.begin), options)
     small = Stitching().finished(without_unused(begun, reference), reference)
 
-    least = file_bytes(small) - coded_bytes(small)
+    small_bytes = file_bytes(small)
+    least = small_bytes - coded_bytes(small)
     rate = 8 * (share * whole - least) / entries(small)
     if rate <= 0:
         raise nnc.InputError(f"share {share}: {least:,.0f} bytes are taken by what has no codes; expected more")
-    fake = nnc.compress(begun, nnc.fake_quantize(target_rate=rate, where=is_quantized(begun).__contains__))
+    fake = nnc.compress(begun, nnc.fake_quantize(target_rate=rate, where=quantized_paths(begun).__contains__))
     config = dataclasses.replace(options.config, workdir=str(options.out / f"{start}-{share}"))
     run = train(config, fake, objective_of(config))
     tuned = nnc.convert(checkpoint.restore(run.workdir))
@@ -115,8 +116,9 @@ def measured(source: Trained, options: Options, start: str, share: float) -> dic
 
     before, after = accuracy(small), accuracy(tuned)
     save(options.out / f"{start}-{share}.nnc", tuned, source, accuracy=after, recipe=f"target_rate:{rate:.4g}")
-    figures = {"bytes": file_bytes(small), "share": file_bytes(small) / whole, "accuracy": before}
-    trained_figures = {"trained_bytes": file_bytes(tuned), "trained_share": file_bytes(tuned) / whole}
+    tuned_bytes = file_bytes(tuned)
+    figures = {"bytes": small_bytes, "share": small_bytes / whole, "accuracy": before}
+    trained_figures = {"trained_bytes": tuned_bytes, "trained_share": tuned_bytes / whole}
     return figures | trained_figures | {"trained_accuracy": after, "gain": after - before}
 
 
@@ -138,14 +140,14 @@ def by_one_rate(reference: Reference, share: float, options: Options) -> Any:
 STARTS: dict[str, Callable[[Reference, float, Options], Any]] = {"auto": by_auto, "plain": by_one_rate}
 
 
-def is_quantized(variables: Any) -> set[str]:
+def quantized_paths(variables: Any) -> set[str]:
     """Paths of weights with codes."""
     return {path for path, leaf in named_leaves(variables, is_compressed) if isinstance(leaf, Quantized)}
 
 
 def _fake(variables: Any) -> list[FakeQuantized]:
     """Weights with codes, as those that train."""
-    fake = nnc.compress(variables, nnc.fake_quantize(where=is_quantized(variables).__contains__))
+    fake = nnc.compress(variables, nnc.fake_quantize(where=quantized_paths(variables).__contains__))
     leaves = jax.tree.leaves(fake, is_leaf=is_compressed)
     return [leaf for leaf in leaves if isinstance(leaf, FakeQuantized)]
 

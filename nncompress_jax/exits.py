@@ -144,8 +144,8 @@ def exit_thresholds(
 ) -> list[float]:
     """Thresholds for `early_exit`, one for each exit but the last, that save much and lose little on these examples.
 
-    Which are best together is looked for one by one, in turns, for several prices of a wrong answer; there may be
-    better ones.
+    Which are best together is looked for one by one, in turns, for several prices of operations; there may be better
+    ones.
 
     Args:
       outputs: logits [N, C] of each exit, as the whole network gives them. The examples should be none that the network
@@ -170,15 +170,14 @@ def exit_thresholds(
         raise InputError(
             f"outputs {found}, {np.size(labels)} labels, {len(macs)} costs: expected two exits or more of N"
         )
-    certainty = np.stack([np.asarray(jax.nn.softmax(jnp.asarray(logits)).max(-1)) for logits in outputs])
+    certainty = certainties(outputs)
     right = np.stack([np.asarray(logits).argmax(-1) == np.asarray(labels) for logits in outputs])
     costs = np.asarray(macs, float) / macs[-1]
     grids = [np.append(np.quantile(each, np.linspace(0, 1, TRIES)), 2.0) for each in certainty[:-1]]
 
     def reached(thresholds: Any) -> tuple[float, float]:
         """Accuracy and mean cost."""
-        leaves = np.append(certainty[:-1] >= thresholds[:, None], np.ones((1, right.shape[1]), bool), 0)
-        exits = leaves.argmax(0)
+        exits = exits_taken(certainty, thresholds)
         return float(right[exits, np.arange(len(exits))].mean()), float(costs[exits].mean())
 
     thresholds = np.full(len(grids), 2.0)
@@ -192,13 +191,33 @@ def exit_thresholds(
             tried = []
             for value in grids[place]:
                 thresholds[place] = value
-                accuracy, cost = reached(thresholds)
-                tried.append(price * cost - accuracy)
+                accuracy, spent = reached(thresholds)
+                tried.append(price * spent - accuracy)
             thresholds[place] = grids[place][int(np.argmin(tried))]
-        accuracy, cost = reached(thresholds)
-        if accuracy >= least and cost < reached(best)[1]:
+        accuracy, spent = reached(thresholds)
+        if accuracy >= least and spent < reached(best)[1]:
             best = thresholds.copy()
     return [float(threshold) for threshold in best]
+
+
+def certainties(outputs: Sequence[Any]) -> np.ndarray:
+    """[E, N], probabilities of the likeliest class, of logits [N, C] of each exit."""
+    return np.stack([np.asarray(jax.nn.softmax(jnp.asarray(logits)).max(-1)) for logits in outputs])
+
+
+def exits_taken(certainty: np.ndarray, thresholds: Any) -> np.ndarray:
+    """The exit of each example, [N] int, as `early_exit` decides.
+
+    Args:
+      certainty: [E, N], of `certainties`.
+      thresholds: of each exit but the last.
+
+    Example:
+      >>> exits_taken(np.array([[0.9, 0.2, 0.3], [0.1, 0.8, 0.4], [0.1, 0.1, 0.1]]), [0.5, 0.5]).tolist()
+      [0, 1, 2]
+    """
+    leaves = certainty[:-1] >= np.reshape(thresholds, (-1, 1))
+    return np.append(leaves, np.ones((1, certainty.shape[1]), bool), 0).argmax(0)
 
 
 def _size(count: int) -> int:

@@ -10,7 +10,7 @@
 | resnet20 resnet32 resnet44 resnet56 resnet110 | residual networks; shortcuts have no parameters (option A) |
 | resnet20_projection ... resnet110_projection | the same with 1x1 convolutions as shortcuts (option B) |
 | resnet18 | 64 to 512 channels in four stages, option B |
-| vgg16_exits resnet56_exits | vgg16 and resnet56 with four early exits, behind 0.3 to 0.8 of their operations |
+| vgg16_exits resnet56_exits | vgg16 and resnet56 with four early exits, behind 0.3 to 0.85 of their operations |
 | mobilenetv2 | every block expands, 1x1 convolutions as shortcuts where channels change, ReLU |
 | mobilenetv2_x0_5 mobilenetv2_x0_75 mobilenetv2_x1_0 mobilenetv2_x1_4 | as published, ReLU6; of so many channels |
 """
