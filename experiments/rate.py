@@ -5,6 +5,7 @@ python experiments/rate.py --model=vgg16ds --init=runs/digits --dataset=digits -
 
 A training run begins with the steps that `auto` finds (or with steps of three bits for each weight), and is brought to
 the bits of its codes that fit into the file. Batch normalization is folded, and the file measured, when it is done.
+Where --init is a run that has cut channels, bytes and operations become less together.
 """
 
 import dataclasses
@@ -25,7 +26,7 @@ from nncompress_jax.commands.initial import Images, Trained, trained
 from nncompress_jax.commands.teacher import objective_of
 from nncompress_jax.measurements import Measurements
 from nncompress_jax.methods.layout import context_of
-from nncompress_jax.search.auto import Found
+from nncompress_jax.search.fitting import whole_bytes
 from nncompress_jax.search.reference import Reference
 from nncompress_jax.search.stitching import Stitching, file_bytes
 from nncompress_jax.search.unused import without_unused
@@ -35,16 +36,17 @@ from nncompress_jax.training.config import Config, what
 from nncompress_jax.training.evaluation import evaluate
 from nncompress_jax.training.loop import train
 from nncompress_jax.training.setup import calibration_batches, preprocessing
-from nncompress_jax.tree import named_leaves, stored_bytes
-from nncompress_jax.weights.base import is_compressed
+from nncompress_jax.tree import named_leaves
 from nncompress_jax.weights.fake_quantized import FakeQuantized
 from nncompress_jax.weights.quantized import Quantized
 
 FORMATS = {
     **{"start": "", "asked": ".2%", "share": ".2%", "bytes": ",", "accuracy": ".2%"},
-    **{"trained_bytes": ",", "trained_share": ".2%", "trained_accuracy": ".2%", "gain": "+.2%"},
+    **{"trained_bytes": ",", "trained_share": ".2%", "trained_accuracy": ".2%", "gain": "+.2%", "macs": ".2f"},
 }
-"""asked: the share that there was to be. share, bytes, accuracy: of what training began with; the others after it."""
+"""asked: the share that there was to be. share, bytes, accuracy: of what training began with; the others after it.
+macs: the share of the multiply-accumulates that is left.
+"""
 
 BATCHES, BATCH_SIZE = 32, 128
 """Of training images, that `auto` and the folding of statistics look at."""
@@ -95,21 +97,22 @@ def measured(source: Trained, options: Options, start: str, share: float) -> dic
     warnings.simplefilter("ignore")
     apply, variables, dataset = source.network.apply, source.variables, source.dataset
     size = min(BATCH_SIZE, len(dataset.train) // BATCHES)
-    reference = Reference(variables, context_of(variables, apply, calibration_batches(dataset, BATCHES, size)))
-    whole = stored_bytes(variables)
+    batches = calibration_batches(dataset, BATCHES, size)
+    reference = Reference(variables, context_of(variables, apply, batches))
+    whole = whole_bytes(variables)
     begun = STARTS[start](reference, max(share, options.begin), options)
-    small = Stitching().finished(without_unused(begun, reference), reference)
+    small = Stitching().finished(without_unused(begun, reference.context), reference)
 
     small_bytes = file_bytes(small)
     least = small_bytes - coded_bytes(small)
     rate = 8 * (share * whole - least) / entries(small)
     if rate <= 0:
         raise nnc.InputError(f"share {share}: {least:,.0f} bytes are taken by what has no codes; expected more")
-    fake = nnc.compress(begun, nnc.fake_quantize(target_rate=rate, where=quantized_paths(begun).__contains__))
+    fake = nnc.compress(begun, nnc.fake_quantize(target_rate=rate, where=quantized(begun).__contains__))
     config = dataclasses.replace(options.config, workdir=str(options.out / f"{start}-{share}"))
     run = train(config, fake, objective_of(config))
     tuned = nnc.convert(checkpoint.restore(run.workdir))
-    tuned = Stitching().folded(without_unused(tuned, reference), reference.context)
+    tuned = Stitching().folded(nnc.remove_unused_channels()(tuned, reference.context), reference.context)
 
     def accuracy(variables: Any) -> float:
         return evaluate(apply, variables, dataset.test, preprocessing(dataset), description="testing").accuracy
@@ -119,16 +122,15 @@ def measured(source: Trained, options: Options, start: str, share: float) -> dic
     tuned_bytes = file_bytes(tuned)
     figures = {"bytes": small_bytes, "share": small_bytes / whole, "accuracy": before}
     trained_figures = {"trained_bytes": tuned_bytes, "trained_share": tuned_bytes / whole}
-    return figures | trained_figures | {"trained_accuracy": after, "gain": after - before}
+    macs = [nnc.cost(apply, each, batches[0]).macs for each in (nnc.decompress(variables), tuned)]
+    return figures | trained_figures | {"trained_accuracy": after, "gain": after - before, "macs": macs[1] / macs[0]}
 
 
 def by_auto(reference: Reference, share: float, options: Options) -> Any:
     """The codes that `auto` chooses, with the batch statistics that training goes on with."""
-    found: list[Found] = []
-    method = nnc.auto(bytes=share, file=options.out / "search.jsonl", report=found.append)
-    small = method(reference.variables, reference.context)
-    codes = {path: leaf for path, leaf in named_leaves(small, is_compressed) if isinstance(leaf, Quantized)}
-    leaves = [codes.get(path, leaf) for path, leaf in named_leaves(reference.variables, is_compressed)]
+    method = nnc.auto(bytes=share, file=options.out / "search.jsonl")
+    codes = quantized(method(reference.variables, reference.context))
+    leaves = [codes.get(path, leaf) for path, leaf in named_leaves(reference.variables)]
     return jax.tree.unflatten(jax.tree.structure(reference.variables), leaves)
 
 
@@ -140,16 +142,16 @@ def by_one_rate(reference: Reference, share: float, options: Options) -> Any:
 STARTS: dict[str, Callable[[Reference, float, Options], Any]] = {"auto": by_auto, "plain": by_one_rate}
 
 
-def quantized_paths(variables: Any) -> set[str]:
-    """Paths of weights with codes."""
-    return {path for path, leaf in named_leaves(variables, is_compressed) if isinstance(leaf, Quantized)}
+def quantized(variables: Any) -> dict[str, Quantized]:
+    """Weights with codes, by path; of cut channels, what is left of them."""
+    leaves = named_leaves(variables, lambda leaf: isinstance(leaf, Quantized))
+    return {path: leaf for path, leaf in leaves if isinstance(leaf, Quantized)}
 
 
 def _fake(variables: Any) -> list[FakeQuantized]:
     """Weights with codes, as those that train."""
-    fake = nnc.compress(variables, nnc.fake_quantize(where=quantized_paths(variables).__contains__))
-    leaves = jax.tree.leaves(fake, is_leaf=is_compressed)
-    return [leaf for leaf in leaves if isinstance(leaf, FakeQuantized)]
+    fake = nnc.compress(quantized(variables), nnc.fake_quantize())
+    return [leaf for leaf in fake.values() if isinstance(leaf, FakeQuantized)]
 
 
 def coded_bytes(variables: Any) -> float:

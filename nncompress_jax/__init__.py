@@ -37,6 +37,7 @@ from nncompress_jax.search.auto import auto
 from nncompress_jax.search.front import front
 from nncompress_jax.search.mixed_bits import mixed_bits
 from nncompress_jax.search.sweep import sensitivity
+from nncompress_jax.search.unused import remove_unused_channels
 from nncompress_jax.tracing.costs import Cost, LayerCost, cost
 from nncompress_jax.tracing.injection import inject, observe
 from nncompress_jax.weights.optimizer import ema, optimizer
@@ -96,6 +97,7 @@ __all__ = [
     "quantize",
     "recipe",
     "reestimate",
+    "remove_unused_channels",
     "save",
     "save_safetensors",
     "sensitivity",

@@ -17,6 +17,7 @@ from nncompress_jax.methods.layout import context_of
 from nncompress_jax.methods.prune import prune
 from nncompress_jax.methods.quantize import quantize
 from nncompress_jax.methods.ternarize import ternarize
+from nncompress_jax.search.unused import remove_unused_channels
 from nncompress_jax.types import Apply, Context, Method
 from nncompress_jax.weights.base import dense, is_compressed
 
@@ -108,6 +109,7 @@ STEPS: Mapping[str, tuple[str, Callable[[float], Method]]] = {
     "prune": ("0.9", lambda sparsity: prune(sparsity=sparsity)),
     "prune_global": ("0.9", lambda sparsity: prune(sparsity=sparsity, scope="global")),
     "channels": ("0.5", lambda macs: prune_channels(macs=macs)),
+    "unused": ("1", lambda multiple: remove_unused_channels(round_to=_whole(multiple))),
     "factorize": ("0.5", lambda macs: factorize(macs=macs)),
     "tucker": ("0.5", lambda macs: factorize(macs=macs, kind="tucker")),
     "dense": ("0", lambda _: lambda variables, context: decompress(variables)),
@@ -120,8 +122,8 @@ def recipe(text: str) -> Method:
 
     Args:
       text: steps joined by `+`, each a word of `STEPS` and, after a colon, its number: bits (of `rate` and
-        `target_rate`: of entropy), the step between values, the price of a bit, sparsity, or the share of values or of
-        multiply-accumulates.
+        `target_rate`: of entropy), the step between values, the price of a bit, sparsity, the share of values or of
+        multiply-accumulates, or (of `unused`) a multiple that channels stay.
 
     Raises:
       InputError: for words or numbers that are not there.
@@ -148,5 +150,5 @@ def recipe(text: str) -> Method:
 
 def _whole(number: float) -> int:
     if number != int(number):
-        raise InputError(f"{number}: expected a whole number of bits")
+        raise InputError(f"{number}: expected a whole number")
     return int(number)

@@ -36,8 +36,8 @@ class Options:
     """How it is compressed: words of `nnc.recipe` with a number each, joined by +, as prune:0.9+cluster:4. Of bits:
     quantize, cluster; rate (bits of entropy for each weight). step (between neighbouring values). Of sparsity: prune,
     prune_global. Of multiply-accumulates, the share that stays: channels, factorize, tucker; of values: hash. Without a
-    number: binarize, ternarize. For training: fake_quantize (bits), target_rate, price, fake_binarize, fake_ternarize,
-    dense. None: as it was trained."""
+    number: binarize, ternarize, unused (leaves out channels that only zeros multiply). For training: fake_quantize
+    (bits), target_rate, price, fake_binarize, fake_ternarize, dense. None: as it was trained."""
     auto: str | None = None
     """Instead of a recipe a budget, as bytes:0.03, macs:0.5+bytes:0.05 or max_drop:0.005; see `nnc.auto`. Accuracy is
     measured on training images that calibration has not seen."""

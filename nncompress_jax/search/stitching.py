@@ -54,7 +54,7 @@ class Stitching:
         price = PRICE if self.rounding == "second_order" else 0.0
         method = quantize(step=dict(steps), inputs=self.inputs, rounding=self.rounding, price=price)
         made = method(reference.variables, reference.context)
-        return self.finished(without_unused(made, reference), reference)
+        return self.finished(without_unused(made, reference.context), reference)
 
     def finished(self, variables: Any, reference: Reference) -> Any:
         """With what stands around the weights, so that outputs are near those of the variables before."""

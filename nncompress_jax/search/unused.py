@@ -1,4 +1,4 @@
-"""Channels that nothing multiplies any more: what computes them becomes zero, which takes next to nothing in a file."""
+"""Channels that nothing multiplies any more: they are left out, or made zero, which takes next to nothing in a file."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -12,52 +12,105 @@ from nncompress_jax.coupling.analysis import coupling
 from nncompress_jax.coupling.groups import Coupling
 from nncompress_jax.errors import InputError
 from nncompress_jax.inputs import arguments
-from nncompress_jax.methods.selection import network
+from nncompress_jax.methods.channels.pruning import UNCUT
+from nncompress_jax.methods.selection import check, network
 from nncompress_jax.search.reference import Reference
 from nncompress_jax.tree import named_leaves, rebuilt
+from nncompress_jax.types import Context, Method
 from nncompress_jax.weights.base import dense, is_compressed
 from nncompress_jax.weights.channel_pruned import ChannelPruned, at
 from nncompress_jax.weights.quantized import Quantized
 
-TOLERANCE = 1.01
-"""By which the squared error of outputs may rise: ranges of inputs no longer count channels that are zero."""
+TOLERANCE = 1e-4
+"""Of outputs, by which they may differ in floats: sums have another order where zeros are left out."""
 
 
-def without_unused(variables: Any, reference: Reference) -> Any:
-    """The network, with zero wherever a channel is computed that all weights behind it multiply by zero.
+def remove_unused_channels(*, round_to: int = 1) -> Method:
+    """Leaves out channels that all weights behind them multiply by zero, and what computes these alone: it is for free.
 
-    Channels that become unused by that are zero, too. It stays as it is where outputs for the first batch would come
-    further from the reference's, as those of a network would that uses channels otherwise, too.
+    Few steps between values, high sparsity and training with a price of bits leave many of them. Outputs stay what they
+    are, but that inputs in 8 bits have finer steps where a channel that is gone was the largest. Where outputs for the
+    first batch would become others, as they do where channels are used otherwise, too, nothing is left out.
 
     Args:
-      variables: of the reference, compressed.
-      reference: the network as it was.
+      round_to: a multiple that the channels of each group stay, as far as there are so many: sixteen suit processors.
+
+    Returns:
+      A method for `compress(variables, method, apply=, batches=)`: weights that lose channels become `ChannelPruned`,
+      of codes where they are quantized.
+
+    Raises:
+      InputError: for a multiple below 1; (when applied) without apply and batches, and where no channels can be cut.
 
     Example:
-      >>> from nncompress_jax.types import Context
+      >>> from nncompress_jax.recipes import compress
+      >>> weights = {"a": jnp.ones((4, 3)), "b": jnp.array([[1.0], [0.0], [2.0]])}
+      >>> apply, x = lambda w, x: jax.nn.relu(x @ w["a"]) @ w["b"], jnp.ones((2, 4))
+      >>> small = compress(weights, remove_unused_channels(), apply=apply, batches=[x])
+      >>> small["a"].values.shape, small["b"].values.shape
+      ((4, 2), (2, 1))
+
+    Source: Oktay et al. 2020 and Girish et al. 2023, "LilNetX", section 3.3, whose training leaves such channels.
+    """
+    if round_to < 1:
+        raise InputError(f"round_to={round_to}: expected 1 or more")
+
+    def method(variables: Any, context: Context) -> Any:
+        network(context, "remove_unused_channels")
+        coupled = _coupled(variables, context)
+        if not coupled.groups:
+            raise InputError(UNCUT)
+        cut = {member.path for group in coupled.groups for member in group.members}
+        leaves = [(path, leaf) for path, leaf in named_leaves(variables, is_compressed) if path in cut]
+        check([(path, leaf) for path, leaf in leaves if not is_compressed(leaf)], ChannelPruned)
+        changed, there, stay = _all_zeroed(coupled, variables), coupled.there(variables), {}
+        for name, uses in _uses(coupled, changed).items():
+            used = uses["input"]
+            size = max(round_to, round_to * -(-int(used.sum()) // round_to))
+            used[np.flatnonzero(there[name] & ~used)[: size - int(used.sum())]] = True
+            stay[name] = used
+        return _if_same(coupled.cut(changed, stay), variables, context)
+
+    return method
+
+
+def without_unused(variables: Any, context: Context) -> Any:
+    """The network, with zero wherever a channel is computed that all weights behind it multiply by zero.
+
+    Channels that become unused by that are zero, too. It stays as it is where outputs for the first batch would become
+    others, as those of a network do that uses channels otherwise, too.
+
+    Args:
+      variables: compressed or not.
+      context: with apply and batches.
+
+    Example:
       >>> weights = {"a": jnp.ones((4, 2)), "b": jnp.array([[1.0], [0.0]])}
       >>> context = Context(lambda w, x: jax.nn.relu(x @ w["a"]) @ w["b"], [jnp.ones((2, 4))])
-      >>> without_unused(weights, Reference(weights, context))["a"][0].tolist()
+      >>> without_unused(weights, context)["a"][0].tolist()
       [1.0, 0.0]
     """
-    context = reference.context
-    coupled = context.kept("coupling", lambda: _coupling(reference))
-    if coupled is None:
-        return variables
-    changed = variables
-    while unused := _unused(coupled, changed):
-        changed = _zeroed(coupled, changed, unused)
-    if changed is variables or reference.error(changed, 1) > TOLERANCE * reference.error(variables, 1):
-        return variables
-    return changed
-
-
-def _coupling(reference: Reference) -> Coupling | None:
-    apply, batches = network(reference.context, "auto")
     try:
-        return coupling(apply, _uncut(reference.variables), *arguments(batches[0]))
+        coupled = _coupled(variables, context)
     except InputError:
-        return None
+        return variables
+    return _if_same(_all_zeroed(coupled, variables), variables, context)
+
+
+def _if_same(changed: Any, variables: Any, context: Context) -> Any:
+    """What was changed, if outputs are the same with weights as floats: the steps of inputs in 8 bits do not count."""
+    if changed is variables:
+        return variables
+    dense_ones = [jax.tree.map(dense, each, is_leaf=is_compressed) for each in (variables, changed)]
+    reference = Reference(dense_ones[0], Context(context.apply, context.batches[:1]))
+    size = sum(float(jnp.square(output.astype(jnp.float32)).sum()) for output in reference.outputs[0])
+    return changed if reference.error(dense_ones[1]) <= TOLERANCE**2 * size else variables
+
+
+def _coupled(variables: Any, context: Context) -> Coupling:
+    """What is found once for a network."""
+    apply, batches = network(context, "auto")
+    return context.kept("coupling", lambda: coupling(apply, _uncut(variables), *arguments(batches[0])))
 
 
 def _uncut(variables: Any) -> Any:
@@ -67,8 +120,22 @@ def _uncut(variables: Any) -> Any:
     return jax.tree.map(described, variables, is_leaf=is_compressed)
 
 
+def _all_zeroed(coupled: Coupling, variables: Any) -> Any:
+    """Until nothing is computed that is not used."""
+    while unused := _unused(coupled, variables):
+        variables = _zeroed(coupled, variables, unused)
+    return variables
+
+
 def _unused(coupled: Coupling, variables: Any) -> dict[str, np.ndarray]:
-    """By group, [size] bool: channels that stay, of groups of which some that are not all zero do not."""
+    """By group, [size] bool: channels that are used, of groups of which some are computed that are not."""
+    found = _uses(coupled, variables).items()
+    unused = {name: ~uses["input"] & (uses["output"] | uses["vector"]) for name, uses in found}
+    return {name: uses["input"] for name, uses in found if uses["input"].any() and unused[name].any()}
+
+
+def _uses(coupled: Coupling, variables: Any) -> dict[str, dict[str, np.ndarray]]:
+    """By group that weights multiply, and by role of an axis, [size] bool: channels of which an entry is not zero."""
     leaves = dict(named_leaves(variables, is_compressed))
     found = {}
     for group in coupled.groups:
@@ -78,9 +145,8 @@ def _unused(coupled: Coupling, variables: Any) -> dict[str, np.ndarray]:
             there: Any = np.asarray(dense(leaves[member.path]) != 0).any(other_axes)
             places = member.channels >= 0
             np.logical_or.at(uses[member.role], member.channels[places], there[places])
-        is_summed = any(member.role == "input" for member in group.members)
-        if is_summed and uses["input"].any() and (~uses["input"] & (uses["output"] | uses["vector"])).any():
-            found[group.name] = uses["input"]
+        if any(member.role == "input" for member in group.members):
+            found[group.name] = uses
     return found
 
 

@@ -11,8 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import ShapedArray
 
+from nncompress_jax.axes.movements import Placing
+from nncompress_jax.axes.places import Places
 from nncompress_jax.types import Array
-from nncompress_jax.weights.base import CompressedWeight, dense, is_compressed
+from nncompress_jax.weights.base import CompressedWeight, dense, is_compressed, moved
 from nncompress_jax.weights.channels import Channels, Cuts, union
 from nncompress_jax.weights.checks import is_array, is_known_zero, unexpected
 
@@ -123,11 +125,11 @@ class ChannelPruned(CompressedWeight):
         return dense(self.read((None,) * self.ndim))
 
     def read(self, wanted: Cuts) -> Any:
-        """The array at these channels, with `fill` for those that are not there; compressed where nothing changes."""
+        """The array at these channels, with `fill` for those that are not there; compressed where none is missing."""
         value = self.values
         for axis, (own, want) in enumerate(zip(self.cuts, wanted, strict=True)):
             if own is not want:
-                value = _read(dense(value), axis, own, want, self.fill)
+                value = _read(value, axis, own, want, self.fill)
         return value
 
     def cast(self, dtype: Any) -> "ChannelPruned":
@@ -145,12 +147,12 @@ class ChannelPruned(CompressedWeight):
 
 
 def at(x: Any, wanted: Cuts) -> Any:
-    """An operand, dense or `ChannelPruned`, at these channels; a scalar is the same everywhere."""
+    """An operand, `ChannelPruned` or another, at these channels; a scalar is the same everywhere."""
     if isinstance(x, ChannelPruned):
         return x.read(wanted)
     for axis, want in enumerate(wanted if jnp.ndim(x) else ()):
         if want is not None:
-            x = jnp.take(dense(x), want.indices, axis)
+            x = _taken(x, axis, want.indices)
     return x
 
 
@@ -211,13 +213,21 @@ def fill_of(x: Any) -> Any:
     return np.zeros((), x.dtype) if x.fill is None else x.fill
 
 
-def _read(value: Array, axis: int, own: Channels | None, want: Channels | None, fill: Array | None) -> Array:
+def _taken(x: Any, axis: int, places: np.ndarray) -> Any:
+    """Places along an axis; a weight of which the parts can be taken so stays compressed."""
+    if not is_compressed(x):
+        return jnp.take(x, places, axis)
+    return moved(x, Placing(x.shape, Places.same(x.ndim, {axis: places})))
+
+
+def _read(value: Any, axis: int, own: Channels | None, want: Channels | None, fill: Array | None) -> Any:
     size = value.shape[axis] if own is None else own.size
     want = Channels.of(size, range(size)) if want is None else want
     places = want.indices if own is None else own.places_at(want.indices)
     missing = places < 0
     if not missing.any():
-        return jnp.take(value, places, axis)
+        return _taken(value, axis, places)
+    value = dense(value)
     blank = jnp.zeros((), value.dtype) if fill is None else fill
     if missing.all():
         return jnp.full((*value.shape[:axis], len(want), *value.shape[axis + 1 :]), blank, value.dtype)

@@ -29,6 +29,7 @@ WITHOUT_A_TREE = {
 OF_WEIGHTS = ("criteria.obd", "criteria.fisher")
 CHANNELS = (
     "prune_channels",
+    "remove_unused_channels",
     "shrink",
     "sensitivity",
     *(row for row in ROWS if row.startswith("criteria.") and row not in OF_WEIGHTS),

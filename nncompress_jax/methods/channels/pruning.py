@@ -28,6 +28,9 @@ UNDEFINED = (
 )
 
 
+UNCUT = "no group of channels can be cut; nnc.coupling(apply, variables, example).print() says why"
+
+
 def prune_channels(
     *,
     macs: float | None = None,
@@ -109,7 +112,7 @@ def chosen(apply: Apply, variables: Any, batches: Sequence[Any], where: Where) -
     """The coupling of a network, and those of its groups that are asked for."""
     coupled = coupling(apply, variables, *arguments(batches[0]))
     if not coupled.groups:
-        raise InputError("no group of channels can be cut; nnc.coupling(apply, variables, example).print() says why")
+        raise InputError(UNCUT)
     names = selected([(group.name, group) for group in coupled.groups], where or (lambda _: True))
     groups = [group for group in coupled.groups if group.name in names]
     cut = {member.path for group in groups for member in group.members}

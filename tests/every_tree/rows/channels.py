@@ -34,6 +34,23 @@ def prune_channels(kind, folder):
 
 
 @row
+def remove_unused_channels(kind, folder):
+    """Nothing is unused until V multiplies half of the hidden channels by zero."""
+    method = nnc.remove_unused_channels()
+    assert same(kind, cut(kind, method, left=()), kind.variables)
+    sparse, _ = half(kind)
+    again = nnc.compress(nnc.decompress(sparse), method, apply=kind.apply, batches=[kind.x])
+    assert jax.tree.structure(again) == jax.tree.structure(sparse)
+    assert same(kind, again, sparse)
+
+
+def same(kind: Kind, one: Any, other: Any) -> bool:
+    """Whether numbers are the same."""
+    parts = [kind.parts(nnc.decompress(each)) for each in (one, other)]
+    return all((wide(parts[0][name]) == wide(parts[1][name])).all() for name in parts[0])
+
+
+@row
 def criteria__l1(kind, folder):
     _, there = half(kind, criterion=nnc.criteria.l1)
     assert set(np.flatnonzero(there)) == largest(abs(wide(kind.parts(kind.variables)["W"])).sum(0))
