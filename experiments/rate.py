@@ -25,11 +25,11 @@ from nncompress_jax.commands.compress import save
 from nncompress_jax.commands.initial import Images, Trained, trained
 from nncompress_jax.commands.teacher import objective_of
 from nncompress_jax.measurements import Measurements
+from nncompress_jax.methods.channels.unused import without_unused
 from nncompress_jax.methods.layout import context_of
 from nncompress_jax.search.fitting import whole_bytes
 from nncompress_jax.search.reference import Reference
 from nncompress_jax.search.stitching import Stitching, file_bytes
-from nncompress_jax.search.unused import without_unused
 from nncompress_jax.table import Table
 from nncompress_jax.training import checkpoint
 from nncompress_jax.training.config import Config, what

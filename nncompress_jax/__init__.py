@@ -19,6 +19,7 @@ from nncompress_jax.methods.binarize import binarize
 from nncompress_jax.methods.channels import criteria
 from nncompress_jax.methods.channels.pruning import prune_channels
 from nncompress_jax.methods.channels.shrinking import shrink
+from nncompress_jax.methods.channels.unused import remove_unused_channels
 from nncompress_jax.methods.cluster import cluster
 from nncompress_jax.methods.conversion import convert
 from nncompress_jax.methods.equalize import equalize
@@ -37,7 +38,6 @@ from nncompress_jax.search.auto import auto
 from nncompress_jax.search.front import front
 from nncompress_jax.search.mixed_bits import mixed_bits
 from nncompress_jax.search.sweep import sensitivity
-from nncompress_jax.search.unused import remove_unused_channels
 from nncompress_jax.tracing.costs import Cost, LayerCost, cost
 from nncompress_jax.tracing.injection import inject, observe
 from nncompress_jax.weights.optimizer import ema, optimizer

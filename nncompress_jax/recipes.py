@@ -9,6 +9,7 @@ import jax
 from nncompress_jax.errors import InputError
 from nncompress_jax.methods.binarize import binarize
 from nncompress_jax.methods.channels.pruning import prune_channels
+from nncompress_jax.methods.channels.unused import remove_unused_channels
 from nncompress_jax.methods.cluster import cluster
 from nncompress_jax.methods.factorize import factorize
 from nncompress_jax.methods.fake_quantize import fake_quantize
@@ -17,7 +18,6 @@ from nncompress_jax.methods.layout import context_of
 from nncompress_jax.methods.prune import prune
 from nncompress_jax.methods.quantize import quantize
 from nncompress_jax.methods.ternarize import ternarize
-from nncompress_jax.search.unused import remove_unused_channels
 from nncompress_jax.types import Apply, Context, Method
 from nncompress_jax.weights.base import dense, is_compressed
 

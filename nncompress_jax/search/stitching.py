@@ -13,12 +13,12 @@ import jax.numpy as jnp
 from nncompress_jax.artifact.writer import save
 from nncompress_jax.leaves import described
 from nncompress_jax.methods import batch_norm
+from nncompress_jax.methods.channels.unused import without_unused
 from nncompress_jax.methods.quantize import quantize
 from nncompress_jax.methods.rounding import Rounding
 from nncompress_jax.methods.selection import network
 from nncompress_jax.methods.steps import base_path
 from nncompress_jax.search.reference import Reference, statistics_of
-from nncompress_jax.search.unused import without_unused
 from nncompress_jax.tracing.normalization import normalizations
 from nncompress_jax.tree import named_leaves
 from nncompress_jax.types import Context

@@ -7,7 +7,7 @@ import pytest
 
 import nncompress_jax as nnc
 from nncompress_jax import models
-from nncompress_jax.search.unused import without_unused
+from nncompress_jax.methods.channels.unused import without_unused
 from nncompress_jax.types import Context
 from nncompress_jax.weights.base import dense, is_compressed
 from nncompress_jax.weights.quantized import Quantized

@@ -11,12 +11,12 @@ import numpy as np
 from nncompress_jax.coupling.analysis import coupling
 from nncompress_jax.coupling.groups import Coupling
 from nncompress_jax.errors import InputError
-from nncompress_jax.inputs import arguments
+from nncompress_jax.inputs import arguments, of_arrays
 from nncompress_jax.methods.channels.pruning import UNCUT
 from nncompress_jax.methods.selection import check, network
-from nncompress_jax.search.reference import Reference
+from nncompress_jax.tracing.injection import inject
 from nncompress_jax.tree import named_leaves, rebuilt
-from nncompress_jax.types import Context, Method
+from nncompress_jax.types import Array, Context, Method
 from nncompress_jax.weights.base import dense, is_compressed
 from nncompress_jax.weights.channel_pruned import ChannelPruned, at
 from nncompress_jax.weights.quantized import Quantized
@@ -101,10 +101,18 @@ def _if_same(changed: Any, variables: Any, context: Context) -> Any:
     """What was changed, if outputs are the same with weights as floats: the steps of inputs in 8 bits do not count."""
     if changed is variables:
         return variables
-    dense_ones = [jax.tree.map(dense, each, is_leaf=is_compressed) for each in (variables, changed)]
-    reference = Reference(dense_ones[0], Context(context.apply, context.batches[:1]))
-    size = sum(float(jnp.square(output.astype(jnp.float32)).sum()) for output in reference.outputs[0])
-    return changed if reference.error(dense_ones[1]) <= TOLERANCE**2 * size else variables
+    apply, batches = network(context, "remove_unused_channels")
+    example = arguments(batches[0])
+    run = inject(apply, fast=True)
+
+    def outputs(tree: Any) -> list[Array]:
+        floats = jax.tree.map(dense, tree, is_leaf=is_compressed)
+        function, arrays = of_arrays(lambda tree, *batch: jax.tree.leaves(run(tree, *batch)), floats)
+        return [output.astype(jnp.float32) for output in jax.jit(function)(arrays, *example)]
+
+    before, after = outputs(variables), outputs(changed)
+    error = sum(float(jnp.square(a - b).sum()) for a, b in zip(before, after, strict=True))
+    return changed if error <= TOLERANCE**2 * sum(float(jnp.square(a).sum()) for a in before) else variables
 
 
 def _coupled(variables: Any, context: Context) -> Coupling:
