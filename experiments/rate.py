@@ -2,10 +2,11 @@
 
 python experiments/rate.py --model=vgg16ds_stride --init=net.pth --dataset=cifar10 --shares 0.02 0.01 --epochs=1
 python experiments/rate.py --model=vgg16ds --init=runs/digits --dataset=digits --shares 0.02 --epochs=3 --starts plain
+python experiments/rate.py --model=vgg16 --init=vgg16.pth --shares 0.005 --macs=0.25 --teacher=self --keep=results
 
 A training run begins with the steps that `auto` finds (or with steps of three bits for each weight), and is brought to
 the bits of its codes that fit into the file. Batch normalization is folded, and the file measured, when it is done.
-Where --init is a run that has cut channels, bytes and operations become less together.
+With --macs channels are cut before, so that operations become less, too; --keep adds the files to a folder of results.
 """
 
 import dataclasses
@@ -20,16 +21,17 @@ import tyro
 
 import nncompress_jax as nnc
 from nncompress_jax import checksums
-from nncompress_jax.commands import cli
+from nncompress_jax.commands import cli, results
 from nncompress_jax.commands.compress import save
 from nncompress_jax.commands.initial import Images, Trained, trained
 from nncompress_jax.commands.teacher import objective_of
 from nncompress_jax.measurements import Measurements
 from nncompress_jax.methods.channels.unused import without_unused
 from nncompress_jax.methods.layout import context_of
+from nncompress_jax.methods.steps import base_path
 from nncompress_jax.search.fitting import whole_bytes
 from nncompress_jax.search.reference import Reference
-from nncompress_jax.search.stitching import Stitching, file_bytes
+from nncompress_jax.search.stitching import Stitching, estimated, file_bytes
 from nncompress_jax.table import Table
 from nncompress_jax.training import checkpoint
 from nncompress_jax.training.config import Config, what
@@ -41,10 +43,12 @@ from nncompress_jax.weights.fake_quantized import FakeQuantized
 from nncompress_jax.weights.quantized import Quantized
 
 FORMATS = {
+    **{"network": "", "float": ".2%"},
     **{"start": "", "asked": ".2%", "share": ".2%", "bytes": ",", "accuracy": ".2%"},
     **{"trained_bytes": ",", "trained_share": ".2%", "trained_accuracy": ".2%", "gain": "+.2%", "macs": ".2f"},
 }
-"""asked: the share that there was to be. share, bytes, accuracy: of what training began with; the others after it.
+"""float: the accuracy of the network as it was trained. asked: the share that there was to be. share, bytes, accuracy:
+of what training began with; the others after it.
 macs: the share of the multiply-accumulates that is left.
 """
 
@@ -63,6 +67,10 @@ class Options:
     """auto: steps and codes of the second order; plain: one rate for all weights, rounded to nearest."""
     begin: float = 0.02
     """The least share that training begins with: where a file is to be smaller, the price of bits brings it down."""
+    macs: float | None = None
+    """The share of multiply-accumulates that stays, by cutting channels; by default all."""
+    keep: Path | None = None
+    """A folder as results/, into which the trained files go, with their rows."""
     out: Path = Path("runs/rate")
     """Folder for runs, files and the table; what is measured is written at once and not repeated."""
 
@@ -81,10 +89,12 @@ def main(options: Options) -> None:
     rows: list[dict[str, Any]] = []
     for start in options.starts:
         for share in options.shares:
-            one = subject | {"start": start, "share": share, "begin": options.begin}
+            one = subject | {"start": start, "share": share, "begin": options.begin, "cut": options.macs}
             found = measurements.of(one, functools.partial(measured, source, options, start, share))
-            rows.append({"start": start, "asked": share} | found)
+            rows.append({"network": source.model, "start": start, "asked": share} | found)
             print(Table("", FORMATS, rows[-1:]).markdown().splitlines()[-1], flush=True)
+            if options.keep:
+                kept(options, start, share, rows[-1])
     name = f"rate-{config.model}-{config.dataset}"
     epochs = config.completed_preset().epochs
     table = Table(f"{config.model} on the test split of {config.dataset}, {epochs} epochs", FORMATS, rows)
@@ -100,6 +110,9 @@ def measured(source: Trained, options: Options, start: str, share: float) -> dic
     batches = calibration_batches(dataset, BATCHES, size)
     reference = Reference(variables, context_of(variables, apply, batches))
     whole = whole_bytes(variables)
+    if options.macs:
+        cut = without_channels(reference, options.macs)
+        reference = Reference(cut, reference.context)
     begun = STARTS[start](reference, max(share, options.begin), options)
     small = Stitching().finished(without_unused(begun, reference.context), reference)
 
@@ -108,8 +121,11 @@ def measured(source: Trained, options: Options, start: str, share: float) -> dic
     rate = 8 * (share * whole - least) / entries(small)
     if rate <= 0:
         raise nnc.InputError(f"share {share}: {least:,.0f} bytes are taken by what has no codes; expected more")
-    fake = nnc.compress(begun, nnc.fake_quantize(target_rate=rate, where=quantized(begun).__contains__))
-    config = dataclasses.replace(options.config, workdir=str(options.out / f"{start}-{share}"))
+    fake = nnc.compress(
+        begun, nnc.fake_quantize(target_rate=rate, where=set(map(base_path, quantized(begun))).__contains__)
+    )
+    name = named(options, start, share)
+    config = dataclasses.replace(options.config, workdir=str(options.out / name))
     run = train(config, fake, objective_of(config))
     tuned = nnc.convert(checkpoint.restore(run.workdir))
     tuned = Stitching().folded(nnc.remove_unused_channels()(tuned, reference.context), reference.context)
@@ -118,12 +134,41 @@ def measured(source: Trained, options: Options, start: str, share: float) -> dic
         return evaluate(apply, variables, dataset.test, preprocessing(dataset), description="testing").accuracy
 
     before, after = accuracy(small), accuracy(tuned)
-    save(options.out / f"{start}-{share}.nnc", tuned, source, accuracy=after, recipe=f"target_rate:{rate:.4g}")
+    save(options.out / f"{name}.nnc", tuned, source, accuracy=after, recipe=f"target_rate:{rate:.4g}")
     tuned_bytes = file_bytes(tuned)
-    figures = {"bytes": small_bytes, "share": small_bytes / whole, "accuracy": before}
+    figures = {"float": accuracy(variables), "whole": whole}
+    figures |= {"bytes": small_bytes, "share": small_bytes / whole, "accuracy": before}
     trained_figures = {"trained_bytes": tuned_bytes, "trained_share": tuned_bytes / whole}
     macs = [nnc.cost(apply, each, batches[0]).macs for each in (nnc.decompress(variables), tuned)]
     return figures | trained_figures | {"trained_accuracy": after, "gain": after - before, "macs": macs[1] / macs[0]}
+
+
+def named(options: Options, start: str, share: float) -> str:
+    """A name for what is made."""
+    config = options.config
+    cut = f"-macs{options.macs:g}" if options.macs else ""
+    return f"{config.model}-{config.dataset}-{start}{cut}-{share:g}-seed{config.seed}"
+
+
+def kept(options: Options, start: str, share: float, row: dict[str, Any]) -> None:
+    """Adds the file to the folder of results."""
+    config, name = options.config, f"{named(options, start, share)}.nnc"
+    assert options.keep is not None
+    size = (options.out / name).stat().st_size
+    fields = {"file": name, "network": row["network"], "dataset": config.dataset, "float": row["float"]}
+    fields |= {"accuracy": row["trained_accuracy"], "bytes": size, "share": size / row["whole"]}
+    how = f"{start}, then trained to its bits" + (f", taught by {config.teacher}" if config.teacher else "")
+    fields |= {"macs": row["macs"], "how": how, "epochs": config.completed_preset().epochs, "seed": config.seed}
+    results.keep(options.keep, options.out / name, fields)
+
+
+def without_channels(reference: Reference, share: float) -> Any:
+    """With this share of the multiply-accumulates, and the statistics of batch normalization as they are then."""
+    apply, variables, context = reference.context.apply, reference.variables, reference.context
+    assert apply is not None
+    matter = nnc.criteria.summed(nnc.criteria.obd(apply, variables, context.batches))
+    cut = nnc.prune_channels(macs=share, criterion=matter, reconstruct=True)(variables, context)
+    return estimated(cut, reference)
 
 
 def by_auto(reference: Reference, share: float, options: Options) -> Any:

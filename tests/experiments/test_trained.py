@@ -1,6 +1,7 @@
 """The scripts that train on: their tables, and that nothing is measured twice."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -74,9 +75,10 @@ def test_rate(command, workdir, tiny_data, tmp_path):
     assert code == 0, err
     (row,) = json.loads((tmp_path / "out" / "rate-narrow_stride-tiny.json").read_text())["rows"]
     assert row["start"] == "plain"
-    assert abs((tmp_path / "out" / "plain-0.15.nnc").stat().st_size - row["trained_bytes"]) < 600
+    name = "narrow_stride-tiny-plain-0.15-seed0.nnc"
+    assert abs((tmp_path / "out" / name).stat().st_size - row["trained_bytes"]) < 600
     assert row["gain"] == pytest.approx(row["trained_accuracy"] - row["accuracy"])
-    file = f"evaluate --file={tmp_path}/out/plain-0.15.nnc --dataset=tiny --data_dir={tiny_data}"
+    file = f"evaluate --file={tmp_path}/out/{name} --dataset=tiny --data_dir={tiny_data}"
     assert f"accuracy {row['trained_accuracy']:.4f}" in command(file)[1]
     lines = (tmp_path / "out" / "measurements.jsonl").read_text()
     code, again, _ = command(line)
@@ -87,3 +89,44 @@ def test_rate(command, workdir, tiny_data, tmp_path):
     code, _, err = command(line.replace("0.15", "0.0001"))
     assert code == 2
     assert "share 0.0001: " in err
+
+
+def test_rate_of_fewer_channels_is_kept(command, workdir, tiny_data, tmp_path):
+    """Files and table are found again by the script that tests them; what does not fit is named."""
+    folder = tmp_path / "results"
+    line = (
+        f"rate --model=narrow_stride --init={workdir} --dataset=tiny --data_dir={tiny_data} --epochs=1 --batch_size=16 "
+        f"--learning_rate=0.001 --shares 0.15 --starts plain --macs=0.5 --teacher=self --keep={folder} "
+        f"--out={tmp_path}/out"
+    )
+    code, _, err = command(line)
+    assert code == 0, err
+    (row,) = json.loads((folder / "table.json").read_text())["rows"]
+    assert row["file"] == "narrow_stride-tiny-plain-macs0.5-0.15-seed0.nnc"
+    assert row["macs"] <= 0.5
+    assert (
+        row["bytes"]
+        == (folder / row["file"]).stat().st_size
+        == pytest.approx(0.15 / row["share"] * row["bytes"], rel=0.3)
+    )
+    assert f"| {row['file']} | narrow_stride | tiny |" in (folder / "README.md").read_text()
+    test = f"results --folder={folder} --data_dir={tiny_data}"
+    code, out, err = command(test)
+    assert code == 0, err
+    assert out.count(f"{row['accuracy']:.2%}") >= 2
+    code, _, err = command(f"{test} --datasets digits")
+    assert (code, "no network of these data sets" in err) == (2, True)
+    table = (folder / "table.json").read_text()
+    (folder / "table.json").write_text(table.replace(f'"bytes": {row["bytes"]}', '"bytes": 7'))
+    shutil.copy(folder / row["file"], folder / "other.nnc")
+    code, _, err = command(test)
+    assert code == 2
+    for words in (
+        "other.nnc has no row",
+        f"has bytes {row['bytes']}, its row 7",
+        "README.md is not what table.json says",
+    ):
+        assert words in err
+    assert err.count("\n") == 1
+    (folder / row["file"]).unlink()
+    assert f"{row['file']} is missing" in command(test)[2]

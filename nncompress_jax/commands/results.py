@@ -1,0 +1,82 @@
+"""Networks that are kept in a folder: a file of each, and a table that says what they are."""
+
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from nncompress_jax.artifact.reader import load
+from nncompress_jax.errors import InputError
+from nncompress_jax.table import Table
+
+FORMATS = {
+    **{"file": "", "network": "", "dataset": "", "float": ".2%", "accuracy": ".2%"},
+    **{"bytes": ",", "share": ".2%", "macs": ".2f", "how": "", "epochs": "d", "seed": "d"},
+}
+"""float: the accuracy before compression. share: of the float network's bytes. macs: the share that is left."""
+
+TITLE = "Compressed networks, and their accuracy on the test split of their data set"
+TABLE, PAGE = "table.json", "README.md"
+
+
+def rows(folder: Path) -> list[dict[str, Any]]:
+    """What the table says, a row for each file.
+
+    Args:
+      folder: as `keep` writes it.
+
+    Raises:
+      InputError: where files and rows differ, all that differs in one line.
+    """
+    known = _known(folder)
+    wrong = [f"{row['file']} is missing" for row in known if not (folder / row["file"]).exists()]
+    named = {row["file"] for row in known}
+    wrong += [f"{file.name} has no row" for file in sorted(folder.glob("*.nnc")) if file.name not in named]
+    for row in known:
+        wrong += _differences(folder / row["file"], row) if (folder / row["file"]).exists() else []
+    page = folder / PAGE
+    if not page.exists() or page.read_text() != _page(known):
+        wrong.append(f"{PAGE} is not what {TABLE} says")
+    if wrong:
+        raise InputError(f"{folder}: {'; '.join(wrong)}; write them again by the command that made them")
+    return known
+
+
+def keep(folder: Path, file: Path, row: Mapping[str, Any]) -> None:
+    """Copies a file into the folder, and writes its row, instead of one of the same name.
+
+    Args:
+      folder: where they are kept; made if it is not there.
+      file: of `nnc.save`, whose name may be another.
+      row: of `FORMATS`.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(file, folder / row["file"])
+    others = [other for other in _known(folder) if other["file"] != row["file"]]
+    new = sorted([*others, {name: row[name] for name in FORMATS}], key=lambda row: row["file"])
+    (folder / TABLE).write_text(Table(TITLE, FORMATS, new).json())
+    (folder / PAGE).write_text(_page(new))
+
+
+def _known(folder: Path) -> list[dict[str, Any]]:
+    table = folder / TABLE
+    return json.loads(table.read_text())["rows"] if table.exists() else []
+
+
+def _differences(file: Path, row: Mapping[str, Any]) -> list[str]:
+    info = load(file).info
+    found = {"bytes": file.stat().st_size, "accuracy": info.accuracy, "dataset": info.dataset, "network": info.model}
+    return [
+        f"{file.name} has {name} {value}, its row {row[name]}" for name, value in found.items() if value != row[name]
+    ]
+
+
+def _page(known: Sequence[Mapping[str, Any]]) -> str:
+    text = (
+        "Written by `python experiments/rate.py ... --keep=results`, and tested by `python experiments/results.py`.\n"
+        "`float` is the accuracy before compression, `share` the file's part of the float network's bytes, `macs` the\n"
+        "part of its multiply-accumulates that is left. `cifar10_jpeg` has CIFAR-10's images as JPEG: these are\n"
+        "not accuracies on CIFAR-10. Each file is read by `nnc.load`.\n"
+    )
+    return f"# Results\n\n{text}\n{Table(TITLE, FORMATS, known).markdown()}"
