@@ -67,6 +67,8 @@ class Options:
     """auto: steps and codes of the second order; plain: one rate for all weights, rounded to nearest."""
     begin: float = 0.02
     """The least share that training begins with: where a file is to be smaller, the price of bits brings it down."""
+    channels: float = 0.0
+    """What a code in use costs of a whole channel while it trains, in bits, beside its own, as 0.5."""
     macs: float | None = None
     """The share of multiply-accumulates that stays, by cutting channels; by default all."""
     keep: Path | None = None
@@ -90,6 +92,7 @@ def main(options: Options) -> None:
     for start in options.starts:
         for share in options.shares:
             one = subject | {"start": start, "share": share, "begin": options.begin, "cut": options.macs}
+            one |= {"channels": options.channels}
             found = measurements.of(one, functools.partial(measured, source, options, start, share))
             rows.append({"network": source.model, "start": start, "asked": share} | found)
             print(Table("", FORMATS, rows[-1:]).markdown().splitlines()[-1], flush=True)
@@ -121,9 +124,9 @@ def measured(source: Trained, options: Options, start: str, share: float) -> dic
     rate = 8 * (share * whole - least) / entries(small)
     if rate <= 0:
         raise nnc.InputError(f"share {share}: {least:,.0f} bytes are taken by what has no codes; expected more")
-    fake = nnc.compress(
-        begun, nnc.fake_quantize(target_rate=rate, where=set(map(base_path, quantized(begun))).__contains__)
-    )
+    chosen = set(map(base_path, quantized(begun))).__contains__
+    method = nnc.fake_quantize(target_rate=rate, channels=options.channels, where=chosen)
+    fake = nnc.compress(begun, method, apply=apply, batches=batches)
     name = named(options, start, share)
     config = dataclasses.replace(options.config, workdir=str(options.out / name))
     run = train(config, fake, objective_of(config))
@@ -147,6 +150,8 @@ def named(options: Options, start: str, share: float) -> str:
     """A name for what is made."""
     config = options.config
     cut = f"-macs{options.macs:g}" if options.macs else ""
+    cut += f"-channels{options.channels:g}" if options.channels else ""
+    cut += "-taught" if config.teacher else ""
     return f"{config.model}-{config.dataset}-{start}{cut}-{share:g}-seed{config.seed}"
 
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from nncompress_jax.errors import InputError
 from nncompress_jax.methods.calibration import Rule
-from nncompress_jax.methods.layout import scaled_axes
+from nncompress_jax.methods.layout import input_axis, scaled_axes
 from nncompress_jax.methods.quantize import check_bits, static_scales, weight_of
 from nncompress_jax.methods.selection import inside, replaced
 from nncompress_jax.methods.steps import GivenSteps, Steps, check_given, chosen
@@ -39,6 +39,7 @@ def fake_quantize(
     rate: float | None = None,
     price: float | None = None,
     target_rate: float | None = None,
+    channels: float = 0.0,
 ) -> Method:
     """Weights that train through their own quantization; `convert` gives the quantized ones.
 
@@ -61,12 +62,14 @@ def fake_quantize(
         are learned: without any of `step`, `rate`, `learned_scales` and quantized weights, it begins with a rate of 3.
       target_rate: instead of a price, the bits of entropy that training brings the codes of all these weights to, on
         average over their entries: `nnc.optimizer` raises the price while they take more, and lowers it else.
+      channels: beside a price or a target, what a code in use costs of an input channel as a whole, in bits, as 0.5: it
+        draws channels to zero, which `remove_unused_channels` then leaves out.
 
     Returns:
       A method for `compress` and `chain`.
 
     Raises:
-      InputError: as `quantize` does; for `tracked` without `ranges`, and for a price that is none.
+      InputError: as `quantize` does; for `tracked` without `ranges`, a price that is none, and `channels` without one.
 
     Example:
       >>> from nncompress_jax.methods.conversion import convert
@@ -88,6 +91,8 @@ def fake_quantize(
                 f"target_rate={target_rate}, price={price}: expected one of them, a rate above 0, at most 8"
             )
         price = FIRST_PRICE
+    if not 0 <= channels < math.inf or (channels and price is None):
+        raise InputError(f"channels={channels}: expected 0 or more bits, beside price= or target_rate=")
     if price is not None and step is None and rate is None and not learned_scales:
         rate = FIRST_RATE
     if tracked and ranges is None:
@@ -111,6 +116,7 @@ def fake_quantize(
             else:
                 varying = scaled_axes(path, leaf, context) if axes is None else varying
                 scale = _first_scale(weight, shared_axes(leaf, varying), bits) if learned_scales else None
+            inputs = input_axis(path, leaf, context)
             input_scale = static.get(weight_of(path), begun.input_scale if begun is not None else None)
             return FakeQuantized(
                 weight,
@@ -121,6 +127,8 @@ def fake_quantize(
                 axes=varying,
                 tracked=tracked and input_scale is not None,
                 rate=float(target_rate or 0),
+                channels=float(channels) if inputs is not None else 0.0,
+                channel_axis=-2 if inputs is None else inputs,
                 dtype_name=leaf.dtype.name,
             )
 

@@ -1,4 +1,4 @@
-"""What codes take in a file, as something that training can lower."""
+"""What codes take in a file, and channels in a network, as something that training can lower."""
 
 import jax.numpy as jnp
 from jax import lax
@@ -37,3 +37,27 @@ def entropy_bits(ratio: Array, largest: int = 127) -> Array:
     counts = jnp.zeros(2 * largest + 1, jnp.float32).at[codes.ravel()].add(1)
     prices = jnp.log2(ratio.size / jnp.maximum(counts, 0.5))  # what does not occur is as dear as half an occurrence
     return straight_through(counts @ prices, jnp.sum((prices[below + 1] - prices[below]) * ratio))
+
+
+def channel_norms(ratio: Array, axis: int) -> Array:
+    """Norms of the channels along an axis, times the root of their entries: about how many codes they have in use.
+
+    Its gradient draws each channel to zero as a whole, small ones no less than large ones.
+
+    Args:
+      ratio: float32 of any shape, weights over their scale.
+      axis: of the channels.
+
+    Returns:
+      [] float32.
+
+    Example:
+      >>> channel_norms(jnp.array([[1.0, -1.0], [0.0, 0.0]]), 0).item()
+      2.0
+
+    Source: the group lasso (Yuan and Lin 2006); Girish et al. 2023, "LilNetX", section 3.3, has the largest magnitude.
+    """
+    squares = jnp.sum(jnp.square(ratio), [other for other in range(ratio.ndim) if other != axis % ratio.ndim])
+    there = squares > 0
+    norms = jnp.where(there, jnp.sqrt(jnp.where(there, squares, 1)), 0)
+    return jnp.sqrt(ratio.size / ratio.shape[axis]) * norms.sum()

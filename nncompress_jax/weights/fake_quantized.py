@@ -1,6 +1,7 @@
 """A float weight that trains through its own quantization."""
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -15,7 +16,7 @@ from nncompress_jax.ops.ste import learned_scale, scale_factor, straight_through
 from nncompress_jax.types import Array
 from nncompress_jax.weights.base import CompressedWeight
 from nncompress_jax.weights.checks import are_axes, is_array, is_broadcast, unexpected
-from nncompress_jax.weights.entropy import entropy_bits
+from nncompress_jax.weights.entropy import channel_norms, entropy_bits
 from nncompress_jax.weights.packed import packed
 from nncompress_jax.weights.quantized import Quantized, shared_axes
 
@@ -35,6 +36,8 @@ class FakeQuantized(CompressedWeight):
         it to the gradients. None: nothing.
       rate: bits for each entry that all weights of this rate are to take together; training moves their prices, which
         are the same. 0: the price stays.
+      channels: what a code in use costs of an input channel as a whole, in bits, beside its own; 0: nothing.
+      channel_axis: of the input channels, from the back.
       bits: 8, 4, 3 or 2.
       axes: along which the scale varies.
       tracked: whether training moves `input_scale` with what it sees.
@@ -56,6 +59,8 @@ class FakeQuantized(CompressedWeight):
     axes: tuple[int, ...] = eqx.field(static=True, default=(-1,))
     tracked: bool = eqx.field(static=True, default=False)
     rate: float = eqx.field(static=True, default=0.0)
+    channels: float = eqx.field(static=True, default=0.0)
+    channel_axis: int = eqx.field(static=True, default=-2)
     dtype_name: str = eqx.field(static=True, default="float32")
 
     def aval(self) -> ShapedArray:
@@ -86,7 +91,10 @@ class FakeQuantized(CompressedWeight):
             return gradient
 
         def cost(weight: Array, scale: Array) -> Array:
-            return price * dataclasses.replace(self, weight=weight, scale=scale).entropy_bits()
+            bits = dataclasses.replace(self, weight=weight, scale=scale).entropy_bits()
+            if self.channels:
+                bits += self.channels * channel_norms(weight / lax.stop_gradient(scale), self.channel_axis)
+            return price * bits
 
         by_weight, by_scale = jax.grad(cost, (0, 1))(self.weight, self.scale)
         by_scale *= scale_factor(self.weight, self.scale, quantizer.quant_bound(self.bits))
@@ -120,6 +128,11 @@ class FakeQuantized(CompressedWeight):
             return unexpected("price", self.price, "a float32, beside a scale")
         if type(self.rate) is not float or not 0 <= self.rate <= 8 or (self.rate and self.price is None):
             return f"rate {str(self.rate)[:20]}, expected from 0 to 8, and a price"
+        share, axis = self.channels, self.channel_axis
+        if type(share) is not float or not 0 <= share < math.inf or (share and self.price is None):
+            return f"channels {str(share)[:20]}, expected 0 or more, and a price"
+        if share and not are_axes((axis,), rank):
+            return f"channel_axis {str(axis)[:20]} of {rank}"
         return None
 
     def _codes(self) -> quantizer.Codes:

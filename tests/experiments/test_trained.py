@@ -96,13 +96,13 @@ def test_rate_of_fewer_channels_is_kept(command, workdir, tiny_data, tmp_path):
     folder = tmp_path / "results"
     line = (
         f"rate --model=narrow_stride --init={workdir} --dataset=tiny --data_dir={tiny_data} --epochs=1 --batch_size=16 "
-        f"--learning_rate=0.001 --shares 0.15 --starts plain --macs=0.5 --teacher=self --keep={folder} "
+        f"--learning_rate=0.001 --shares 0.15 --starts plain --macs=0.5 --channels=0.5 --teacher=self --keep={folder} "
         f"--out={tmp_path}/out"
     )
     code, _, err = command(line)
     assert code == 0, err
     (row,) = json.loads((folder / "table.json").read_text())["rows"]
-    assert row["file"] == "narrow_stride-tiny-plain-macs0.5-0.15-seed0.nnc"
+    assert row["file"] == "narrow_stride-tiny-plain-macs0.5-channels0.5-taught-0.15-seed0.nnc"
     assert row["macs"] <= 0.5
     assert (
         row["bytes"]

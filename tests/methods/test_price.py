@@ -61,6 +61,57 @@ def test_the_gradient_is_that_of_loss_and_bits():
     np.testing.assert_allclose(found.scale.item() - gradients["kernel"].scale.item(), by_scale, rtol=1e-3)
 
 
+@pytest.mark.parametrize("axis", [-2, -1])
+def test_the_gradient_of_whole_channels(axis):
+    """Of torch's kernels inputs are the last axis; a channel of zeros is pulled nowhere."""
+    kernel = draw(24, 16).at[3].set(0) if axis == -2 else draw(24, 16).at[:, 3].set(0)
+    apply = (lambda w, x: x @ w["kernel"]) if axis == -2 else (lambda w, x: x @ w["kernel"].T)
+    batches = [draw(2, 24 if axis == -2 else 16)]
+    found = []
+    for share in (0.0, 0.25):
+        method = nnc.fake_quantize(rate=2.0, price=0.125, channels=share)
+        weights = nnc.compress({"kernel": kernel}, method, apply=apply, batches=batches)
+        zero = jax.tree.map(jnp.zeros_like, weights)
+        found.append(parts.preconditioned(weights, zero)["kernel"])
+    ratio = np.asarray(kernel, np.float64) / float(weights["kernel"].scale.item())
+    norms = np.sqrt(np.square(ratio).sum(-1 if axis == -2 else 0, keepdims=True))
+    unit = np.divide(ratio, norms, out=np.zeros_like(ratio), where=norms > 0)
+    expected = 0.125 * 0.25 * np.sqrt(16 if axis == -2 else 24) * unit / float(weights["kernel"].scale.item())
+    np.testing.assert_allclose(found[1].weight - found[0].weight, expected, rtol=1e-3, atol=1e-4)
+    assert found[1].scale == found[0].scale
+
+
+def test_whole_channels_go_at_equal_bits():
+    """Of a hidden layer that is wider than it has to be, and what is left gives the same outputs."""
+    x = draw(512, 16)
+    outputs = jnp.tanh(x @ draw(16, 4, seed=2) / 4) @ draw(4, 8, seed=3)
+    apply = lambda w, x: jnp.tanh(x @ w["a"]["kernel"]) @ w["b"]["kernel"]  # noqa: E731
+    tx = nnc.optimizer(optax.adam(3e-3))
+
+    def loss(weights):
+        return jnp.square(nnc.inject(apply)(weights, x) - outputs).mean()
+
+    @jax.jit
+    def step(weights, state):
+        updates, state = tx.update(nnc.grad(loss)(weights), state, weights)
+        return optax.apply_updates(weights, updates), state
+
+    def trained(share):
+        weights = {"a": {"kernel": draw(16, 48, seed=4) / 4}, "b": {"kernel": draw(48, 8, seed=5) / 7}}
+        weights = nnc.compress(weights, nnc.fake_quantize(target_rate=1.0, channels=share, where="*"))
+        state = tx.init(weights)
+        for _ in range(1500):
+            weights, state = step(weights, state)
+        whole = nnc.convert(weights)
+        small = nnc.compress(whole, nnc.remove_unused_channels(), apply=apply, batches=[x])
+        np.testing.assert_allclose(loss(small), loss(whole), rtol=0.05)
+        return nnc.cost(apply, small, x).macs, float(loss(whole))
+
+    (without, before), (small, after) = trained(0.0), trained(1.0)
+    assert small < 0.7 * without
+    assert after < before
+
+
 @pytest.mark.parametrize("axes", [(), (-1,), (-2,)])
 @pytest.mark.parametrize("bits", [8, 4])
 def test_quantized_weights_train_on(axes, bits):
@@ -168,6 +219,8 @@ def test_stays_in_files_and_checkpoints(tmp_path):
         ({"rate": 1.0, "learned_scales": True}, "learned_scales with rate=; leave one of them out"),
         ({"price": 1e-7, "target_rate": 1.0}, "target_rate=1.0, price=1e-07: expected one of them"),
         ({"target_rate": 9}, "target_rate=9, price=None: expected one of them, a rate above 0, at most 8"),
+        ({"channels": 0.5}, "channels=0.5: expected 0 or more bits, beside price= or target_rate="),
+        ({"channels": -1, "price": 1e-7}, "channels=-1: expected 0 or more bits"),
         ({"step": 0.1, "axes": (-1,)}, "axes with step=; leave one of them out"),
         ({"step": 0.1, "rate": 1.0}, "step= and rate= both say how large a step is"),
     ],
