@@ -42,6 +42,7 @@ from nncompress_jax.tracing.costs import Cost, LayerCost, cost
 from nncompress_jax.tracing.injection import inject, observe
 from nncompress_jax.weights.optimizer import ema, optimizer
 from nncompress_jax.weights.parts import combine, decays, grad, partition, value_and_grad
+from nncompress_jax.weights.stochastic_rounding import stochastic_rounding
 
 __version__ = importlib.metadata.version("nncompress-jax")
 
@@ -102,6 +103,7 @@ __all__ = [
     "save_safetensors",
     "sensitivity",
     "shrink",
+    "stochastic_rounding",
     "stored_size",
     "synthetic_images",
     "ternarize",

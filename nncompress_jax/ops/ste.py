@@ -3,8 +3,11 @@
 Source: Bengio et al. 2013, "Estimating or Propagating Gradients Through Stochastic Neurons".
 """
 
+import functools
 import math
+from typing import Any
 
+import jax
 import jax.numpy as jnp
 from jax import lax
 
@@ -69,3 +72,44 @@ def learned_scale(x: Array, codes: Array, scale: Array, quant_bound: float) -> A
     by_scale = codes - jnp.where(inside, ratio, 0)
     gradients = jnp.where(inside, x, lax.stop_gradient(x)) + by_scale * (scale * gradient_factor)
     return straight_through(codes * scale, gradients)
+
+
+def power_of_two(x: Array) -> Array:
+    """The least power of two that no magnitude exceeds, as a scalar of the same dtype; 1, where all is zero.
+
+    Example:
+      >>> power_of_two(jnp.array([0.3, -3.0])).item()
+      4.0
+    """
+    most = jnp.max(jnp.abs(x), initial=0).astype(jnp.float32)
+    return jnp.where(most > 0, jnp.exp2(jnp.ceil(jnp.log2(jnp.where(most > 0, most, 1)))), 1).astype(x.dtype)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
+def rounded_errors(x: Array, bits: int) -> Array:
+    """x as it is; the gradient that comes back is rounded to so many bits, with a power of two for its range.
+
+    Args:
+      x: of any float dtype.
+      bits: 2 or more; the sign is one of them.
+
+    Example:
+      >>> jax.grad(lambda x: (rounded_errors(x, 3) * jnp.array([1.0, 0.2, -0.6])).sum())(jnp.ones(3)).tolist()
+      [0.75, 0.25, -0.5]
+
+    Source: Wu et al. 2018, "Training and Inference with Integers in Deep Neural Networks", section 3.3.3.
+    """
+    return x
+
+
+def _forward(x: Array, bits: int) -> tuple[Array, None]:
+    return x, None
+
+
+def _backward(bits: int, _: None, error: Any) -> tuple[Any]:
+    largest = 2 ** (bits - 1)
+    step = power_of_two(error) / largest
+    return (jnp.clip(jnp.round(error / step), 1 - largest, largest - 1) * step,)
+
+
+rounded_errors.defvjp(_forward, _backward)

@@ -37,7 +37,7 @@ MEETING_OUTSIDE = (CompressedWeight.__module__.rpartition(".")[0], "__jax_array_
 """What JAX says of compressed weights: the name of their type, or how jax.numpy would have made an array of it."""
 
 
-def inject(apply: Apply, *, fast: bool = False) -> Apply:
+def inject(apply: Apply, *, fast: bool = False, error_bits: int | None = None) -> Apply:
     """Makes a function run on compressed variables, by their rules.
 
     Args:
@@ -46,13 +46,15 @@ def inject(apply: Apply, *, fast: bool = False) -> Apply:
         arguments are abstract, everything else (`train=True`) is as it was given. Modules of NNX are arguments like
         others; batch statistics that a call sets are set in them.
       fast: float convolutions and max pooling, too, run in the form that is fastest on the platform.
+      error_bits: for training, gradients that come back to the outputs of convolutions and dot products are rounded to
+        so many bits, from 2 to 24 (WAGE, Wu et al. 2018); `stochastic_rounding` rounds the weights. None: they are not.
 
     Returns:
       A function of the same arguments; without a compressed weight among them it does what apply does. Run it under
       `jax.jit`: each call traces apply anew. Its gradients have the structure of the compressed variables.
 
     Raises:
-      InputError: (when called) where apply closes over a compressed weight.
+      InputError: for bits that cannot be; (when called) where apply closes over a compressed weight.
 
     Example:
       >>> import jax.numpy as jnp
@@ -63,16 +65,21 @@ def inject(apply: Apply, *, fast: bool = False) -> Apply:
       3.0
     """
 
+    if error_bits is not None and not (isinstance(error_bits, int) and 2 <= error_bits <= 24):
+        raise InputError(f"error_bits={error_bits}: expected a whole number from 2 to 24, or None")
+    interpreter = Interpreter(fast=fast, error_bits=error_bits)
+
     @functools.wraps(apply)
     def injected(*args: Any, **kwargs: Any) -> Any:
-        if not fast and not any(map(is_compressed, jax.tree.leaves((args, kwargs), is_leaf=is_compressed))):
+        plain = not fast and error_bits is None
+        if plain and not any(map(is_compressed, jax.tree.leaves((args, kwargs), is_leaf=is_compressed))):
             if any(native(leaf) is not leaf for leaf in jax.tree.leaves((args, kwargs))):
                 args, kwargs = jax.tree.map(native, (args, kwargs))
             return _outside_named(apply)(*args, **kwargs)
         if any(map(is_module, jax.tree.leaves((args, kwargs), is_leaf=is_module))):
             function, given, put_back = of_state(apply, args, kwargs)
-            return put_back(_run(function, given, {}, Interpreter(fast=fast))[0])
-        return _run(apply, args, kwargs, Interpreter(fast=fast))[0]
+            return put_back(_run(function, given, {}, interpreter)[0])
+        return _run(apply, args, kwargs, interpreter)[0]
 
     return injected
 

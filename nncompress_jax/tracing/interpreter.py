@@ -18,6 +18,7 @@ from jax.extend import core
 
 from nncompress_jax.axes.contraction import PRODUCTS
 from nncompress_jax.ops.fast import FAST, has_fast_form
+from nncompress_jax.ops.ste import rounded_errors
 from nncompress_jax.tracing.observations import Meeting, Observation, Observations, Statistic
 from nncompress_jax.tracing.primitives import (
     CALLS,
@@ -52,12 +53,14 @@ class Interpreter:
     Attributes:
       statistic: of each place where a weight multiplies data; None: nothing is observed.
       fast: float operations run in the forms of `FAST`.
+      error_bits: of the gradients that come back to the outputs of products; None: they stay as they are.
       channels: arrays of one value are `ChannelPruned` without any channel, so that they do not bring back channels
         that others lack.
     """
 
     statistic: Statistic | None = None
     fast: bool = False
+    error_bits: int | None = None
     channels: bool = False
 
     def run(self, program: Any, values: Sequence[Any], sources: Sequence[Source]) -> Results:
@@ -82,7 +85,7 @@ class Interpreter:
     def step(self, equation: Any, values: list[Any], sources: list[Source]) -> Results:
         compressed, watched = any(map(is_compressed, values)), self.statistic is not None and any(sources)
         inside = _WITH_PROGRAMS.get(equation.primitive.name)
-        if inside and (compressed or watched or (self.fast and holds(equation, FAST))):
+        if inside and (compressed or watched or (self.fast and holds(equation, FAST)) or self.error_bits):
             return inside(self, equation, values, sources)
         if self.channels and equation.primitive is lax.broadcast_in_dim_p and not jnp.ndim(values[0]):
             results: list[Any] = [ChannelPruned.uniform(values[0], equation.params["shape"])]
@@ -96,6 +99,8 @@ class Interpreter:
             results = [FAST[equation.primitive](*values, **equation.params)]
         else:
             results = _bound(equation, values)
+        if self.error_bits and equation.primitive in PRODUCTS:
+            results = [rounded_errors(dense(result), self.error_bits) for result in results]
         seen = self.observed(equation, values, sources) if watched else {}
         return results, result_sources(equation, sources), seen
 

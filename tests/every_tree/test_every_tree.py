@@ -21,6 +21,7 @@ WITHOUT_A_TREE = {
         "models.named",
         "models.Network",
         "models.OwnNetwork",
+        "stochastic_rounding",  # an optimizer
         "stored_size",
     ),
     *(f"losses.{name}" for name in nnc.losses.__all__),  # of outputs
