@@ -2,7 +2,7 @@
 # make test     format, lint, types, doctests and tests: minutes, fewer once what they compile is kept
 # make test-all and those that start, kill and wait for processes
 # make bench    speed and memory on this CPU beside torch and onnxruntime: half an hour
-# make verify   the same numbers as the original project, on reference data (see the README)
+# make verify   the same numbers as the original project, on reference data (see docs/training.md)
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin

@@ -1,4 +1,4 @@
-"""What the README shows works as it stands there."""
+"""What the README and the pages of docs/ show works as it stands there, and their links lead somewhere."""
 
 import importlib
 import importlib.util
@@ -11,15 +11,52 @@ import pytest
 import tyro
 
 ROOT = Path(__file__).parents[1]
-README = (ROOT / "README.md").read_text()
-PROGRAMS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-VERBS = re.findall(r"^nncompress (\w+)(.*?)(?:#.*)?$", README, re.MULTILINE)
-COMMANDS = re.findall(r"^python (experiments/\S+\.py)(.*?)(?:#.*)?$", README, re.MULTILINE)
+PAGES = {
+    str(path.relative_to(ROOT)): path.read_text()
+    for path in sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("*/README.md")])
+}
+SHOWN = {name: text for name, text in PAGES.items() if name == "README.md" or name.startswith("docs/")}
+PROGRAMS = [
+    pytest.param(program, id=f"{name}-{number}")
+    for name, text in SHOWN.items()
+    for number, program in enumerate(re.findall(r"```python\n(.*?)```", text, re.DOTALL))
+]
+ALL = "\n".join(SHOWN.values())
+VERBS = sorted(set(re.findall(r"^nncompress (\w+)(.*?)(?:#.*)?$", ALL, re.MULTILINE)))
+COMMANDS = sorted(set(re.findall(r"^python (experiments/\S+\.py)(.*?)(?:#.*)?$", ALL, re.MULTILINE)))
 
 
-def test_it_shows_something():
-    assert len(PROGRAMS) >= 2
+def test_they_show_something():
+    assert len(PROGRAMS) >= 15
     assert len(COMMANDS) >= 5
+
+
+def test_the_readme_is_short():
+    assert len(PAGES["README.md"].split()) <= 900
+
+
+def anchors(text):
+    """Of the headings of a page, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.*)$", re.sub(r"```.*?```", "", text, flags=re.DOTALL), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_links(page):
+    broken = []
+    for link in re.findall(r"\]\(([^)\s]+)\)", PAGES[page]):
+        if link.startswith("http"):
+            continue
+        path, _, anchor = link.partition("#")
+        target = (ROOT / page).parent / path if path else ROOT / page
+        if not target.exists() or (anchor and anchor not in anchors(target.read_text())):
+            broken.append(link)
+    assert broken == []
+
+
+def test_every_page_is_linked():
+    linked = {Path(link).name for text in PAGES.values() for link in re.findall(r"\]\(([^)#\s]+)", text)}
+    assert {Path(name).name for name in SHOWN} <= linked | {"README.md"}
 
 
 @pytest.mark.parametrize("program", PROGRAMS)
@@ -47,6 +84,6 @@ def test_verbs_have_these_flags(verb, flags):
 
 def test_make_targets():
     targets = re.findall(r"^([\w -]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
-    shown = re.findall(r"(?:^    |`)make ([\w-]+)", README, re.MULTILINE)
+    shown = re.findall(r"(?:^    |`)make ([\w-]+)", ALL, re.MULTILINE)
     assert set(shown) == {"demo", "test", "test-all", "verify", "torch"}
     assert set(shown) <= {name for line in targets for name in line.split()}
