@@ -23,7 +23,7 @@ from nncompress_jax.weights.quantized import Quantized, shared_axes
 FIRST_RATE = 3.0
 """Bits of entropy of a weight whose codes have a price, where nothing says how many."""
 
-FIRST_PRICE = 1e-9
+FIRST_PRICE = 1e-6
 """Of a bit, where a rate is to be reached."""
 
 

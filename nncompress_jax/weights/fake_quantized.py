@@ -148,7 +148,7 @@ MOMENTUM = 0.99
 """Of the running mean that a tracked range is."""
 
 
-GAIN = 0.02
+GAIN = 0.1
 """Of a price: what a step multiplies it by, as a logarithm, where twice the bits are taken that are to be."""
 
 
