@@ -23,6 +23,7 @@ from nncompress_jax.tracing.normalization import normalizations
 from nncompress_jax.tree import named_leaves
 from nncompress_jax.types import Context
 from nncompress_jax.weights.base import is_compressed
+from nncompress_jax.weights.channel_pruned import ChannelPruned
 
 PRICE = math.log(2) / 12
 """Of a bit, in squared steps: half of what a bit less adds to the mean error of small steps, which is a twelfth.
@@ -101,7 +102,9 @@ def estimated(variables: Any, reference: Reference) -> Any:
 
 
 def shortened(leaf: Any) -> Any:
-    """A float32 array with the nearest values of bfloat16; all else as it is."""
+    """A float32 array, or what is left of one, with the nearest values of bfloat16; all else as it is."""
+    if isinstance(leaf, ChannelPruned):
+        return dataclasses.replace(leaf, values=shortened(leaf.values))
     shape = None if is_compressed(leaf) else described(leaf)
     if shape is None or shape.dtype != jnp.float32 or not hasattr(leaf, "shape"):
         return leaf

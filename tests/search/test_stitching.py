@@ -57,6 +57,17 @@ def test_other_floats_are_short():
     assert np.abs(outputs[0] - outputs[1]).max() < 0.02 * np.abs(outputs[2]).max()
 
 
+def test_what_is_left_of_floats_is_short():
+    """The vectors of cut channels, too; codes inside of them are what they were."""
+    cut = nnc.compress(TREE, nnc.prune_channels(keep=0.5), apply=apply, batches=REFERENCE.context.batches)
+    small = nnc.compress(cut, nnc.quantize(where="[wv]"))
+    made = Stitching("nearest").folded(small, REFERENCE.context)
+    variances = nnc.decompress(made)["var"]
+    np.testing.assert_array_equal(variances, variances.astype(jnp.bfloat16).astype(jnp.float32))
+    jax.tree.map(np.testing.assert_array_equal, made["w"], small["w"])
+    np.testing.assert_allclose(nnc.inject(apply)(made, X), nnc.inject(apply)(small, X), atol=0.05)
+
+
 def test_channels_that_are_gone():
     small = nnc.compress(TREE, nnc.prune_channels(keep=0.5), apply=apply, batches=REFERENCE.context.batches)
     found = nnc.decompress(estimated(small, REFERENCE))
