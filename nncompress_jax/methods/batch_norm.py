@@ -15,7 +15,8 @@ from nncompress_jax.tracing.normalization import Normalization, normalizations
 from nncompress_jax.tracing.positions import entries
 from nncompress_jax.tree import Where, named_leaves, selected
 from nncompress_jax.types import Apply, Context, Method
-from nncompress_jax.weights.base import is_compressed
+from nncompress_jax.weights.base import dense, is_compressed
+from nncompress_jax.weights.channel_pruned import is_plain
 
 Leaves = Mapping[str, Any]
 """The variables by path."""
@@ -38,7 +39,7 @@ def fold(*, weights: bool = True, where: Where = None) -> Method:
 
     Returns:
       A method for `compress` and `chain`; it needs `apply`, in inference, and `batches`. Weights that are to be folded
-      into must not be compressed yet.
+      into may lack channels, and must not be compressed otherwise yet.
 
     Raises:
       InputError: (when applied) without `apply` and `batches`; where the program holds no batch normalization.
@@ -134,9 +135,9 @@ def _numbers(each: Normalization, leaves: Leaves, *weights: str | None) -> dict[
         return each.obstacle
     paths = (*weights, each.weight_bias, each.mean, each.variance, each.scale, each.bias)
     used = {path: leaves[path] for path in paths if path is not None}
-    if taken := [path for path, leaf in used.items() if is_compressed(leaf)]:
+    if taken := [path for path, leaf in used.items() if is_compressed(leaf) and not is_plain(leaf)]:
         return f"{', '.join(taken)}: compressed already; fold before what compresses"
-    numbers = {path: np.asarray(leaf, np.float64) for path, leaf in used.items()}
+    numbers = {path: np.asarray(dense(leaf), np.float64) for path, leaf in used.items()}
     if not np.isfinite(_gain(each, numbers)).all():
         return f"{each.variance}: not all above {-each.epsilon:g}"
     return numbers

@@ -17,6 +17,7 @@ from nncompress_jax.leaves import described, is_donated, native
 from nncompress_jax.tree import Where, named_leaves, rebuilt, selected
 from nncompress_jax.types import Apply, Array, Context
 from nncompress_jax.weights.base import FLOATS, CompressedWeight, is_compressed
+from nncompress_jax.weights.channel_pruned import conforming
 from nncompress_jax.weights.dicts import TYPES
 
 NOTHING = Context()
@@ -104,13 +105,13 @@ def network(context: Context, method: str) -> tuple[Apply, list[tuple[Any, ...]]
 
 
 def exchanged(variables: Any, leaves: Mapping[str, Any]) -> Any:
-    """The tree with other leaves at some paths; numbers become arrays of the type that the leaf had."""
+    """The tree with other leaves at some paths; numbers become arrays of the type and the channels of the leaf."""
 
     def new(path: str, leaf: Any) -> Any:
         other = leaves.get(path, leaf)
         if other is leaf or not isinstance(other, np.ndarray):
             return other
-        return jnp.asarray(other, jax.dtypes.canonicalize_dtype(native(leaf).dtype))
+        return conforming(jnp.asarray(other, jax.dtypes.canonicalize_dtype(native(leaf).dtype)), leaf)
 
     old = named_leaves(variables, is_compressed)
     return rebuilt(jax.tree.structure(variables, is_leaf=is_compressed), [new(path, leaf) for path, leaf in old])

@@ -1,5 +1,6 @@
 """Folding: the same outputs of the unedited network, and a normalization that does nothing."""
 
+import re
 import warnings
 
 import flax.linen as nn
@@ -174,6 +175,21 @@ def test_without_the_weights_after_what_compresses(name):
     assert all(other[path] is leaf for path, leaf in same.items() if is_compressed(leaf))
     first = {path: np.asarray(leaf) for path, leaf in other.items() if VECTORS[name][0] in path}
     assert [np.ptp(leaf) == 0 for path, leaf in first.items() if path.endswith(("mean", "var"))] == [True, True]
+
+
+@pytest.mark.parametrize("weights", [True, False])
+@pytest.mark.parametrize(("name", "keep"), [("convolutional", 4 / 7), ("NNX", 0.5)])
+def test_what_channels_are_left(name, keep, weights):
+    """Cut before: the same outputs, the same channels."""
+    apply, variables, x = NETWORKS[name]()
+    cut = nnc.compress(variables, nnc.prune_channels(keep=keep), apply=apply, batches=[x])
+    assert any(is_compressed(leaf) for path, leaf in named_leaves(cut, is_compressed) if path.endswith("var"))
+    folded = nnc.compress(cut, nnc.batch_norm.fold(weights=weights), apply=apply, batches=[x])
+    before, after = nnc.inject(apply)(cut, x), nnc.inject(apply)(folded, x)
+    np.testing.assert_allclose(after, before, rtol=0, atol=1e-5 * float(abs(before).max()))
+    assert jax.tree.structure(folded) == jax.tree.structure(cut)
+    for path, leaf in named_leaves(folded):
+        assert not re.search(r"var(/values)?$", path) or np.ptp(leaf) == 0
 
 
 def test_negative_variances():

@@ -59,7 +59,7 @@ def fixed_parts(tree):
 
 @pytest.mark.parametrize("method", ALL)
 def test_linen_and_train_state(method, digits):
-    """The loop of docs/fine_tuning.md: the loss is halved in 60 steps, and the compressed weights keep their types and positions."""
+    """The loop of docs/fine_tuning.md: the loss is halved in 60 steps, and weights keep their types and positions."""
     images, labels = digits
     network = Linen()
     variables = network.init(jax.random.key(0), images)
