@@ -178,7 +178,7 @@ def test_without_the_weights_after_what_compresses(name):
 
 def variances(tree):
     """By path, what is left of them."""
-    leaves = [(path.removesuffix("/values"), leaf) for path, leaf in named_leaves(tree)]
+    leaves = [(path, getattr(leaf, "values", leaf)) for path, leaf in named_leaves(tree, is_compressed)]
     return [(path, leaf) for path, leaf in leaves if path.endswith("var")]
 
 
