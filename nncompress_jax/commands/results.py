@@ -6,15 +6,24 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+import nncompress_jax as nnc
 from nncompress_jax.artifact.reader import load
+from nncompress_jax.commands.served import opened
+from nncompress_jax.data.sources import Dataset
 from nncompress_jax.errors import InputError
 from nncompress_jax.table import Table
+from nncompress_jax.training.evaluation import evaluate
 
 FORMATS = {
     **{"file": "", "network": "", "dataset": "", "float": ".2%", "accuracy": ".2%"},
     **{"bytes": ",", "share": ".2%", "macs": ".2f", "how": "", "epochs": "d", "seed": "d"},
 }
 """float: the accuracy before compression. share: of the float network's bytes. macs: the share that is left."""
+
+TOLERANCE = 0.001
+"""Of accuracy, and one image at least: floats are not the same to the last bit on all processors."""
 
 TITLE = "Compressed networks, and their accuracy on the test split of their data set"
 TABLE, PAGE = "table.json", "README.md"
@@ -57,6 +66,21 @@ def keep(folder: Path, file: Path, row: Mapping[str, Any]) -> None:
     new = sorted([*others, {name: row[name] for name in FORMATS}], key=lambda row: row["file"])
     (folder / TABLE).write_text(Table(TITLE, FORMATS, new).json())
     (folder / PAGE).write_text(_page(new))
+
+
+def tested(file: Path, dataset: Dataset) -> dict[str, Any]:
+    """The accuracy of a file on the test split, of how many images, and the share of multiply-accumulates left."""
+    apply, variables, info, preprocess = opened(file)
+    result = evaluate(apply, variables, dataset.test, preprocess, description=f"testing {file.name}")
+    image = np.zeros((1, *info.image_shape), np.float32)
+    macs, whole = (nnc.cost(apply, each, image).macs for each in (variables, nnc.decompress(variables)))
+    return {"tested": result.accuracy, "images": len(dataset.test), "left": macs / whole}
+
+
+def fits(row: Mapping[str, Any], found: Mapping[str, Any]) -> bool:
+    """Whether what was tested is what the row says."""
+    near = abs(found["tested"] - row["accuracy"]) <= max(TOLERANCE, 1.5 / found["images"])
+    return near and abs(found["left"] - row["macs"]) <= TOLERANCE
 
 
 def _known(folder: Path) -> list[dict[str, Any]]:
