@@ -4,11 +4,14 @@ import dataclasses
 import errno
 import logging
 import os
+import re
 import sys
+import typing
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+import docstring_parser
 import jax
 import tyro
 
@@ -31,6 +34,10 @@ GIVEN = {
     errno.ELOOP,
 }
 """Error numbers of a path that was given wrongly."""
+
+
+DESCRIBED: set[Any] = set()
+"""Options whose fields have their help."""
 
 
 NAMES, WITH_WEIGHTS = ("model", "teacher_model", "models"), ("networks", "teachers")
@@ -62,9 +69,13 @@ def run(
     folder = cache.folder()
     if folder and not jax.config.jax_compilation_cache_dir:  # type: ignore[attr-defined]
         jax.config.update("jax_compilation_cache_dir", str(folder / "compiled"))
+    description = _with_lines(sys.modules[main.__module__].__doc__ or "")
+    _describe(options)
     try:
-        description = sys.modules[main.__module__].__doc__
         main(_named(_expanded(tyro.cli(options, prog=name, args=flags, description=description, use_underscores=True))))
+    except BrokenPipeError:  # who read the output has seen enough, as `head` has
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
     except OSError as error:
         if error.filename is None or error.errno not in GIVEN:
             raise
@@ -75,6 +86,26 @@ def run(
         _end(f"stopped: {error}", error.exit_code)
     except KeyboardInterrupt:
         _end("interrupted", 130)
+
+
+def _with_lines(text: str) -> str:
+    """A description of which commands keep a line each: tyro joins those that begin with a letter."""
+    return re.sub(r"^(nncompress|python) ", r"$ \1 ", text, flags=re.MULTILINE)
+
+
+def _describe(options: Any) -> None:
+    """Makes the docstring of each field its help, as one paragraph: tyro would end lines where the source does."""
+    if not dataclasses.is_dataclass(options) or options in DESCRIBED:
+        return
+    DESCRIBED.add(options)
+    kinds = typing.get_type_hints(options, include_extras=True)
+    texts = {param.arg_name: param.description for param in docstring_parser.parse_from_object(options).params}
+    for field in dataclasses.fields(options):
+        kind = kinds[field.name]
+        inner, *_ = typing.get_args(kind) if typing.get_origin(kind) is typing.Annotated else (kind,)
+        _describe(inner)
+        if text := texts.get(field.name):
+            options.__annotations__[field.name] = typing.Annotated[kind, tyro.conf.arg(help=" ".join(text.split()))]
 
 
 def _named(value: Any) -> Any:

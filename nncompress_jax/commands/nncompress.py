@@ -5,24 +5,38 @@ import sys
 
 from nncompress_jax.errors import NotInstalledError, require
 
-VERBS = {
-    "train": "trains a network, or goes on where it stopped",
-    "evaluate": "tests a network: accuracy and confusion by class",
-    "compress": "compresses a trained network into one file",
-    "compare": "networks as floats, in 8 bits and with simulated ones, in a table",
-    "inspect": "what is in a file: a row for each weight",
-    "verify": "whether a file is whole",
-    "predict": "what is on pictures, by the network in a file",
-    "export": "writes the network in a file as ONNX",
+GROUPS = {
+    "make a network small": {
+        "compress": "compresses a trained network into one file",
+        "export": "writes the network in a file as ONNX",
+    },
+    "look at it": {
+        "inspect": "what is in a file: a summary, and a row for each weight",
+        "evaluate": "tests a network: accuracy and confusion by class",
+        "compare": "networks as floats, in 8 bits and with simulated ones, in a table",
+        "verify": "whether a file is whole",
+    },
+    "use it": {
+        "predict": "what is on pictures, by the network in a file",
+    },
+    "train": {
+        "train": "trains a network, compressed or not, or goes on where it stopped",
+    },
+    "when something is wrong": {
+        "doctor": "versions, devices, caches and data sets that are found",
+    },
 }
+VERBS = {verb: line for verbs in GROUPS.values() for verb, line in verbs.items()}
 
 
 def main() -> None:
     """Hands on to a verb."""
     verb = sys.argv[1] if len(sys.argv) > 1 else "--help"
     if verb in ("-h", "--help"):
-        lines = [f"  {name:9} {line}" for name, line in VERBS.items()]
-        print("\n".join(["usage: nncompress VERB ...", "", *lines, "", "nncompress VERB --help says more."]))
+        lines = ["usage: nncompress VERB ..."]
+        for group, verbs in GROUPS.items():
+            lines += ["", f"{group}:", *(f"  {name:9} {line}" for name, line in verbs.items())]
+        print("\n".join([*lines, "", "nncompress VERB --help says more."]))
     elif verb not in VERBS:
         print(f"error: unknown verb {verb!r}; choose one of {', '.join(VERBS)}", file=sys.stderr)
         sys.exit(2)

@@ -1,7 +1,11 @@
 """The installed command: from a network to predictions, through one file."""
 
+import importlib
+import inspect
 import json
 import re
+import subprocess
+import sys
 
 import cv2
 import jax
@@ -42,7 +46,15 @@ def test_from_weights_to_predictions(nncompress, variables, tiny_data, tmp_path)
     assert f"{file}: {size:,} bytes" in out
     code, out, _ = nncompress(f"inspect {file} --json={tmp_path}/rows.json")
     assert code == 0
+    assert out.startswith(f"{file}: {size:,} bytes, ")
     assert re.search(r"params/Conv_\d+/kernel +Sparse of Quantized +\[3, 3, 16, 64\]", out)
+    names = re.findall(r"^ +(\S+) ", out, re.MULTILINE)
+    numbers = [int(name.split("_")[1]) for name in names if name.startswith("BatchNorm_")]
+    assert numbers == [*range(len(numbers))]  # in their natural order, a row for each layer
+    code, out, _ = nncompress(f"inspect {file} --all")
+    assert code == 0
+    assert re.search(r"batch_stats/BatchNorm_0/var +float32", out)
+    assert "entropy_bytes" in out
     assert re.search(r"class_names +night, dusk, dawn, day", out)
     rows = json.loads((tmp_path / "rows.json").read_text())["rows"]
     assert rows[-1]["bytes"] == size > sum(row["bytes"] for row in rows[:-1])
@@ -155,7 +167,7 @@ def test_a_budget(nncompress, variables, tiny_data, tmp_path):
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("explode", "unknown verb 'explode'; choose one of train, evaluate, compress"),
+        ("explode", "unknown verb 'explode'; choose one of compress, export, inspect"),
         ("verify no.nnc", "no.nnc: No such file or directory; expected a file of nnc.save"),
         ("predict {folder}/m.nnc no.png", "error: no.png: No such file or directory; expected a path that can be used"),
         ("predict {folder}/m.nnc {folder}", "Is a directory; expected a path that can be used"),
@@ -253,3 +265,34 @@ def test_it_helps(nncompress):
     assert code == 0
     words = set(re.findall(r"\w+", out))
     assert recipes.STEPS.keys() <= words
+
+
+@pytest.mark.parametrize("verb", installed.VERBS)
+def test_examples_have_lines_of_their_own_and_texts_are_paragraphs(nncompress, monkeypatch, verb):
+    """As wide as the terminal, whatever the source's lines are."""
+    monkeypatch.setenv("COLUMNS", "400")
+    code, out, _ = nncompress(f"{verb} --help")
+    assert code == 0
+    module = importlib.import_module(f"nncompress_jax.commands.{verb}")
+    examples = re.findall(r"^(?:nncompress|python) .*$", module.__doc__, re.MULTILINE)
+    assert examples
+    assert re.findall(r"^\$ (\w.*?) *$", out, re.MULTILINE) == examples
+    for field in re.findall(r'"""(.*?)"""', inspect.getsource(module.Options), re.DOTALL)[1:]:
+        assert len(field) > 300 or " ".join(field.split()) in out
+
+
+def test_who_reads_may_stop(tmp_path):
+    """As `nncompress compress --help | head -1` does."""
+    program = "import sys; from nncompress_jax.commands.nncompress import main; sys.argv[1:] = ['doctor']; main()"
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 1
+
+
+def test_the_doctor(nncompress, tiny_data):
+    code, out, _ = nncompress(f"doctor --data_dir={tiny_data}")
+    assert code == 0
+    assert re.search(rf"^jax +{re.escape(jax.__version__)}$", out, re.MULTILINE)
+    assert re.search(r"^devices +cpu:0", out, re.MULTILINE)
+    assert re.search(rf"^data sets .*tiny.* in {re.escape(str(tiny_data))}", out, re.MULTILINE)
