@@ -125,7 +125,7 @@ def measured(source: Trained, options: Options, start: str, share: float) -> dic
     if rate <= 0:
         raise nnc.InputError(f"share {share}: {least:,.0f} bytes are taken by what has no codes; expected more")
     chosen = set(map(base_path, quantized(begun))).__contains__
-    method = nnc.fake_quantize(target_rate=rate, channels=options.channels, where=chosen)
+    method = nnc.fake_quantize(target_rate=min(rate, 8.0), channels=options.channels, where=chosen)
     fake = nnc.compress(begun, method, apply=apply, batches=batches)
     name = named(options, start, share)
     config = dataclasses.replace(options.config, workdir=str(options.out / name))

@@ -252,3 +252,37 @@ def sensitivity(rows: Sequence[Mapping[str, Any]], title: str, path: str | Path)
     axes.set_ylim(bottom=0)
     figure.legend(loc="outside right upper", fontsize=8, title="from front to back")
     _save(figure, path)
+
+
+def results(rows: Sequence[Mapping[str, Any]], published: Sequence[Mapping[str, Any]], path: str | Path) -> None:
+    """What files lose of accuracy, against how much smaller they are, and against the operations that are left.
+
+    Args:
+      rows: with `network`, `dataset`, `float`, `accuracy`, `share` of the bytes and of the `macs`.
+      published: of others, with `name`, `smaller` (times) and `lost`; they stand in the first picture alone.
+      path: of the picture.
+    """
+    figure = Figure(figsize=(11, 4.5), layout="constrained")
+    by_size, by_macs = figure.subplots(1, 2, sharey=True)
+    for place, kind in enumerate(dict.fromkeys((row["network"], row["dataset"]) for row in rows)):
+        own = [row for row in rows if (row["network"], row["dataset"]) == kind]
+        lost = [row["float"] - row["accuracy"] for row in own]
+        marks: dict[str, Any] = {"color": f"C{place}", "ms": 6}
+        by_size.plot([1 / row["share"] for row in own], lost, "o", label=", ".join(kind), **marks)
+        by_macs.plot([row["macs"] for row in own], lost, "o", **marks)
+    for other in published:
+        by_size.plot(other["smaller"], other["lost"], "x", color="grey")
+        by_size.annotate(other["name"], (other["smaller"], other["lost"]), (4, 4), textcoords="offset points", size=8)
+    by_size.set(xscale="log", xlabel="times smaller than floats", ylabel="accuracy that is lost")
+    by_size.xaxis.set_major_locator(matplotlib.ticker.LogLocator(subs=(1, 2, 5)))
+    by_size.xaxis.set_major_formatter(matplotlib.ticker.StrMethodFormatter("{x:g}"))
+    by_size.xaxis.set_minor_locator(matplotlib.ticker.NullLocator())
+    by_macs.set(xlabel="multiply-accumulates that are left", xlim=(0, 1.05))
+    by_macs.xaxis.set_major_formatter(matplotlib.ticker.PercentFormatter(1))
+    by_size.yaxis.set_major_formatter(matplotlib.ticker.PercentFormatter(1, decimals=1))
+    for axes in (by_size, by_macs):
+        axes.axhline(0, color="grey", linewidth=1)
+        axes.grid(alpha=0.3)
+    by_size.invert_yaxis()
+    figure.legend(loc="outside lower center", ncols=3, fontsize=8)
+    _save(figure, path)
