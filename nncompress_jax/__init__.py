@@ -34,6 +34,7 @@ from nncompress_jax.methods.ternarize import ternarize
 from nncompress_jax.recipes import chain, compress, decompress, recipe
 from nncompress_jax.report.explain import explain
 from nncompress_jax.report.int8 import int8_report
+from nncompress_jax.report.page import report
 from nncompress_jax.search.auto import auto
 from nncompress_jax.search.front import front
 from nncompress_jax.search.mixed_bits import mixed_bits
@@ -99,6 +100,7 @@ __all__ = [
     "recipe",
     "reestimate",
     "remove_unused_channels",
+    "report",
     "save",
     "save_safetensors",
     "sensitivity",

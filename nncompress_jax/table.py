@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import io
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -92,3 +93,14 @@ class Table:
             ("json", self.json()),
         ):
             (folder / f"{name}.{suffix}").write_text(text)
+
+
+def natural(name: str) -> list[tuple[bool, int, str]]:
+    """A key to sort names by, in which numbers count as numbers.
+
+    Example:
+      >>> sorted(["Conv_10", "Conv_2"], key=natural)
+      ['Conv_2', 'Conv_10']
+    """
+    parts = re.split(r"(\d+)", name)
+    return [(part.isdigit(), int(part) if part.isdigit() else 0, part) for part in parts]

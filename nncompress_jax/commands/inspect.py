@@ -5,7 +5,6 @@ nncompress inspect model.nnc --all
 """
 
 import dataclasses
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ import tyro
 
 from nncompress_jax.artifact.contents import contents
 from nncompress_jax.artifact.info import Info
-from nncompress_jax.table import Table
+from nncompress_jax.table import Table, natural
 
 FORMATS = {"weight": "", "type": "", "shape": "", "density": ".3f", "bytes": ",", "bits": ".2f"}
 """bits: in the file, for each entry."""
@@ -40,7 +39,7 @@ def main(options: Options) -> None:
     info, table, programs = contents(options.file)
     *rows, total = table.rows
     print(_summary(options.file, info, total), end="\n\n")
-    rows = sorted(rows, key=lambda row: _natural(_layer(row["weight"])))
+    rows = sorted(rows, key=lambda row: natural(_layer(row["weight"])))
     if options.all:
         Table("", table.formats, [*rows, total]).print()
     else:
@@ -58,11 +57,6 @@ def _summary(file: Path, info: Info, total: Mapping[str, Any]) -> str:
     of += [f"made by {info.recipe}"] if info.recipe else []
     of += [f"accuracy {info.accuracy:.4f} on {info.dataset}"] if info.accuracy is not None else []
     return ", ".join(of)
-
-
-def _natural(path: str) -> list[Any]:
-    """Numbers in names count as numbers: Conv_2 stands before Conv_10."""
-    return [(part.isdigit(), int(part) if part.isdigit() else part) for part in re.split(r"(\d+)", path)]
 
 
 def _layer(path: str) -> str:

@@ -12,6 +12,7 @@ GROUPS = {
     },
     "look at it": {
         "inspect": "what is in a file: a summary, and a row for each weight",
+        "report": "a page of HTML: layer by layer, before compression and now",
         "evaluate": "tests a network: accuracy and confusion by class",
         "compare": "networks as floats, in 8 bits and with simulated ones, in a table",
         "verify": "whether a file is whole",

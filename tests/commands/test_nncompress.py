@@ -58,6 +58,11 @@ def test_from_weights_to_predictions(nncompress, variables, tiny_data, tmp_path)
     assert re.search(r"class_names +night, dusk, dawn, day", out)
     rows = json.loads((tmp_path / "rows.json").read_text())["rows"]
     assert rows[-1]["bytes"] == size > sum(row["bytes"] for row in rows[:-1])
+    code, out, _ = nncompress(f"report {file} --out={tmp_path}/report.html")
+    assert (code, out) == (0, f"page: {tmp_path}/report.html\n")
+    page = (tmp_path / "report.html").read_text()
+    assert f"{size:,} bytes" in page
+    assert f"{accuracy:.2%}"[:4] in page
     code, out, _ = nncompress(f"verify {file}")
     assert (code, out.split()[:3]) == (0, [f"{file}:", "whole,", "SHA-256"])
     for brightness, name in ((20, "dark"), (220, "bright")):

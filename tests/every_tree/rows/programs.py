@@ -1,6 +1,7 @@
 """What reads, runs or differentiates the program of a network."""
 
 import contextlib
+import html
 from typing import Any
 
 import jax
@@ -92,6 +93,15 @@ def explain(kind, folder):
     assert {(row.type, row.runs, row.shape[-2:]) for row in rows} == {("Quantized", "compressed", (WIDTH, WIDTH))}
     plain = nnc.explain(kind.apply, kind.variables, kind.x).weights
     assert sorted((row.path, row.type) for row in plain) == sorted((path, "dense") for path in kind.paths)
+
+
+@row
+def report(kind, folder):
+    file = folder / "a.html"
+    nnc.report(file, kind.apply, compressed(kind, nnc.quantize()), kind.x)
+    text = file.read_text()
+    assert all(f">{html.escape(path)}</td>" in text for path in kind.paths)
+    file.unlink()
 
 
 @row

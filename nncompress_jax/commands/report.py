@@ -1,0 +1,44 @@
+"""Writes a page of HTML on the network in a file: layer by layer, before compression and now.
+
+nncompress report model.nnc --out=report.html
+"""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import tyro
+
+from nncompress_jax.artifact.info import Info
+from nncompress_jax.artifact.reader import load
+from nncompress_jax.errors import InputError
+from nncompress_jax.report.page import report
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """Which file, into which page."""
+
+    file: tyro.conf.Positional[Path]
+    """Of `nnc.save` or `nncompress compress`."""
+    out: Path = Path("report.html")
+    """The page."""
+
+
+def main(options: Options) -> None:
+    """Loads the network, and writes."""
+    apply, variables, info = load(options.file)
+    if not info.image_shape:
+        raise InputError(f"{options.file}: names no shape of images; write it with nnc.report(path, apply, ...)")
+    image = np.zeros((1, *info.image_shape), np.float32)
+    report(
+        options.out, apply, variables, image, title=info.model or options.file.name, facts=_facts(options.file, info)
+    )
+    print(f"page: {options.out}")
+
+
+def _facts(file: Path, info: Info) -> dict[str, str]:
+    facts = {"file": f"{file.stat().st_size:,} bytes"}
+    if info.accuracy is not None:
+        facts["accuracy"] = f"{info.accuracy:.2%} on {info.dataset}"
+    return facts | ({"recipe": info.recipe} if info.recipe else {})
