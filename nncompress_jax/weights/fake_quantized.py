@@ -148,27 +148,48 @@ MOMENTUM = 0.99
 """Of the running mean that a tracked range is."""
 
 
-GAIN = 0.1
-"""Of a price: what a step multiplies it by, as a logarithm, where twice the bits are taken that are to be."""
+PROPORTIONAL, INTEGRAL = 2.0, 0.02
+"""Of prices: what twice the bits that are to be taken multiply a price by now, and for good with each step; as
+logarithms.
+"""
 
 
-def price_steps(variables: Any) -> dict[int, Array]:
-    """How the prices move that are to bring weights to their rate.
+@dataclasses.dataclass(frozen=True)
+class Prices:
+    """Of weights that training brings to a rate: by the id of a price among the leaves.
+
+    Attributes:
+      now: what a bit costs in this step.
+      steps: how the price itself moves, new less old.
+    """
+
+    now: Mapping[int, Array]
+    steps: Mapping[int, Array]
+
+
+def prices(variables: Any) -> Prices:
+    """What bits cost that are to come to a rate: more while the weights of this rate take more together.
+
+    Bits fall as long as a price is high, so that a price that only grew while they are too many would end far below
+    the rate: what is paid now follows the error at once, too.
 
     Args:
       variables: before a step of training.
 
-    Returns:
-      By the id of a price among the leaves, new less old: more where the weights of this rate take more bits together.
-
-    Source: a multiplier of Lagrange that goes up where its constraint is broken (Arrow, Hurwicz and Uzawa 1958).
+    Source: a multiplier of Lagrange that goes up where its constraint is broken (Arrow, Hurwicz and Uzawa 1958), with a
+    proportional part, as in Stooke et al. 2020, "Responsive Safety in Reinforcement Learning by PID Lagrangian Methods".
     """
     weights = jax.tree.leaves(variables, is_leaf=lambda leaf: isinstance(leaf, FakeQuantized))
+    now: dict[int, Array] = {}
     steps: dict[int, Array] = {}
     priced = [weight for weight in weights if isinstance(weight, FakeQuantized) and weight.rate]
     for rate in {weight.rate for weight in priced}:
         together = [weight for weight in priced if weight.rate == rate]
         bits = sum(weight.entropy_bits() for weight in together) / sum(weight.weight.size for weight in together)
-        factor = jnp.expm1(GAIN * jnp.clip(bits / rate - 1, -1, 1))
-        steps |= {id(weight.price): weight.price * factor for weight in together if weight.price is not None}
-    return steps
+        error = jnp.clip(bits / rate - 1, -1, 1)
+        for price in (weight.price for weight in together if weight.price is not None):
+            now[id(price)], steps[id(price)] = (
+                price * jnp.exp(PROPORTIONAL * error),
+                price * jnp.expm1(INTEGRAL * error),
+            )
+    return Prices(now, steps)

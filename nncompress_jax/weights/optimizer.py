@@ -10,7 +10,7 @@ import optax
 from nncompress_jax.errors import InputError
 from nncompress_jax.leaves import imported_nnx
 from nncompress_jax.weights.base import is_compressed
-from nncompress_jax.weights.fake_quantized import price_steps
+from nncompress_jax.weights.fake_quantized import prices
 from nncompress_jax.weights.parts import (
     combine,
     complete,
@@ -65,17 +65,18 @@ def optimizer(transformation: Any) -> optax.GradientTransformationExtraArgs:
         if params is None:
             raise InputError("nnc.optimizer needs the parameters: update(gradients, state, params)")
         structure, (trained, fixed) = jax.tree.structure(params), partition(params)
-        prices = price_steps(params)
+        leaves, priced = jax.tree.leaves(params), prices(params)
         given = [
-            -prices[id(leaf)] if id(leaf) in prices else gradient
-            for leaf, gradient in zip(jax.tree.leaves(params), _leaves(structure, gradients, "gradients"), strict=True)
+            -priced.steps[id(leaf)] if id(leaf) in priced.steps else gradient
+            for leaf, gradient in zip(leaves, _leaves(structure, gradients, "gradients"), strict=True)
         ]
+        at_work = jax.tree.unflatten(structure, [priced.now.get(id(leaf), leaf) for leaf in leaves])
         if "grad" in extra:
             extra["grad"] = _trained(params, _leaves(structure, extra["grad"], "grad"))
         if "value_fn" in extra:
             value_fn = extra["value_fn"]
             extra["value_fn"] = lambda parts, *args, **named: value_fn(combine(parts, fixed), *args, **named)
-        updates, state = inner.update(preconditioned(params, _trained(params, given)), state, trained, **extra)
+        updates, state = inner.update(preconditioned(at_work, _trained(params, given)), state, trained, **extra)
         steps = _leaves(structure, updates, "updates")
         steps = [
             -gradient if moves and gradient is not None else step

@@ -30,7 +30,8 @@ def remove_unused_channels(*, round_to: int = 1) -> Method:
 
     Few steps between values, high sparsity and training with a price of bits leave many of them. Outputs stay what they
     are, but that inputs in 8 bits have finer steps where a channel that is gone was the largest. Where outputs for the
-    first batch would become others, as they do where channels are used otherwise, too, nothing is left out.
+    first batch would become others, as they do where channels are used otherwise, too, nothing is left out. Channels
+    that no weight multiplies stay: those of queries and keys meet each other.
 
     Args:
       round_to: a multiple that the channels of each group stay, as far as there are so many: sixteen suit processors.

@@ -1,5 +1,7 @@
 """Channels that are multiplied by zero everywhere become zero where they are computed, and outputs stay as they are."""
 
+import warnings
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,9 +10,11 @@ import pytest
 import nncompress_jax as nnc
 from nncompress_jax import models
 from nncompress_jax.methods.channels.unused import without_unused
+from nncompress_jax.methods.selection import LeftAlone
 from nncompress_jax.types import Context
 from nncompress_jax.weights.base import dense, is_compressed
 from nncompress_jax.weights.quantized import Quantized
+from tests.zoo import ZOO
 
 X = np.random.default_rng(0).standard_normal((16, 5)).astype(np.float32)
 
@@ -137,3 +141,20 @@ def test_errors():
         nnc.compress(
             {"a": weights()["a"]}, nnc.remove_unused_channels(), apply=lambda tree, x: x @ tree["a"], batches=[X]
         )
+
+
+@pytest.mark.parametrize("name", ZOO)
+def test_networks_as_people_write_them(name):
+    """What cutting leaves zero in a dense network is left out again, but for queries and keys."""
+    specimen = ZOO[name]()
+    options = {"apply": specimen.apply, "batches": [specimen.images]}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", LeftAlone)  # of ShuffleNet a little more than half
+        cut = nnc.compress(specimen.variables, nnc.prune_channels(keep=0.5), **options)
+    zeros = nnc.decompress(cut)
+    again = nnc.compress(zeros, nnc.remove_unused_channels(), **options)
+    run, whole = nnc.inject(specimen.apply), specimen.apply(zeros, specimen.images)
+    np.testing.assert_allclose(run(again, specimen.images), whole, rtol=0, atol=1e-5 * float(abs(whole).max()))
+    macs = [nnc.cost(specimen.apply, tree, specimen.images).macs for tree in (again, cut, zeros)]
+    assert macs[0] < macs[2]
+    assert macs[0] <= macs[1] or "ViT" in name
