@@ -177,7 +177,7 @@ def prices(variables: Any) -> Prices:
       variables: before a step of training.
 
     Source: a multiplier of Lagrange that goes up where its constraint is broken (Arrow, Hurwicz and Uzawa 1958), with a
-    proportional part, as in Stooke et al. 2020, "Responsive Safety in Reinforcement Learning by PID Lagrangian Methods".
+    proportional part (Stooke et al. 2020, "Responsive Safety in Reinforcement Learning by PID Lagrangian Methods").
     """
     weights = jax.tree.leaves(variables, is_leaf=lambda leaf: isinstance(leaf, FakeQuantized))
     now: dict[int, Array] = {}
