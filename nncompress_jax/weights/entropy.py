@@ -55,7 +55,7 @@ def channel_norms(ratio: Array, axis: int) -> Array:
       >>> channel_norms(jnp.array([[1.0, -1.0], [0.0, 0.0]]), 0).item()
       2.0
 
-    Source: the group lasso (Yuan and Lin 2006); Girish et al. 2023, "LilNetX", section 3.3, has the largest magnitude.
+    Source: the group lasso (Yuan and Lin 2006), beside a price of bits as in Girish et al. 2023, "LilNetX".
     """
     squares = jnp.sum(jnp.square(ratio), [other for other in range(ratio.ndim) if other != axis % ratio.ndim])
     there = squares > 0

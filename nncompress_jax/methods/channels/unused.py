@@ -51,7 +51,8 @@ def remove_unused_channels(*, round_to: int = 1) -> Method:
       >>> small["a"].values.shape, small["b"].values.shape
       ((4, 2), (2, 1))
 
-    Source: Oktay et al. 2020 and Girish et al. 2023, "LilNetX", section 3.3, whose training leaves such channels.
+    Source: Girish et al. 2023, "LilNetX: Lightweight Networks with EXtreme Model Compression and Structured
+    Sparsification", whose training leaves such channels.
     """
     if round_to < 1:
         raise InputError(f"round_to={round_to}: expected 1 or more")
