@@ -57,11 +57,24 @@ def with_structure(variables: Any, described: Mapping[str, Any]) -> Any:
 
 
 def check_same(found: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
-    """Raises InputError, with the first path, where two structures differ in type, static parts or shapes."""
+    """Raises InputError, with the first path, where two structures differ in type, static parts or shapes.
+
+    Args:
+      found: as it was stored, perhaps by an earlier version, whose types had fewer fields.
+      expected: of `structure`.
+    """
     for path in sorted(found.keys() | expected.keys()):
         one, other = (_in_words(each.get(path)) for each in (found, expected))
-        if found.get(path) != expected.get(path):
+        if found.get(path) != expected.get(path) and _completed(path, found.get(path)) != expected.get(path):
             raise InputError(f"{path}: stored as {one}, expected {other}; restore it as it was stored")
+
+
+def _completed(path: str, described: Any) -> Any:
+    """With the fields that its type has now, as they are by default."""
+    try:
+        return part_to_dict(part_from_dict(path, described, _of_shape), _shape_of)
+    except InputError:
+        return described
 
 
 def _shape_of(array: Any, _: Any) -> dict[str, Any]:

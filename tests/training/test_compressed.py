@@ -1,6 +1,7 @@
 """Training on compressed weights: the types hold, what must not move does not, and runs are resumed as they were."""
 
 import dataclasses
+import json
 import shutil
 
 import jax
@@ -152,11 +153,28 @@ def test_structure_as_data(name):
         with_structure(variables, {"kernel": described["kernel"] | {"type": "Pickle"}})
 
 
+@pytest.mark.parametrize("method", [nnc.fake_quantize(bits=4), nnc.fake_quantize(bits=4, learned_scales=True)])
+def test_a_checkpoint_of_an_earlier_version(method):
+    """Fields that a type has since then are what they are by default, and only so."""
+    small = nnc.compress({"kernel": jnp.ones((16, 16))}, method)
+    described = structure(small)
+    old = json.loads(json.dumps(described))
+    for kind, name in (("static", "channels"), ("static", "rate"), ("parts", "price")):
+        del old["kernel"][kind][name]
+    check_same(old, described)
+    other = json.loads(json.dumps(described))
+    other["kernel"]["static"]["rate"] = 1.0
+    with pytest.raises(nnc.InputError, match="stored as FakeQuantized.*rate=0.0.*expected FakeQuantized.*rate=1.0"):
+        check_same(described, other)
+    with pytest.raises(nnc.InputError, match="stored as FakeQuantized.*expected FakeQuantized"):
+        check_same(old, other)
+
+
 def test_recipes_in_words():
     for text, words in {
         "prune:0.9+shrink": "unknown step 'shrink' in recipe 'prune:0.9+shrink'; choose of quantize",
         "cluster:four": "'cluster:four' in recipe 'cluster:four': expected a number, as in cluster:4",
-        "quantize:3.5": "expected a whole number of bits",
+        "quantize:3.5": "expected a whole number",
     }.items():
         with pytest.raises(nnc.InputError) as error:
             nnc.recipe(text)
