@@ -270,9 +270,11 @@ def results(rows: Sequence[Mapping[str, Any]], published: Sequence[Mapping[str, 
         marks: dict[str, Any] = {"color": f"C{place}", "ms": 6}
         by_size.plot([1 / row["share"] for row in own], lost, "o", label=", ".join(kind), **marks)
         by_macs.plot([row["macs"] for row in own], lost, "o", **marks)
-    for other in published:
+    for place, other in enumerate(published):
         by_size.plot(other["smaller"], other["lost"], "x", color="grey")
-        by_size.annotate(other["name"], (other["smaller"], other["lost"]), (4, 4), textcoords="offset points", size=8)
+        at, beside = (other["smaller"], other["lost"]), (4, -11 if place % 2 else 4)
+        by_size.annotate(other["name"], at, beside, textcoords="offset points", size=8)
+    by_size.margins(x=0.15)
     by_size.set(xscale="log", xlabel="times smaller than floats", ylabel="accuracy that is lost")
     by_size.xaxis.set_major_locator(matplotlib.ticker.LogLocator(subs=(1, 2, 5)))
     by_size.xaxis.set_major_formatter(matplotlib.ticker.StrMethodFormatter("{x:g}"))
