@@ -65,8 +65,9 @@ class Options:
     """Of the float network's bytes."""
     starts: tuple[str, ...] = ("auto",)
     """auto: steps and codes of the second order; plain: one rate for all weights, rounded to nearest."""
-    begin: float = 0.02
-    """The least share that training begins with: where a file is to be smaller, the price of bits brings it down."""
+    begin: float = 0.0
+    """The least share that training begins with: where a file is to be smaller, the price of bits brings it down, at a
+    loss where an epoch or so is all there is."""
     channels: float = 0.0
     """What a code in use costs of a whole channel while it trains, in bits, beside its own, as 0.5."""
     macs: float | None = None
