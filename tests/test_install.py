@@ -63,7 +63,7 @@ def test_the_public_face_without_the_extra(tmp_path):
     command = [sys.executable, "-c", PROGRAM, str(tmp_path / "net.nnc")]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.stdout.endswith("(1, 10)\n"), done.stderr
-    line = "error: nncompress train needs etils, tyro: pip install 'nncompress-jax[train]'\n"
+    line = "error: nncompress train needs docstring_parser, etils, tyro: pip install 'nncompress-jax[train]'\n"
     assert (done.returncode, done.stderr) == (2, line)
 
 

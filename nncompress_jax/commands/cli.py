@@ -73,6 +73,7 @@ def run(
     _describe(options)
     try:
         main(_named(_expanded(tyro.cli(options, prog=name, args=flags, description=description, use_underscores=True))))
+        sys.stdout.flush()
     except BrokenPipeError:  # who read the output has seen enough, as `head` has
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)

@@ -43,7 +43,7 @@ def main() -> None:
         sys.exit(2)
     else:
         try:
-            require(f"nncompress {verb}", "etils", "tyro", extra="train")
+            require(f"nncompress {verb}", "docstring_parser", "etils", "tyro", extra="train")
             cli, module = (importlib.import_module(f"nncompress_jax.commands.{name}") for name in ("cli", verb))
         except NotInstalledError as error:
             print(f"error: {error}", file=sys.stderr)
