@@ -29,9 +29,10 @@ from nncompress_jax.measurements import Measurements
 from nncompress_jax.methods.channels.unused import without_unused
 from nncompress_jax.methods.layout import context_of
 from nncompress_jax.methods.steps import base_path
+from nncompress_jax.search.auto import without_channels
 from nncompress_jax.search.fitting import whole_bytes
 from nncompress_jax.search.reference import Reference
-from nncompress_jax.search.stitching import Stitching, estimated, file_bytes
+from nncompress_jax.search.stitching import Stitching, file_bytes
 from nncompress_jax.table import Table
 from nncompress_jax.training import checkpoint
 from nncompress_jax.training.config import Config, what
@@ -115,8 +116,7 @@ def measured(source: Trained, options: Options, start: str, share: float) -> dic
     reference = Reference(variables, context_of(variables, apply, batches))
     whole = whole_bytes(variables)
     if options.macs:
-        cut = without_channels(reference, options.macs)
-        reference = Reference(cut, reference.context)
+        reference = Reference(without_channels(reference, options.macs), reference.context)
     begun = STARTS[start](reference, max(share, options.begin), options)
     small = Stitching().finished(without_unused(begun, reference.context), reference)
 
@@ -152,6 +152,7 @@ def named(options: Options, start: str, share: float) -> str:
     config = options.config
     cut = f"-macs{options.macs:g}" if options.macs else ""
     cut += f"-channels{options.channels:g}" if options.channels else ""
+    cut += f"-begin{options.begin:g}" if options.begin else ""
     cut += "-taught" if config.teacher else ""
     return f"{config.model}-{config.dataset}-{start}{cut}-{share:g}-seed{config.seed}"
 
@@ -166,15 +167,6 @@ def kept(options: Options, start: str, share: float, row: dict[str, Any]) -> Non
     how = f"{start}, then trained to its bits" + (f", taught by {config.teacher}" if config.teacher else "")
     fields |= {"macs": row["macs"], "how": how, "epochs": config.completed_preset().epochs, "seed": config.seed}
     results.keep(options.keep, options.out / name, fields)
-
-
-def without_channels(reference: Reference, share: float) -> Any:
-    """With this share of the multiply-accumulates, and the statistics of batch normalization as they are then."""
-    apply, variables, context = reference.context.apply, reference.variables, reference.context
-    assert apply is not None
-    matter = nnc.criteria.summed(nnc.criteria.obd(apply, variables, context.batches))
-    cut = nnc.prune_channels(macs=share, criterion=matter, reconstruct=True)(variables, context)
-    return estimated(cut, reference)
 
 
 def by_auto(reference: Reference, share: float, options: Options) -> Any:

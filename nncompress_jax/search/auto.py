@@ -22,7 +22,7 @@ from nncompress_jax.search.stitching import Stitching, estimated, file_bytes
 from nncompress_jax.table import Table
 from nncompress_jax.tracing.fisher import Likelihood
 from nncompress_jax.tree import Where
-from nncompress_jax.types import Apply, Context, Method
+from nncompress_jax.types import Context, Method
 
 FINENESS = 1.06
 """The ratio of two file sizes between which `max_drop` looks no further."""
@@ -116,8 +116,7 @@ def auto(
         apply, _ = network(context, "auto")
         before, whole = variables, whole_bytes(variables)
         if macs is not None:
-            cut = _without_channels(variables, macs, likelihood, context)
-            variables = estimated(cut, Reference(before, context))
+            variables = without_channels(Reference(variables, context), macs, likelihood)
         if bytes is None and max_drop is None:
             made = stitching.folded(variables, context)
             return _told(report, made, Found(*tables((), (), ""), size := file_bytes(made), size / whole))
@@ -184,11 +183,19 @@ def _flags(measure: Measure, variables: Any) -> dict[str, Any]:
     return {"flags": flags.astype(int).tolist()}
 
 
-def _without_channels(variables: Any, macs: float, likelihood: Likelihood, context: Context) -> Any:
-    assert context.apply is not None
-    apply: Apply = context.apply
+def without_channels(reference: Reference, macs: float, likelihood: Likelihood = "gaussian") -> Any:
+    """Without the channels that matter least, and with the statistics of batch normalization as they are then.
+
+    Args:
+      reference: the network as it was.
+      macs: share of the multiply-accumulates that stays.
+      likelihood: as of `auto`.
+    """
+    variables, context = reference.variables, reference.context
+    apply, _ = network(context, "auto")
     matter = criteria.summed(criteria.obd(apply, variables, context.batches, likelihood=likelihood))
-    return prune_channels(macs=macs, criterion=matter, reconstruct=True)(variables, context)
+    cut = prune_channels(macs=macs, criterion=matter, reconstruct=True)(variables, context)
+    return estimated(cut, reference)
 
 
 def _check(

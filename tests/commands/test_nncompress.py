@@ -1,11 +1,7 @@
 """The installed command: from a network to predictions, through one file."""
 
-import importlib
-import inspect
 import json
 import re
-import subprocess
-import sys
 
 import cv2
 import jax
@@ -16,16 +12,8 @@ import tensorflow_datasets as tfds
 from flax import linen as nn
 
 import nncompress_jax as nnc
-from nncompress_jax import recipes
-from nncompress_jax.commands import nncompress as installed
 from nncompress_jax.models.exits import with_exits
 from tests.prepared import labelled_images, write_prepared
-
-
-@pytest.fixture
-def nncompress(called):
-    """Runs it, as `called`."""
-    return lambda line: called(installed.main, "nncompress", *line.split())
 
 
 @pytest.fixture(scope="module")
@@ -257,47 +245,3 @@ def test_a_train_split_alone(nncompress, tmp_path):
     code, out, _ = nncompress(f"evaluate --workdir={tmp_path}/W --train_split=train[20:] --test_split=train[:20]")
     assert code == 0
     assert re.search(r"\(\d+ of 20\)", out)
-
-
-def test_it_helps(nncompress):
-    code, out, _ = nncompress("")
-    assert code == 0
-    assert all(f"  {verb} " in out for verb in installed.VERBS)
-    code, out, _ = nncompress("inspect --help")
-    assert code == 0
-    assert "usage: nncompress inspect" in out
-    code, out, _ = nncompress("compress --help")
-    assert code == 0
-    words = set(re.findall(r"\w+", out))
-    assert recipes.STEPS.keys() <= words
-
-
-@pytest.mark.parametrize("verb", installed.VERBS)
-def test_examples_have_lines_of_their_own_and_texts_are_paragraphs(nncompress, monkeypatch, verb):
-    """As wide as the terminal, whatever the source's lines are."""
-    monkeypatch.setenv("COLUMNS", "400")
-    code, out, _ = nncompress(f"{verb} --help")
-    assert code == 0
-    module = importlib.import_module(f"nncompress_jax.commands.{verb}")
-    examples = re.findall(r"^(?:nncompress|python) .*$", module.__doc__, re.MULTILINE)
-    assert examples
-    assert re.findall(r"^\$ (\w.*?) *$", out, re.MULTILINE) == examples
-    for field in re.findall(r'"""(.*?)"""', inspect.getsource(module.Options), re.DOTALL)[1:]:
-        assert len(field) > 300 or " ".join(field.split()) in out
-
-
-def test_who_reads_may_stop(tmp_path):
-    """As `nncompress compress --help | head -1` does."""
-    program = "import sys; from nncompress_jax.commands.nncompress import main; sys.argv[1:] = ['doctor']; main()"
-    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
-        process.stdout.close()
-        assert process.stderr.read() == b""
-    assert process.returncode == 1
-
-
-def test_the_doctor(nncompress, tiny_data):
-    code, out, _ = nncompress(f"doctor --data_dir={tiny_data}")
-    assert code == 0
-    assert re.search(rf"^jax +{re.escape(jax.__version__)}$", out, re.MULTILINE)
-    assert re.search(r"^devices +cpu:0", out, re.MULTILINE)
-    assert re.search(rf"^data sets .*tiny.* in {re.escape(str(tiny_data))}", out, re.MULTILINE)

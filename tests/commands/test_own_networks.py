@@ -13,15 +13,8 @@ import pytest
 
 import nncompress_jax as nnc
 from nncompress_jax.commands import cli
-from nncompress_jax.commands import nncompress as installed
 from nncompress_jax.training import checkpoint
 from nncompress_jax.weights.base import is_compressed
-
-
-@pytest.fixture
-def nncompress(called):
-    """Runs it, as `called`."""
-    return lambda line: called(installed.main, "nncompress", *line.split())
 
 
 def types(variables):
