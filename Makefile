@@ -1,6 +1,7 @@
 # make demo     train VGG16-DS on the embedded digits, compare float and simulated 8-bit quantization
 # make test     format, lint, types, doctests and tests: minutes, fewer once what they compile is kept
 # make test-all and those that start, kill and wait for processes
+# make docs     the documentation as a site, in runs/docs/docs/index.html
 # make bench    speed and memory on this CPU beside torch and onnxruntime: half an hour
 # make verify   the same numbers as the original project, on reference data (see docs/training.md)
 PYTHON ?= python3
@@ -9,7 +10,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 MARKED := not reference and not system
 
-.PHONY: demo test test-all types units sharding verify bench test-lowest test-newest lock torch
+.PHONY: demo test test-all types units sharding docs verify bench test-lowest test-newest lock torch
 
 demo: $(READY)
 	$(BIN)/python experiments/compare.py --dataset=digits --models vgg16ds --epochs=7 --batch_size=32 --learning_rate=0.02 --out=runs/demo
@@ -17,6 +18,7 @@ demo: $(READY)
 # Types and the tests of sharding run beside the others.
 test-all: MARKED := not reference
 test-all: EXAMPLES := --hypothesis-profile=default
+test-all: docs
 test test-all: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -31,6 +33,11 @@ units:
 # A process has one number of devices: four here, one elsewhere.
 sharding:
 	$(BIN)/pytest -m '$(MARKED)' tests/sharding
+
+# Strict: a warning is an error. Nothing is fetched.
+docs: $(READY)
+	$(BIN)/sphinx-build -q -W --keep-going -c docs . runs/docs
+	@echo "site: runs/docs/docs/index.html"
 
 verify: $(READY)
 	$(BIN)/pytest -m reference -rsP tests/reference

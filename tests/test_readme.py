@@ -1,6 +1,7 @@
 """What the README and the pages of docs/ show works as it stands there, and their links lead somewhere."""
 
 import importlib
+import importlib.metadata
 import importlib.util
 import re
 import shlex
@@ -10,16 +11,21 @@ from pathlib import Path
 import pytest
 import tyro
 
+import nncompress_jax as nnc
+from nncompress_jax.commands.nncompress import VERBS as EVERY_VERB
+
 ROOT = Path(__file__).parents[1]
 PAGES = {
     str(path.relative_to(ROOT)): path.read_text()
-    for path in sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("*/README.md")])
+    for path in sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("*/README.md")])
 }
 SHOWN = {name: text for name, text in PAGES.items() if name == "README.md" or name.startswith("docs/")}
+BLOCKS = {name: re.findall(r"```python\n(.*?)```", text, re.DOTALL) for name, text in SHOWN.items()}
+TUTORIALS = [name for name in SHOWN if "tutorials" in name]
 PROGRAMS = [
     pytest.param(program, id=f"{name}-{number}")
-    for name, text in SHOWN.items()
-    for number, program in enumerate(re.findall(r"```python\n(.*?)```", text, re.DOTALL))
+    for name, programs in BLOCKS.items()
+    for number, program in enumerate(programs if name not in TUTORIALS else ())
 ]
 ALL = "\n".join(SHOWN.values())
 VERBS = sorted(set(re.findall(r"^nncompress (\w+)(.*?)(?:#.*)?$", ALL, re.MULTILINE)))
@@ -55,17 +61,56 @@ def test_links(page):
 
 
 def test_every_page_is_linked():
+    """From another page, or from the menu of the site."""
     linked = {Path(link).name for text in PAGES.values() for link in re.findall(r"\]\(([^)#\s]+)", text)}
+    linked |= {f"{Path(entry).name}.md" for entry in re.findall(r"^[\w/.]+$", PAGES["docs/index.md"], re.MULTILINE)}
     assert {Path(name).name for name in SHOWN} <= linked | {"README.md"}
+
+
+def printed(program):
+    """What a program says that it prints."""
+    return re.findall(r"print\(.*\)  # (.*)", program)
 
 
 @pytest.mark.parametrize("program", PROGRAMS)
 def test_programs(program, capsys):
     exec(program, {"__name__": "readme"})
-    expected, out = re.findall(r"print\(.*\)  # (.*)", program), capsys.readouterr().out
+    expected, out = printed(program), capsys.readouterr().out
     if program in PAGES["README.md"]:
         expected += re.findall(r"^    (\w+: [\d,]+ bytes)", PAGES["README.md"], re.MULTILINE)
     assert [line for line in expected if line not in out] == []
+
+
+@pytest.mark.parametrize("page", TUTORIALS)
+def test_tutorials(page, capsys, tmp_path, monkeypatch):
+    """Their blocks are one program. A block that needs a package which is not there is left out, and says so."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(ROOT / "docs/tutorials")
+    names, run = {"__name__": "tutorial"}, []
+    for block in BLOCKS[page]:
+        needed = re.match(r"# needs ([\w-]+)", block)
+        if not needed or is_installed(needed[1]):
+            exec(block, names)
+            run.append(block)
+    out = capsys.readouterr().out
+    assert run
+    assert [line for block in run for line in printed(block) if line not in out] == []
+
+
+def is_installed(package):
+    return any(package in packages for packages in importlib.metadata.packages_distributions().values())
+
+
+def test_the_reference_has_every_public_name():
+    shown = set(re.findall(r"auto\w+:: (?:nncompress_jax[\w.]*\.)?(\w+)", PAGES["docs/reference.md"]))
+    assert set(nnc.__all__) - shown == {"__version__"}
+
+
+def test_every_command_shows_its_help():
+    shown = set(re.findall(r"{help} (.*)", PAGES["docs/commands.md"]))
+    own = [path.name for path in ROOT.glob("experiments/*.py") if "class Options" in path.read_text()]  # no verbs
+    scripts = {f"python experiments/{name}" for name in own}
+    assert shown == {f"nncompress {verb}" for verb in EVERY_VERB} | scripts
 
 
 @pytest.mark.parametrize(("script", "flags"), COMMANDS)
@@ -87,5 +132,5 @@ def test_verbs_have_these_flags(verb, flags):
 def test_make_targets():
     targets = re.findall(r"^([\w -]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
     shown = re.findall(r"(?:^    |`)make ([\w-]+)", ALL, re.MULTILINE)
-    assert set(shown) == {"demo", "test", "test-all", "verify", "torch"}
+    assert set(shown) == {"demo", "test", "test-all", "docs", "verify", "torch"}
     assert set(shown) <= {name for line in targets for name in line.split()}
