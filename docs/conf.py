@@ -1,8 +1,6 @@
 """The documentation as a site: `make docs`. Pages are Markdown; the reference is made of docstrings and help texts."""
 
-import contextlib
 import importlib
-import io
 import os
 import re
 import sys
@@ -60,10 +58,7 @@ def shown(command: str) -> str:
     name = command.split()[-1]
     module = f"experiments.{Path(name).stem}" if name.endswith(".py") else f"nncompress_jax.commands.{name}"
     os.environ |= {"COLUMNS": "80", "NO_COLOR": "1", "TERM": "dumb"}
-    found = importlib.import_module(module)
-    with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.suppress(SystemExit):
-        cli.run(found.main, found.Options, name=command, flags=["--help"])
-    return out.getvalue().strip()
+    return cli.help_text(importlib.import_module(module), command)
 
 
 def escaped(app: Sphinx, what: str, name: str, found: object, options: object, lines: list[str]) -> None:

@@ -1,7 +1,10 @@
 """How a command starts, and how it ends when what it was given is wrong."""
 
+import contextlib
 import dataclasses
 import errno
+import io
+import json
 import logging
 import os
 import re
@@ -44,8 +47,16 @@ NAMES, WITH_WEIGHTS = ("model", "teacher_model", "models"), ("networks", "teache
 """Options that name networks: by themselves, and as MODEL=WEIGHTS."""
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Printed:
+    """What options of verbs have in common."""
+
+    json: bool = False
+    """Prints what was found as JSON, for programs; the words go to standard error."""
+
+
 def run(
-    main: Callable[[Options], None],
+    main: Callable[[Options], Any],
     options: type[Options],
     *,
     name: str | None = None,
@@ -59,7 +70,7 @@ def run(
     `StorageError` with 74, on Ctrl-C with 130.
 
     Args:
-      main: the command.
+      main: the command; what it returns is what `--json` prints, where its options are `Printed`.
       options: a dataclass; its fields' docstrings are the help texts.
       name: of the command, in its help; by default the script's.
       flags: by default those that the script was called with.
@@ -72,7 +83,12 @@ def run(
     description = _with_lines(sys.modules[main.__module__].__doc__ or "")
     _describe(options)
     try:
-        main(_named(_expanded(tyro.cli(options, prog=name, args=flags, description=description, use_underscores=True))))
+        given = tyro.cli(options, prog=name, args=flags, description=description, use_underscores=True)
+        as_json = getattr(given, "json", False)
+        with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext():
+            found = main(_named(_expanded(given)))
+        if as_json:
+            print(json.dumps(found, indent=2))
         sys.stdout.flush()
     except BrokenPipeError:  # who read the output has seen enough, as `head` has
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -87,6 +103,18 @@ def run(
         _end(f"stopped: {error}", error.exit_code)
     except KeyboardInterrupt:
         _end("interrupted", 130)
+
+
+def help_text(module: Any, name: str) -> str:
+    """What `--help` prints.
+
+    Args:
+      module: of a command, with its `main` and `Options`.
+      name: of the command.
+    """
+    with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.suppress(SystemExit):
+        run(module.main, module.Options, name=name, flags=["--help"])
+    return out.getvalue().strip()
 
 
 def _with_lines(text: str) -> str:

@@ -15,6 +15,7 @@ import tyro
 from etils import epath
 
 import nncompress_jax as nnc
+from nncompress_jax.commands import cli
 from nncompress_jax.commands.initial import Images, trained
 from nncompress_jax.methods import minmax
 from nncompress_jax.report import plots
@@ -40,7 +41,7 @@ FORMATS = {
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Options:
+class Options(cli.Printed):
     """Which networks, and how those are trained that are not there yet."""
 
     settings: tyro.conf.OmitArgPrefixes[Settings] = dataclasses.field(default_factory=Settings)
@@ -58,7 +59,7 @@ class Options:
     """Folder for the table (Markdown, CSV, JSON) and the picture."""
 
 
-def main(options: Options) -> None:
+def main(options: Options) -> list[dict[str, Any]]:
     """Trains what is missing, tests everything, prints and writes the table."""
     settings = dataclasses.asdict(options.settings)
     workdirs = options.workdirs or [train(Config(model=model, **settings)).workdir for model in options.models]
@@ -73,6 +74,7 @@ def main(options: Options) -> None:
     table.write(options.out, "table")
     plots.accuracy_by_bytes(rows, title, options.out / "accuracy_by_bytes.png")
     print(f"table and picture: {options.out}")
+    return rows
 
 
 def compare(workdir: epath.Path, options: Options) -> list[dict[str, Any]]:

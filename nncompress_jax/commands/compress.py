@@ -14,6 +14,7 @@ import numpy as np
 import tyro
 
 import nncompress_jax as nnc
+from nncompress_jax.commands import cli
 from nncompress_jax.commands.initial import Images, Trained, trained
 from nncompress_jax.data.sources import Dataset
 from nncompress_jax.models.own import OwnNetwork
@@ -25,7 +26,7 @@ from nncompress_jax.types import Method, Variables
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Options:
+class Options(cli.Printed):
     """Which network, compressed how, into which file."""
 
     init: str
@@ -52,7 +53,7 @@ class Options:
     """How floats are stored: biases, scales, batch statistics, and weights that are not compressed."""
 
 
-def main(options: Options) -> None:
+def main(options: Options) -> dict[str, Any]:
     """Compresses, tests on the test split, and writes the file."""
     source = trained(options.init, model=options.model, images=options.images)
     network, dataset = source.network, source.dataset
@@ -72,6 +73,8 @@ def main(options: Options) -> None:
         f"{options.out}: {written:,} bytes, {written / whole:.4f} of {whole:,} as floats; "
         f"test accuracy {result.accuracy:.4f} on {dataset.name}"
     )
+    found = {"file": str(options.out), "bytes": written, "float_bytes": whole}
+    return found | {"accuracy": result.accuracy, "dataset": dataset.name, "recipe": recipe}
 
 
 def save(

@@ -9,9 +9,11 @@ import importlib.metadata
 import os
 import platform
 from pathlib import Path
+from typing import Any
 
 import jax
 
+from nncompress_jax.commands import cli
 from nncompress_jax.data import cache
 
 PACKAGES = (
@@ -21,25 +23,28 @@ PACKAGES = (
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Options:
+class Options(cli.Printed):
     """Where to look."""
 
     data_dir: Path | None = None
     """Folder of prepared data sets; by default that of tensorflow-datasets."""
 
 
-def main(options: Options) -> None:
+def main(options: Options) -> dict[str, Any]:
     """Prints a line for each."""
-    print(f"python {platform.python_version()}, {platform.platform()}, {os.cpu_count()} CPU cores")
-    for package in PACKAGES:
-        print(f"{package:20} {_version(package)}")
-    print(f"{'devices':20} {', '.join(map(_described, jax.devices()))}")
     compiled = jax.config.jax_compilation_cache_dir  # type: ignore[attr-defined]
-    for name, folder in (("decoded images", cache.folder()), ("compiled programs", Path(compiled or ""))):
-        print(f"{name:20} {_folder(folder)}")
     data_dir = options.data_dir or Path(os.environ.get("TFDS_DATA_DIR") or Path.home() / "tensorflow_datasets")
-    found = sorted({file.parent.relative_to(data_dir).parts[0] for file in data_dir.glob("*/**/dataset_info.json")})
-    print(f"{'data sets':20} {', '.join(found) or 'none'} in {data_dir}; digits, which needs none")
+    sets = sorted({file.parent.relative_to(data_dir).parts[0] for file in data_dir.glob("*/**/dataset_info.json")})
+    found: dict[str, Any] = {
+        "python": f"{platform.python_version()}, {platform.platform()}, {os.cpu_count()} CPU cores"
+    }
+    found |= {package: _version(package) for package in PACKAGES}
+    found["devices"] = ", ".join(map(_described, jax.devices()))
+    found |= {"decoded images": _folder(cache.folder()), "compiled programs": _folder(Path(compiled or ""))}
+    found["data sets"] = f"{', '.join(sets) or 'none'} in {data_dir}; digits, which needs none"
+    for name, text in found.items():
+        print(f"{name:20} {text}")
+    return found
 
 
 def _version(package: str) -> str:

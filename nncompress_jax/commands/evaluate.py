@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import tyro
 
 import nncompress_jax as nnc
+from nncompress_jax.commands import cli
 from nncompress_jax.commands.initial import Images, trained
 from nncompress_jax.commands.served import opened
 from nncompress_jax.data import sources
@@ -27,7 +28,7 @@ from nncompress_jax.types import Apply, Variables
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Options:
+class Options(cli.Printed):
     """What is tested on what."""
 
     workdir: str | None = None
@@ -61,7 +62,7 @@ class Tested(NamedTuple):
     preprocess: Callable[[Any], Any]
 
 
-def main(options: Options) -> None:
+def main(options: Options) -> dict[str, Any]:
     """Tests on the whole test split and prints a row for each class."""
     given = {name: value for name in ("workdir", "checkpoint", "file") if (value := getattr(options, name))}
     if len(given) != 1:
@@ -81,6 +82,9 @@ def main(options: Options) -> None:
     if picture:
         plots.confusion(result.confusion, dataset.class_names, f"{title}\naccuracy {result.accuracy:.4f}", picture)
         print(f"picture: {picture}")
+    found = {"accuracy": result.accuracy, "correct": result.correct, "count": result.count}
+    found |= {"images_per_second": result.images_per_second, "bytes": _bytes(options, variables)}
+    return found | {"dataset": dataset.name, "confusion": result.confusion.tolist()}
 
 
 def _served(options: Options) -> Tested:

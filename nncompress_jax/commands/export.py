@@ -14,13 +14,14 @@ import numpy as np
 import tyro
 
 import nncompress_jax as nnc
+from nncompress_jax.commands import cli
 from nncompress_jax.commands.initial import Images
 from nncompress_jax.data.augment import normalize
 from nncompress_jax.tree import stored_bytes
 
 
 @dataclasses.dataclass(frozen=True)
-class Options:
+class Options(cli.Printed):
     """Which network, into which file."""
 
     file: tyro.conf.Positional[Path]
@@ -35,7 +36,7 @@ class Options:
     """The network takes pixels [B, H, W, I] uint8 and normalizes them itself; else it takes normalized float32."""
 
 
-def main(options: Options) -> None:
+def main(options: Options) -> dict[str, Any]:
     """Reads, measures and writes."""
     apply, variables, info = nnc.load(options.file)
     if not info.image_shape:
@@ -66,6 +67,8 @@ def main(options: Options) -> None:
         f"{options.to}: {written.size_bytes:,} bytes, {written.size_bytes / whole:.4f} of {whole:,} as floats; "
         f"{written.integer} products on integers, {written.others} on floats"
     )
+    found: dict[str, Any] = {"file": str(options.to), "bytes": written.size_bytes, "float_bytes": whole}
+    return found | {"integer_products": written.integer, "float_products": written.others}
 
 
 def _batches(options: Options, info: nnc.Info) -> list[np.ndarray]:

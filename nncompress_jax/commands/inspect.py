@@ -13,6 +13,7 @@ import tyro
 
 from nncompress_jax.artifact.contents import contents
 from nncompress_jax.artifact.info import Info
+from nncompress_jax.commands import cli
 from nncompress_jax.table import Table, natural
 
 FORMATS = {"weight": "", "type": "", "shape": "", "density": ".3f", "bytes": ",", "bits": ".2f"}
@@ -23,18 +24,16 @@ COLLECTIONS = ("params", "batch_stats")
 
 
 @dataclasses.dataclass(frozen=True)
-class Options:
+class Options(cli.Printed):
     """Which file."""
 
     file: tyro.conf.Positional[Path]
     """Of `nnc.save` or `nncompress compress`."""
     all: bool = False
     """Each vector in a row of its own, and all that is known of each: bits before coding, entropy, the coding."""
-    json: Path | None = None
-    """Writes all of it here, values at full precision."""
 
 
-def main(options: Options) -> None:
+def main(options: Options) -> dict[str, Any]:
     """Reads and checks the whole file, and prints."""
     info, table, programs = contents(options.file)
     *rows, total = table.rows
@@ -45,10 +44,10 @@ def main(options: Options) -> None:
     else:
         short = [{**row, "bits": row["bits_per_parameter"]} for row in [*_folded(rows), total]]
         Table("", FORMATS, short).print()
-    for name, value in {**info.to_dict(), **programs, "digest": info.digest}.items():
+    facts = {**info.to_dict(), **programs, "digest": info.digest}
+    for name, value in facts.items():
         print(f"{name:12} {', '.join(map(str, value)) if isinstance(value, list) else value}")
-    if options.json:
-        options.json.write_text(table.json())
+    return facts | {"weights": [dict(row) for row in rows], "total": dict(total)}
 
 
 def _summary(file: Path, info: Info, total: Mapping[str, Any]) -> str:

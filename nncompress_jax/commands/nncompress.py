@@ -23,8 +23,9 @@ GROUPS = {
     "train": {
         "train": "trains a network, compressed or not, or goes on where it stopped",
     },
-    "when something is wrong": {
+    "set up": {
         "doctor": "versions, devices, caches and data sets that are found",
+        "completion": "for bash and zsh: verbs and options by the tab key",
     },
 }
 VERBS = {verb: line for verbs in GROUPS.values() for verb, line in verbs.items()}
@@ -36,7 +37,7 @@ def main() -> None:
     if verb in ("-h", "--help"):
         lines = ["usage: nncompress VERB ..."]
         for group, verbs in GROUPS.items():
-            lines += ["", f"{group}:", *(f"  {name:9} {line}" for name, line in verbs.items())]
+            lines += ["", f"{group}:", *(f"  {name:11} {line}" for name, line in verbs.items())]
         print("\n".join([*lines, "", "nncompress VERB --help says more."]))
     elif verb not in VERBS:
         print(f"error: unknown verb {verb!r}; choose one of {', '.join(VERBS)}", file=sys.stderr)

@@ -7,11 +7,13 @@ nncompress predict model.onnx cat.png
 import dataclasses
 import sys
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
 import tyro
 
+from nncompress_jax.commands import cli
 from nncompress_jax.commands.served import opened
 from nncompress_jax.data.pictures import decode, resize
 from nncompress_jax.errors import InputError
@@ -23,7 +25,7 @@ LARGEST_FILE = 2**28
 
 
 @dataclasses.dataclass(frozen=True)
-class Options:
+class Options(cli.Printed):
     """Which network, which pictures."""
 
     file: tyro.conf.Positional[Path]
@@ -34,7 +36,7 @@ class Options:
     """Classes to print."""
 
 
-def main(options: Options) -> None:
+def main(options: Options) -> dict[str, list[dict[str, Any]]]:
     """Prints a table for each picture."""
     if not options.images:
         raise InputError("no pictures; name some behind the file")
@@ -45,11 +47,14 @@ def main(options: Options) -> None:
     pictures = np.stack([_read(path, height) for path in options.images])
     run = jax.jit(lambda variables, images: jax.nn.softmax(last(apply(variables, images))))
     probabilities = np.asarray(run(variables, preprocess(jax.numpy.asarray(pictures))))
+    found = {}
     names = info.class_names or tuple(map(str, range(probabilities.shape[-1])))
     for path, row in zip(options.images, probabilities, strict=True):
         best = np.argsort(-row)[: options.top]
         rows = [{"class": names[label], "probability": float(row[label])} for label in best]
+        found[str(path)] = rows
         Table(f"{path}", {"class": "", "probability": ".4f"}, rows).print()
+    return found
 
 
 def _read(path: Path, size: int) -> np.ndarray:

@@ -11,12 +11,13 @@ import tyro
 
 from nncompress_jax.artifact.info import Info
 from nncompress_jax.artifact.reader import load
+from nncompress_jax.commands import cli
 from nncompress_jax.errors import InputError
 from nncompress_jax.report.page import report
 
 
 @dataclasses.dataclass(frozen=True)
-class Options:
+class Options(cli.Printed):
     """Which file, into which page."""
 
     file: tyro.conf.Positional[Path]
@@ -25,7 +26,7 @@ class Options:
     """The page."""
 
 
-def main(options: Options) -> None:
+def main(options: Options) -> dict[str, str]:
     """Loads the network, and writes."""
     apply, variables, info = load(options.file)
     if not info.image_shape:
@@ -35,6 +36,7 @@ def main(options: Options) -> None:
         options.out, apply, variables, image, title=info.model or options.file.name, facts=_facts(options.file, info)
     )
     print(f"page: {options.out}")
+    return {"page": str(options.out)}
 
 
 def _facts(file: Path, info: Info) -> dict[str, str]:

@@ -9,17 +9,21 @@ from pathlib import Path
 import tyro
 
 from nncompress_jax.artifact.reader import load
+from nncompress_jax.commands import cli
 
 
 @dataclasses.dataclass(frozen=True)
-class Options:
+class Options(cli.Printed):
     """Which files."""
 
     files: tyro.conf.Positional[tuple[Path, ...]]
     """Of `nnc.save` or `nncompress compress`."""
 
 
-def main(options: Options) -> None:
+def main(options: Options) -> dict[str, str]:
     """Loads each, and prints its digest."""
+    digests = {}
     for file in options.files:
-        print(f"{file}: whole, SHA-256 {load(file).info.digest}")
+        digests[str(file)] = load(file).info.digest
+        print(f"{file}: whole, SHA-256 {digests[str(file)]}")
+    return digests

@@ -2,6 +2,7 @@
 
 import importlib
 import inspect
+import json
 import re
 import subprocess
 import sys
@@ -55,3 +56,23 @@ def test_the_doctor(nncompress, tiny_data):
     assert re.search(rf"^jax +{re.escape(jax.__version__)}$", out, re.MULTILINE)
     assert re.search(r"^devices +cpu:0", out, re.MULTILINE)
     assert re.search(rf"^data sets .*tiny.* in {re.escape(str(tiny_data))}", out, re.MULTILINE)
+
+
+def test_the_doctor_for_programs(nncompress):
+    _, words, _ = nncompress("doctor")
+    code, out, err = nncompress("doctor --json")
+    assert (code, json.loads(out)["jax"]) == (0, jax.__version__)
+    assert err == words
+
+
+@pytest.mark.parametrize(("typed", "expected"), [("ins", ["inspect"]), ("compress --au", ["--auto"]), ("export x", [])])
+def test_the_shell_completes(nncompress, tmp_path, typed, expected):
+    code, script, _ = nncompress("completion bash")
+    assert code == 0
+    (tmp_path / "completion").write_text(script)
+    words = ["nncompress", *typed.split()]
+    program = f"source completion; COMP_WORDS=({' '.join(words)}); COMP_CWORD={len(words) - 1}; _nncompress"
+    program += "; printf '%s\\n' ${COMPREPLY[@]}"
+    shown = subprocess.run(["bash", "-c", program], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert (shown.stdout.split(), shown.stderr) == (expected, "")
+    assert nncompress("completion zsh")[1].endswith(script)

@@ -32,7 +32,7 @@ def test_from_weights_to_predictions(nncompress, variables, tiny_data, tmp_path)
     size = file.stat().st_size
     accuracy = float(re.search(r"test accuracy ([\d.]+) on tiny", out)[1])
     assert f"{file}: {size:,} bytes" in out
-    code, out, _ = nncompress(f"inspect {file} --json={tmp_path}/rows.json")
+    code, out, _ = nncompress(f"inspect {file}")
     assert code == 0
     assert out.startswith(f"{file}: {size:,} bytes, ")
     assert re.search(r"params/Conv_\d+/kernel +Sparse of Quantized +\[3, 3, 16, 64\]", out)
@@ -44,8 +44,13 @@ def test_from_weights_to_predictions(nncompress, variables, tiny_data, tmp_path)
     assert re.search(r"batch_stats/BatchNorm_0/var +float32", out)
     assert "entropy_bytes" in out
     assert re.search(r"class_names +night, dusk, dawn, day", out)
-    rows = json.loads((tmp_path / "rows.json").read_text())["rows"]
-    assert rows[-1]["bytes"] == size > sum(row["bytes"] for row in rows[:-1])
+    code, out, words = nncompress(f"inspect {file} --json")
+    found = json.loads(out)
+    assert (code, words.startswith(f"{file}: {size:,} bytes, ")) == (0, True)
+    assert found["total"]["bytes"] == size > sum(row["bytes"] for row in found["weights"])
+    assert found["class_names"] == ["night", "dusk", "dawn", "day"]
+    _, out, _ = nncompress(f"verify {file} --json")
+    assert json.loads(out) == {str(file): found["digest"]}
     code, out, _ = nncompress(f"report {file} --out={tmp_path}/report.html")
     assert (code, out) == (0, f"page: {tmp_path}/report.html\n")
     page = (tmp_path / "report.html").read_text()
@@ -167,7 +172,7 @@ def test_a_budget(nncompress, variables, tiny_data, tmp_path):
         ("predict {folder}/m.nnc {folder}/m.nnc", "m.nnc: no picture that can be read"),
         ("predict {folder}/m.nnc {folder}/half.jpg", "half.jpg: it is cut short: the JPEG file has no end; expected"),
         ("predict {folder}/z.nnc {folder}/half.jpg", "names no network of square pictures with mean and deviation"),
-        ("inspect {folder}/m.nnc --json={folder}/none/a.json", "none/a.json: No such file or directory; expected"),
+        ("inspect {folder}/none.nnc --json", "none.nnc: No such file or directory; expected a file of nnc.save"),
         ("inspect ~nobody-of-that-name/m.nnc", "~nobody-of-that-name/m.nnc: no such home folder; give the whole path"),
         (
             "compress --init={folder}/m.nnc --model=narrowest --out=a.nnc",
