@@ -13,6 +13,8 @@ import rich.box
 import rich.console
 import rich.table
 
+from nncompress_jax.errors import InputError
+
 
 @dataclasses.dataclass(frozen=True)
 class Table:
@@ -82,6 +84,29 @@ class Table:
         """{"title", "rows"}, values at full precision."""
         rows = [{name: row[name] for name in self.formats} for row in self.rows]
         return json.dumps({"title": self.title, "rows": rows}, indent=2) + "\n"
+
+    @staticmethod
+    def from_json(text: str, name: str) -> "Table":
+        """What `json` wrote, from a file of that name; numbers are shown as they are most easily read.
+
+        Raises:
+          InputError: for anything else.
+
+        Example:
+          >>> print(Table.from_json(Table("sizes", {"bytes": ","}, [{"bytes": 4096}]).json(), "a.json").markdown())
+          | bytes |
+          | ---: |
+          | 4,096 |
+          <BLANKLINE>
+        """
+        try:
+            found = json.loads(text)
+            title, rows = str(found["title"]), [dict(row) for row in found["rows"]]
+            kinds = {column: {type(row[column]) for row in rows} - {type(None)} for column in rows[0]}
+        except (ValueError, KeyError, TypeError, IndexError):
+            raise InputError(f"{name}: not a table; expected a .json file that a study wrote") from None
+        formats = {column: "," if of == {int} else ".4g" if of <= {int, float} else "" for column, of in kinds.items()}
+        return Table(title, formats, rows)
 
     def write(self, folder: str | Path, name: str) -> None:
         """`name.md`, `name.csv` and `name.json` in the folder."""

@@ -4,6 +4,9 @@ import csv
 import io
 import json
 
+import pytest
+
+from nncompress_jax.errors import InputError
 from nncompress_jax.table import Table
 
 TABLE = Table(
@@ -35,3 +38,15 @@ def test_off_a_terminal_nothing_is_cut_short(capsys):
     assert all(f"{10**9 + i:,}" in lines[-2] for i in range(30))
     columns = [line.rstrip().endswith(text) for line, text in ((lines[-4], "column 29"), (lines[-2], "1,000,000,029"))]
     assert columns == [True, True]
+
+
+def test_from_json():
+    read = Table.from_json(TABLE.json(), "a.json")
+    assert (read.title, list(read.formats)) == (TABLE.title, list(TABLE.formats))
+    assert [read.cells(row) for row in read.rows] == [["a, b", "1,234,567", "0.3333"], ["c", "8", "-"]]
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"title": "a", "rows": []}', '{"title": "a", "rows": [3]}'])
+def test_no_table(text):
+    with pytest.raises(InputError, match="a.json: not a table; expected a .json file that a study wrote"):
+        Table.from_json(text, "a.json")

@@ -4,16 +4,19 @@ nncompress report model.nnc --out=report.html
 """
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import tyro
 
+import nncompress_jax as nnc
 from nncompress_jax.artifact.info import Info
 from nncompress_jax.artifact.reader import load
 from nncompress_jax.commands import cli
 from nncompress_jax.errors import InputError
 from nncompress_jax.report.page import report
+from nncompress_jax.table import Table
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,6 +27,8 @@ class Options(cli.Printed):
     """Of `nnc.save` or `nncompress compress`."""
     out: Path = Path("report.html")
     """The page."""
+    tables: tuple[Path, ...] = ()
+    """JSON files of studies, as experiments/sensitivity.py writes one, that are shown below."""
 
 
 def main(options: Options) -> dict[str, str]:
@@ -32,11 +37,15 @@ def main(options: Options) -> dict[str, str]:
     if not info.image_shape:
         raise InputError(f"{options.file}: names no shape of images; write it with nnc.report(path, apply, ...)")
     image = np.zeros((1, *info.image_shape), np.float32)
-    report(
-        options.out, apply, variables, image, title=info.model or options.file.name, facts=_facts(options.file, info)
-    )
+    groups = nnc.coupling(apply, nnc.decompress(variables), image).table()
+    title, facts = info.model or options.file.name, _facts(options.file, info)
+    report(options.out, apply, variables, image, title=title, facts=facts, tables=[groups, *_read(options.tables)])
     print(f"page: {options.out}")
     return {"page": str(options.out)}
+
+
+def _read(files: Sequence[Path]) -> list[Table]:
+    return [Table.from_json(file.read_text(), str(file)) for file in files]
 
 
 def _facts(file: Path, info: Info) -> dict[str, str]:

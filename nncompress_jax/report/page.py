@@ -24,7 +24,7 @@ STYLE = """
 @media (prefers-color-scheme: dark) { :root { --text: #e6e6e6; --back: #16181c; --line: #3d434b; --soft: #22262c;
   --before: #59616b; --after: #62aee8; } }
 body { font: 15px/1.45 system-ui, sans-serif; color: var(--text); background: var(--back); margin: 2rem auto;
-  max-width: 75rem; padding: 0 1rem; }
+  max-width: 92rem; padding: 0 1rem; }
 h1 { font-size: 1.5rem; } h2 { font-size: 1.15rem; margin-top: 2rem; }
 .cards { display: flex; flex-wrap: wrap; gap: .75rem; }
 .card { background: var(--soft); border-radius: .5rem; padding: .6rem .9rem; min-width: 9rem; }
@@ -68,8 +68,8 @@ def report(
     """Writes a page on a network: what it takes, layer by layer, before compression and now.
 
     Bytes are those of the arrays in memory, multiply-accumulates those of one example. Each weight has a histogram of
-    its values. Tables are sorted by a click on a column. The page is one file without links to others, for screens of
-    any width, light and dark, and for paper.
+    its values, and one of its integer codes, if it has codes. Tables are sorted by a click on a column. The page is one
+    file without links to others, for screens of any width, light and dark, and for paper.
 
     Args:
       path: of the page, as report.html.
@@ -92,7 +92,7 @@ def report(
     floats = jax.tree.map(dense, variables, is_leaf=is_compressed)
     now = explain(apply, variables, *inputs, **keywords)
     before = {weight.path: weight for weight in explain(apply, floats, *inputs, **keywords).weights}
-    numbers = {name: np.asarray(dense(leaf)) for name, leaf in named_leaves(variables, is_compressed) if name in before}
+    leaves = {name: leaf for name, leaf in named_leaves(variables, is_compressed) if name in before}
     whole = {
         "bytes in memory": (stored_bytes(floats), stored_bytes(variables)),
         "multiply-accumulates": _macs(before, now),
@@ -102,7 +102,7 @@ def report(
     cards["products on integers"] = f"{integers} of {len(now.places)}, on {now.platform}"
     cards |= {name: str(fact) for name, fact in (facts or {}).items()}
     parts = [f"<h1>{html.escape(title)}</h1>", _cards(cards), "<h2>Weights</h2>", KEY]
-    parts.append(_weights(now, before, numbers, whole["bytes in memory"]))
+    parts.append(_weights(now, before, leaves, whole["bytes in memory"]))
     for table in tables:
         parts += [f"<h2>{html.escape(table.title)}</h2>", _table(table)]
     page = (
@@ -116,10 +116,22 @@ def report(
 
 KEY = (
     '<p class="key"><span style="background:var(--before)"></span>before<span style="background:var(--after)"></span>'
-    "now; values: how often each occurs, zero in the middle; a column far above the others is cut</p>"
+    "now; values and codes: how often each occurs, zero in the middle; a column far above the others is cut</p>"
 )
 
-HEADS = ("weight", "type", "shape", "bits", "density", "rank", "bytes", "multiply-accumulates", "values", "runs on")
+HEADS = (
+    "weight",
+    "type",
+    "shape",
+    "bits",
+    "density",
+    "rank",
+    "bytes",
+    "multiply-accumulates",
+    "values",
+    "codes",
+    "runs on",
+)
 
 
 def _macs(before: Mapping[str, Weight], now: Explanation) -> tuple[int, int]:
@@ -139,16 +151,15 @@ def _cards(cards: Mapping[str, str]) -> str:
     return f'<div class="cards">{"".join(shown)}</div>'
 
 
-def _weights(
-    now: Explanation, before: Mapping[str, Weight], numbers: Mapping[str, np.ndarray], whole: tuple[int, int]
-) -> str:
+def _weights(now: Explanation, before: Mapping[str, Weight], leaves: Mapping[str, Any], whole: tuple[int, int]) -> str:
     """A row for each weight that multiplies data, and one for all else: biases, scales, statistics."""
     shown = sorted((weight for weight in now.weights if weight.path in before), key=lambda each: natural(each.path))
     most_bytes = max((weight.stored_bytes for weight in before.values()), default=1)
     most_macs = max(map(_of_places, before.values()), default=1)
     rows = []
     for weight in shown:
-        old, values = before[weight.path], numbers[weight.path]
+        old, leaf = before[weight.path], leaves[weight.path]
+        values, codes = np.asarray(dense(leaf)), _codes(leaf)
         macs = _of_places(old), _of_places(weight)
         types = ", ".join(dict.fromkeys(place.types for place in weight.places))
         reason = "" if weight.runs in ("compressed", "dense") else f", {weight.runs}"
@@ -163,14 +174,24 @@ def _weights(
                 _cell(_bars(old.stored_bytes, weight.stored_bytes, most_bytes), weight.stored_bytes, is_html=True),
                 _cell(_bars(*macs, most_macs), macs[1], is_html=True),
                 _cell(_histogram(values), int(np.count_nonzero(values)), is_html=True),
+                _cell("") if codes is None else _cell(_histogram(codes), len(np.unique(codes)), is_html=True),
                 _cell(types + reason, words=True),
             ]
         )
     others = whole[0] - sum(weight.stored_bytes for weight in before.values())
     left = whole[1] - sum(weight.stored_bytes for weight in shown)
     bars = _cell(_bars(others, left, most_bytes), left, is_html=True)
-    rows.append([_cell("all else"), *[_cell("")] * 5, bars, *[_cell("")] * 3])
+    rows.append([_cell("all else"), *[_cell("")] * 5, bars, *[_cell("")] * 4])
     return _rows(HEADS, rows)
+
+
+def _codes(leaf: Any) -> np.ndarray | None:
+    """Integers that a weight, or the first that it holds, is stored in."""
+    if not is_compressed(leaf):
+        return None
+    codes = getattr(leaf, "codes", None)
+    inner = leaf.held()
+    return np.asarray(dense(codes)) if codes is not None else _codes(inner[0]) if inner else None
 
 
 def _table(table: Table) -> str:

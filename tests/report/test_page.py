@@ -60,12 +60,19 @@ def page(tmp_path):
 
 def test_weights(page):
     heads, first, second, rest = Page(page).tables[0]
-    assert heads == ["weight", "type", "shape", "bits", "bytes", "multiply-accumulates", "values", "runs on"]
+    assert heads == ["weight", "type", "shape", "bits", "bytes", "multiply-accumulates", "values", "codes", "runs on"]
     assert (first[0], second[0], rest[0]) == ("W_2", "W_10", "all else")  # in their natural order
     assert (first[1], second[1]) == ("Quantized", "dense")
     assert (first[4].strip(), second[4].strip(), rest[4].strip()) == ("384", "1,024", "32")
     assert (first[5].strip(), second[5].strip()) == ("512", "256")
-    assert (first[7], second[7]) == ("int8 x int8 -> int32", "float32 x float32 -> float32")
+    assert (first[8], second[8]) == ("int8 x int8 -> int32", "float32 x float32 -> float32")
+
+
+def test_codes_have_histograms_of_their_own(page):
+    rows = re.findall(r"<tr><td.*?</tr>", page)
+    counted = [re.findall(r'data-value="(\d+)"><svg', row) for row in rows[:2]]
+    assert [len(each) for each in counted] == [2, 1]  # of values and codes; W_10 has no codes
+    assert 8 <= int(counted[0][1]) <= 15  # different codes of 4 bits
 
 
 def test_bars_are_of_one_scale(page):
