@@ -10,6 +10,7 @@ from nncompress_jax.artifact import container, tree
 from nncompress_jax.artifact.info import Info
 from nncompress_jax.artifact.network import network_apply
 from nncompress_jax.artifact.payloads import Floats, Payloads
+from nncompress_jax.bars import bar
 from nncompress_jax.errors import InputError
 from nncompress_jax.files import replacing
 from nncompress_jax.inputs import arguments, is_array
@@ -77,7 +78,8 @@ def save(
     if info.model:
         network_apply(info, variables)
     payloads = Payloads(floats)
-    header = info.to_dict() | {"variables": tree.to_dict(variables, payloads.add)}
+    with bar(f"writing {path}"):
+        header = info.to_dict() | {"variables": tree.to_dict(variables, payloads.add)}
     header |= _programs(apply, train, variables, example, payloads, any_batch)
     parts = [container.header_bytes(header, payloads.sizes), *payloads.parts()]
     digest = hashlib.sha256()

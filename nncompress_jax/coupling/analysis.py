@@ -12,6 +12,7 @@ from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
 from nncompress_jax.axes.places import axes_of
+from nncompress_jax.bars import bar
 from nncompress_jax.coupling.flow import Flow, Split
 from nncompress_jax.coupling.groups import Coupling, Group, Member, Product, Role
 from nncompress_jax.coupling.labelled import Labelled
@@ -60,13 +61,14 @@ def coupling(apply: Apply, variables: Any, *inputs: Any, batch_size: int | None 
     program, outputs = traced(apply, variables, *inputs, stand_in=_uncut, **keywords)
     leaves = [(path, leaf) for path, leaf in leaves if is_compressed(leaf) or is_array(leaf)]
     network = _Network(program, outputs, leaves, examples)
-    found, stuck = network.coupled({})
-    narrowed: dict[Split, int] = {}
-    for place in (0, -1):  # where split channels have to stay, those of one of the axes may go
-        chosen = narrowed | dict.fromkeys(stuck, place)
-        other, others_stuck = network.coupled(chosen) if stuck else (found, stuck)
-        if _channels(other) > _channels(found):
-            found, stuck, narrowed = other, others_stuck, chosen
+    with bar("channels that belong together"):
+        found, stuck = network.coupled({})
+        narrowed: dict[Split, int] = {}
+        for place in (0, -1):  # where split channels have to stay, those of one of the axes may go
+            chosen = narrowed | dict.fromkeys(stuck, place)
+            other, others_stuck = network.coupled(chosen) if stuck else (found, stuck)
+            if _channels(other) > _channels(found):
+                found, stuck, narrowed = other, others_stuck, chosen
     return dataclasses.replace(found, _shapes={path: tuple(leaf.shape) for path, leaf in leaves})
 
 

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.progress import track
 
+from nncompress_jax.bars import tracked
 from nncompress_jax.data import cache
 from nncompress_jax.data.pictures import decode, resize
 from nncompress_jax.data.split import Batch, InMemory
@@ -184,9 +184,7 @@ class StoredSplit:
     def _read_all(self) -> Batch:
         images, labels = np.empty((len(self), *self.image_shape), np.uint8), np.empty(len(self), np.int32)
         chunk = 1000
-        for start in track(
-            range(0, len(self), chunk), f"decoding {self._builder.name}, {self._split.name}", transient=True
-        ):
+        for start in tracked(range(0, len(self), chunk), f"decoding {self._builder.name}, {self._split.name}"):
             rows = np.arange(start, min(start + chunk, len(self)))
             images[rows], labels[rows] = self.read(rows)
         return images, labels

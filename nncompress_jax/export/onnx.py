@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 
+from nncompress_jax.bars import bar
 from nncompress_jax.errors import InputError
 from nncompress_jax.export import activations, elementwise, folding, places, pooling, products, shapes
 from nncompress_jax.export.equations import known_array, stored
@@ -114,8 +115,9 @@ def export_onnx(
     if sparse := [path for path, leaf in leaves if is_compressed(leaf) and "Sparse" in leaf.nesting]:
         text = f"{', '.join(sparse)}: sparse here, with all entries in the file, for runtimes multiply by all"
         warnings.warn(text, StoredDense, stacklevel=2)
-    graph, names = graph_of(apply, variables, arguments(example), any_batch)
-    folding.fold(graph)
+    with bar(f"writing {path}"):
+        graph, names = graph_of(apply, variables, arguments(example), any_batch)
+        folding.fold(graph)
     options: Any = {"opset": opset, "metadata": metadata or {}, "reduce_range": reduce_range}
     largest: dict[str, float] = {}
     if batches and (missing := activations.wanted(graph)):

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from nncompress_jax.bars import tracked
 from nncompress_jax.errors import InputError, require
 
 require("nnc.export_onnx", "onnxruntime", extra="onnx")
@@ -93,7 +94,7 @@ def measured(
     runtime = session(model_of(open_graph, names, outputs=wanted, **options).SerializeToString())
     largest = dict.fromkeys(wanted, 0.0)
     shown = [names.get(name, name) for name in wanted]
-    for batch in batches:
+    for batch in tracked(batches, "ranges of the data"):
         arrays = [np.asarray(leaf) for leaf in jax.tree.leaves(batch) if is_array(leaf)]
         feed = dict(zip([names[name] for name in graph.inputs], arrays, strict=True))
         for name, found in zip(wanted, runtime.run(shown, feed), strict=True):

@@ -8,6 +8,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
+from nncompress_jax.bars import tracked
 from nncompress_jax.errors import InputError
 from nncompress_jax.inputs import arguments, compiled, listed
 from nncompress_jax.leaves import check_there
@@ -162,7 +163,7 @@ def _collected(
     run = observe(apply, statistic)
     program = compiled(lambda variables, *batch: run(variables, *batch)[1], variables)
     collected: dict[tuple[str, int], np.ndarray] = {}
-    for batch in inputs:
+    for batch in tracked(inputs, "calibrating"):
         for path, observations in program(*batch).items():
             for place, observation in enumerate(observations):
                 if np.any(observation.reached):  # a place that was not reached holds zeros

@@ -12,7 +12,6 @@ from typing import Any
 
 import equinox as eqx
 import jax
-from rich.progress import Progress
 
 from nncompress_jax.axes.contraction import PRODUCTS
 from nncompress_jax.methods.second_order import Problem, problem_of
@@ -58,25 +57,23 @@ def replaced_in_sequence(
     products, walk = _way(apply, variables, leaves, context)
     places = products.paths
 
-    with Progress(transient=True) as progress:
-        task = progress.add_task("layer by layer", total=len(leaves))
-        solver = _Solver(reference, leaves, make, makes, context, lambda: progress.advance(task))
+    solver = _Solver(reference, leaves, make, makes, context)
 
-        def visit(stop: Stop, pairs: Pairs) -> Mapping[str, Any]:
-            path = places[stop.place]
-            counts = collections.Counter(places.values())
-            if counts[path] == 1:
-                solver.solve(path, products.gram(stop, pairs, len(context.batches)))
-                return {path: dense(solver.made[path])}
-            collections.deque(pairs, 0)  # the networks go on
-            if path in solver.made:
-                return {}
-            several = [other for other, count in counts.items() if count > 1]
-            solver.solve_apart(several)
-            return {other: dense(solver.made[other]) for other in several}
+    def visit(stop: Stop, pairs: Pairs) -> Mapping[str, Any]:
+        path = places[stop.place]
+        counts = collections.Counter(places.values())
+        if counts[path] == 1:
+            solver.solve(path, products.gram(stop, pairs, len(context.batches)))
+            return {path: dense(solver.made[path])}
+        collections.deque(pairs, 0)  # the networks go on
+        if path in solver.made:
+            return {}
+        several = [other for other, count in counts.items() if count > 1]
+        solver.solve_apart(several)
+        return {other: dense(solver.made[other]) for other in several}
 
-        walk.through(variables, context.batches, visit, references=[reference])
-        solver.solve_apart(leaves.keys() - solver.made.keys())
+    walk.through(variables, context.batches, visit, references=[reference])
+    solver.solve_apart(leaves.keys() - solver.made.keys())
     return exchanged(variables, solver.made)
 
 
@@ -179,11 +176,10 @@ class _Solver:
         make: Make,
         makes: type,
         context: Context,
-        advance: Callable[[], None],
     ) -> None:
         self.reference, self.leaves, self.make, self.makes = reference, leaves, make, makes
         self.before = dict(named_leaves(reference, is_compressed))
-        self.context, self.advance = context, advance
+        self.context = context
         self.made: dict[str, Any] = {}
 
     def solve(self, path: str, gram: Gram | None) -> None:
@@ -198,7 +194,6 @@ class _Solver:
 
         alone = {path: leaf}
         self.made |= replaced(alone, lambda _: True, make, makes=self.makes, context=self.context)
-        self.advance()
 
     def solve_apart(self, paths: Collection[str]) -> None:
         """On the inputs of the network as it was."""

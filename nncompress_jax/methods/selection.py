@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from nncompress_jax.bars import tracked
 from nncompress_jax.errors import InputError
 from nncompress_jax.inputs import arguments
 from nncompress_jax.leaves import described, is_donated, native
@@ -51,7 +52,10 @@ def replaced(
     leaves = named_leaves(variables, is_compressed)
     chosen = taken(variables, where, makes=makes, context=context)
 
-    results = [inner_replaced(path, leaf, make) if path in chosen else native(leaf) for path, leaf in leaves]
+    results = [
+        inner_replaced(path, leaf, make) if path in chosen else native(leaf)
+        for path, leaf in tracked(leaves, "compressing")
+    ]
     results = _shared_again([leaf for _, leaf in leaves], results)
     return rebuilt(jax.tree.structure(variables, is_leaf=is_compressed), results)
 

@@ -9,9 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from rich.console import Console
-from rich.progress import Progress
 
+from nncompress_jax.bars import bar
 from nncompress_jax.errors import InputError
 from nncompress_jax.leaves import check_there
 from nncompress_jax.losses import cross_entropy
@@ -109,8 +108,7 @@ def synthetic_images(
     leaves, step = leaves_of(variables), _step(network, settings, adam)
 
     made = []
-    with Progress(transient=True, console=Console(stderr=True)) as progress:
-        task = progress.add_task("synthetic images", total=batches * steps)
+    with bar("synthetic images", batches * steps) as advance:
         for batch in range(batches):
             noise, moves = jax.random.split(jax.random.fold_in(key, batch))
             images = jax.random.normal(noise, (size, *shape), jnp.float32)
@@ -119,7 +117,7 @@ def synthetic_images(
             for turn in range(steps):
                 images, state, loss = step(leaves, images, state, given, jax.random.fold_in(moves, turn))
                 _check_finite(float(loss), turn, learning_rate)
-                progress.advance(task)
+                advance()
             made.append(images)
     return jnp.concatenate(made)[:count]
 

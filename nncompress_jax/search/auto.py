@@ -121,10 +121,8 @@ def auto(
             made = stitching.folded(variables, context)
             return _told(report, made, Found(*tables((), (), ""), size := file_bytes(made), size / whole))
         measurements = Measurements(file)
-        reference, shown = Reference(variables, context), file is not None
-        found = ladders(
-            reference, where, rounding=rounding, likelihood=likelihood, measurements=measurements, shown=shown
-        )
+        reference = Reference(variables, context)
+        found = ladders(reference, where, rounding=rounding, likelihood=likelihood, measurements=measurements)
         fitting = Fitting(reference, found, stitching, measurements)
         if max_drop is None:
             assert bytes is not None

@@ -10,10 +10,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from rich.progress import track
 
 from nncompress_jax import checksums
 from nncompress_jax.artifact.size import stored_size
+from nncompress_jax.bars import tracked
 from nncompress_jax.inputs import arguments
 from nncompress_jax.measurements import Measurements
 from nncompress_jax.methods.in_sequence import replaced_in_sequence
@@ -71,7 +71,6 @@ def ladders(
     rounding: Rounding = "nearest",
     likelihood: Likelihood = "gaussian",
     measurements: Measurements | None = None,
-    shown: bool = False,
 ) -> list[Ladder]:
     """Of every weight that `quantize` would take.
 
@@ -86,7 +85,6 @@ def ladders(
       rounding: as of `quantize`.
       likelihood: as of `tracing.fisher.fisher`.
       measurements: of ladders that are known.
-      shown: whether a bar shows how far it is.
 
     Raises:
       InputError: as `quantize` does, and where apply or batches are missing.
@@ -122,7 +120,7 @@ def ladders(
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", LeftAlone)
             replaced_in_sequence(variables, where, measure, makes=Quantized, context=context)
-    for path, leaf in track(leaves.items(), "steps of each weight", transient=True, disable=not shown):
+    for path, leaf in tracked(leaves.items(), "steps of each weight"):
         measure(path, leaf)
     return [found[path] for path in leaves]
 

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.progress import track
 
+from nncompress_jax.bars import tracked
 from nncompress_jax.errors import InputError
 from nncompress_jax.measurements import Measurements
 from nncompress_jax.methods.layout import context_of
@@ -105,13 +105,11 @@ def front(
         raise InputError(f"bytes={bad}: expected shares up to 1, or numbers of bytes")
     reference = Reference(variables, context_of(variables, apply, batches))
     measurements, stitching = Measurements(file), Stitching(rounding, inputs, short)
-    found = ladders(
-        reference, where, rounding=rounding, likelihood=likelihood, measurements=measurements, shown=file is not None
-    )
+    found = ladders(reference, where, rounding=rounding, likelihood=likelihood, measurements=measurements)
     fitting, whole = Fitting(reference, found, stitching, measurements), whole_bytes(variables)
     shares = sorted((size if size <= 1 else size / whole for size in bytes), reverse=True)
     points, rows = [], []
-    for share in track(shares, "budgets", transient=True, disable=file is None):
+    for share in tracked(shares, "budgets"):
         room = share * whole - RESERVED - fitting.around
         choice = fitting.held(share * whole) if measure else fitting.predicted(room, fitting.power(room))
         if choice is None:

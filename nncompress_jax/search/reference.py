@@ -10,6 +10,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
+from nncompress_jax.bars import tracked
 from nncompress_jax.inputs import arguments, is_array, of_arrays
 from nncompress_jax.methods.reestimate import StatisticsMoved, reestimate
 from nncompress_jax.methods.selection import network
@@ -46,7 +47,7 @@ class Reference:
     def outputs(self) -> list[list[Array]]:
         """For each batch."""
         of_batch = self.outputs_of(self.variables)
-        return [of_batch(*arguments(batch)) for batch in self.context.batches]
+        return [of_batch(*arguments(batch)) for batch in tracked(self.context.batches, "outputs of the network")]
 
     @functools.cached_property
     def statistics(self) -> Mapping[str, Any]:

@@ -6,9 +6,9 @@ from typing import Any
 
 import jax
 import numpy as np
-from rich.progress import track
 
 from nncompress_jax import checksums
+from nncompress_jax.bars import tracked
 from nncompress_jax.coupling.groups import Group
 from nncompress_jax.errors import InputError
 from nncompress_jax.inputs import listed
@@ -80,7 +80,7 @@ def sensitivity(
         raise InputError(f"rates {bad}: expected more than 0 and less than 1, the share of the channels that goes")
     if measure is None:
         reference = Reference(variables, context_of(variables, apply, batches))
-        found = ladders(reference, where, measurements=Measurements(file), shown=file is not None)
+        found = ladders(reference, where, measurements=Measurements(file))
         return candidates(found, title)
     batches = listed(batches)
     coupled, groups = chosen(apply, variables, batches, where)
@@ -89,7 +89,7 @@ def sensitivity(
     network = {"measured": title, "weights": checksums.of_description(checksums.of_leaves(variables))}
     tasks = [(group, score, rate) for group, score in zip(groups, scores, strict=True) for rate in (0.0, *rates)]
     rows: list[dict[str, Any]] = []
-    for group, score, rate in track(tasks, "measuring", transient=True, disable=file is None):
+    for group, score, rate in tracked(tasks, "measuring"):
         count = max(round((1 - rate) * group.size), 1)
         there = np.isin(np.arange(group.size), np.argsort(-score, kind="stable")[:count])
         gone = {"group": group.name, "channels": np.flatnonzero(~there).tolist()} if rate else {}

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from nncompress_jax.bars import tracked
 from nncompress_jax.errors import InputError
 from nncompress_jax.inputs import arguments, examples_in, listed, of_arrays, pieces
 from nncompress_jax.leaves import check_there
@@ -82,7 +83,8 @@ def fisher(
         return jax.tree.map(lambda gradient: jnp.square(jnp.abs(gradient).astype(jnp.float32)), gradients)
 
     key, examples, totals = jax.random.key(seed), 0, None
-    for batch, given in zip(batches, labels or [None] * len(batches), strict=True):
+    pairs = zip(batches, labels or [None] * len(batches), strict=True)
+    for batch, given in tracked(pairs, "Fisher information", total=len(batches)):
         for count, (inputs, of_piece) in pieces((arguments(batch), given), piece):
             new = squares(floats, arrays, inputs, of_piece, jax.random.fold_in(key, examples))
             totals = new if totals is None else jax.tree.map(jnp.add, totals, new)

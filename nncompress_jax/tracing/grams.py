@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from nncompress_jax.bars import tracked
 from nncompress_jax.inputs import arguments, compiled
 from nncompress_jax.tracing.injection import observe_products
 from nncompress_jax.tracing.numbered import numbered, places_of
@@ -120,7 +121,7 @@ def grams(apply: Apply, variables: Any, batches: Sequence[Any], paths: Collectio
     run, tree = observe_products(apply, statistic), jax.tree.unflatten(structure, known)
     program = compiled(lambda tree, *batch: run(tree, *batch)[1], tree)
     found: dict[str, dict[int, Gram]] = {}
-    for batch in batches:
+    for batch in tracked(batches, "what enters the weights"):
         for path, observations in program(*arguments(batch)).items():
             for place, (value, reached) in enumerate(observations):
                 if value is not None and (gram := _at_place(value, np.asarray(reached))):

@@ -12,6 +12,7 @@ from typing import Any
 import jax
 from jax.extend import core
 
+from nncompress_jax.bars import tracked
 from nncompress_jax.errors import InputError
 from nncompress_jax.inputs import arguments, is_array
 from nncompress_jax.leaves import native
@@ -109,7 +110,7 @@ class Walk:
             for each in runs:
                 yield each.operands(place, weights[id(each.program)])
 
-        for place in range(max(counts, default=0)):
+        for place in tracked(range(max(counts, default=0)), "layer by layer"):
             changed = visit(runs[0].program.stops[place], pairs(place))
             for own, *_ in weights.values():
                 own.replace(changed)

@@ -12,9 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax.sharding import Mesh
-from rich.progress import track
 
 from nncompress_jax import losses
+from nncompress_jax.bars import tracked
 from nncompress_jax.data.split import Split
 from nncompress_jax.data.stream import batches
 from nncompress_jax.errors import InputError
@@ -110,7 +110,7 @@ def evaluate(
     begin = time.perf_counter()
     count = -(-len(split) // batch_size)
     with contextlib.closing(batches(split, rows_of, count)) as read:
-        shown = track(read, description or "", total=count, disable=description is None, transient=True)
+        shown = tracked(read, description, total=count) if description else read
         for number, (images, labels) in enumerate(shown):
             if number == 1:  # the first batch waited for the compiler
                 jax.block_until_ready(results)

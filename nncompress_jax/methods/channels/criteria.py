@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from nncompress_jax.bars import tracked
 from nncompress_jax.coupling.groups import Group, Member, Role
 from nncompress_jax.errors import InputError
 from nncompress_jax.inputs import arguments, is_array, listed
@@ -215,7 +216,7 @@ def contributions(
     assert apply is not None
     seen = eqx.filter_jit(lambda *inputs: observe(apply, statistic)(dict(weights), *inputs)[1])
     addends: dict[str, list[np.ndarray]] = {}
-    for batch in listed(batches):
+    for batch in tracked(listed(batches), "what enters the channels"):
         for path, observations in seen(*arguments(batch)).items():
             if observations[0].value.size:
                 addends.setdefault(path, []).append(np.asarray(observations[0].value, np.float64))
