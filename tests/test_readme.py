@@ -3,6 +3,7 @@
 import importlib
 import importlib.metadata
 import importlib.util
+import json
 import re
 import shlex
 import sys
@@ -17,7 +18,7 @@ from nncompress_jax.commands.nncompress import VERBS as EVERY_VERB
 ROOT = Path(__file__).parents[1]
 PAGES = {
     str(path.relative_to(ROOT)): path.read_text()
-    for path in sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("*/README.md")])
+    for path in sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("[!.]*/README.md")])
 }
 SHOWN = {name: text for name, text in PAGES.items() if name == "README.md" or name.startswith("docs/")}
 BLOCKS = {name: re.findall(r"```python\n(.*?)```", text, re.DOTALL) for name, text in SHOWN.items()}
@@ -134,3 +135,18 @@ def test_make_targets():
     shown = re.findall(r"(?:^    |`)make ([\w-]+)", ALL, re.MULTILINE)
     assert set(shown) == {"demo", "test", "test-all", "docs", "verify", "torch"}
     assert set(shown) <= {name for line in targets for name in line.split()}
+
+
+def test_the_notebook(tmp_path, monkeypatch, capsys):
+    """Its cells run, and print what stands below them, but for what is measured; the network is that of the README."""
+    monkeypatch.chdir(tmp_path)
+    notebook = json.loads((ROOT / "docs/tutorials/quick_start.ipynb").read_text())
+    cells = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    names = {"__name__": "notebook"}
+    measured = re.compile(r"[\d.]+% correct|[\d,]+ images/s| +$", re.MULTILINE)
+    for cell in cells:
+        exec("".join(cell["source"]), names)
+        shown = "".join(line for output in cell["outputs"] for line in output["text"])
+        assert measured.sub("", capsys.readouterr().out) == measured.sub("", shown)
+    program = re.search(r"```python\n(.*?)```", PAGES["README.md"], re.DOTALL)[1]
+    assert all("".join(cell["source"]) in program for cell in cells[:4])
