@@ -2,6 +2,7 @@
 
 python experiments/results.py --datasets digits
 python experiments/results.py --folder=results --data_dir=/data
+python experiments/results.py --speeds
 """
 
 import dataclasses
@@ -24,6 +25,8 @@ class Options:
     """With files and table, as experiments/rate.py --keep= writes them."""
     datasets: tuple[str, ...] = ()
     """Only networks that were tested on these; by default all."""
+    speeds: bool = False
+    """Measures how fast each is, and writes that into the table."""
     data_dir: str | None = None
     """Folder of prepared data sets; by default that of tensorflow-datasets."""
 
@@ -34,6 +37,11 @@ def main(options: Options) -> None:
     if not known:
         raise nnc.InputError(f"{options.folder}: no network of these data sets; keep one by experiments/rate.py --keep")
     load = functools.cache(functools.partial(sources.load, data_dir=options.data_dir))
+    if options.speeds:
+        for row in known:
+            file = options.folder / row["file"]
+            results.keep(options.folder, file, row | results.speeds(file, load(row["dataset"])))
+        known = [row for row in results.rows(options.folder) if row["file"] in {row["file"] for row in known}]
     found = [row | results.tested(options.folder / row["file"], load(row["dataset"])) for row in known]
     Table(results.TITLE, FORMATS, found).print()
     if wrong := [row["file"] for row in found if not results.fits(row, row)]:

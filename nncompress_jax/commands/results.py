@@ -1,11 +1,16 @@
 """Networks that are kept in a folder: a file of each, and a table that says what they are."""
 
+import functools
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 import nncompress_jax as nnc
@@ -13,15 +18,23 @@ from nncompress_jax.artifact.reader import load
 from nncompress_jax.commands.served import opened
 from nncompress_jax.data.sources import Dataset
 from nncompress_jax.errors import InputError
+from nncompress_jax.export.runtime import session
 from nncompress_jax.report import plots
 from nncompress_jax.table import Table
 from nncompress_jax.training.evaluation import evaluate
 
 FORMATS = {
     **{"file": "", "network": "", "dataset": "", "float": ".2%", "accuracy": ".2%"},
-    **{"bytes": ",", "share": ".2%", "macs": ".2f", "how": "", "epochs": "d", "seed": "d"},
+    **{"bytes": ",", "share": ".2%", "macs": ".2f", "jax": ".1f", "onnx": ".1f", "images_per_s": ",.0f"},
+    **{"how": "", "epochs": "d", "minutes": ".0f", "seed": "d"},
 }
-"""float: the accuracy before compression. share: of the float network's bytes. macs: the share that is left."""
+"""float: the accuracy before compression. share: of the float network's bytes. macs: the share that is left. jax, onnx:
+times as fast as its own floats, here and in onnxruntime; images_per_s: in onnxruntime. minutes: of all.
+"""
+
+TIMED = ("jax", "onnx", "images_per_s")
+BATCH, TURNS, SECONDS = 32, 5, 0.5
+"""Of timing: images at once; turns of each network, one after the other, and the seconds of a turn at least."""
 
 TOLERANCE = 0.001
 """Of accuracy, and one image at least: floats are not the same to the last bit on all processors."""
@@ -66,7 +79,7 @@ def rows(folder: Path) -> list[dict[str, Any]]:
 
 
 def keep(folder: Path, file: Path, row: Mapping[str, Any]) -> None:
-    """Copies a file into the folder, and writes its row, instead of one of the same name.
+    """Copies a file into the folder, if it is not there, and writes its row, instead of one of the same name.
 
     Args:
       folder: where they are kept; made if it is not there.
@@ -74,9 +87,10 @@ def keep(folder: Path, file: Path, row: Mapping[str, Any]) -> None:
       row: of `FORMATS`.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(file, folder / row["file"])
-    others = [other for other in _known(folder) if other["file"] != row["file"]]
-    new = sorted([*others, {name: row[name] for name in FORMATS}], key=lambda row: row["file"])
+    if file != folder / row["file"]:
+        shutil.copyfile(file, folder / row["file"])
+    others = [dict(other) for other in _known(folder) if other["file"] != row["file"]]
+    new = sorted([*others, {name: row.get(name) for name in FORMATS}], key=lambda row: row["file"])
     (folder / TABLE).write_text(Table(TITLE, FORMATS, new).json())
     (folder / PAGE).write_text(_page(new))
     plots.results(new, PUBLISHED, folder / PICTURE)
@@ -89,6 +103,43 @@ def tested(file: Path, dataset: Dataset) -> dict[str, Any]:
     image = np.zeros((1, *info.image_shape), np.float32)
     macs, whole = (nnc.cost(apply, each, image).macs for each in (variables, nnc.decompress(variables)))
     return {"tested": result.accuracy, "images": len(dataset.test), "left": macs / whole}
+
+
+def speeds(file: Path, dataset: Dataset) -> dict[str, float]:
+    """How fast a file is, beside the same network with dense floats, in turns: those of `TIMED`, for batches of 32."""
+    apply, variables, _, preprocess = opened(file)
+    dense, read = nnc.decompress(variables), dataset.train.read
+    starts = range(0, min(len(dataset.train), 8 * BATCH) - BATCH + 1, BATCH)
+    batches = [np.asarray(preprocess(jnp.asarray(read(np.arange(at, at + BATCH))[0]))) for at in starts]
+    run, images = jax.jit(apply), jnp.asarray(batches[0])
+    with tempfile.TemporaryDirectory() as folder:
+        sessions = [_session(f"{folder}/network.onnx", apply, each, batches) for each in (variables, dense)]
+    times = _timed([functools.partial(run, each, images) for each in (variables, dense)])
+    exported = _timed([functools.partial(each, batches[0]) for each in sessions])
+    return {"jax": times[1] / times[0], "onnx": exported[1] / exported[0], "images_per_s": BATCH / exported[0]}
+
+
+def _session(path: str, apply: Any, variables: Any, batches: Sequence[np.ndarray]) -> Callable[[np.ndarray], Any]:
+    """Runs the network in onnxruntime, what is quantized on integers."""
+    nnc.export_onnx(path, apply, variables, batches[0], batches=batches)
+    runs = session(Path(path))
+    (name,) = [each.name for each in runs.get_inputs()]
+    return lambda images: runs.run(None, {name: images})
+
+
+def _timed(runs: Sequence[Callable[[], Any]]) -> list[float]:
+    """Seconds of a call of each, the least of all turns: what else the machine does only adds."""
+    for run in runs:
+        jax.block_until_ready(run())
+    best = [float("inf")] * len(runs)
+    for _ in range(TURNS):
+        for place, run in enumerate(runs):
+            start, calls = time.perf_counter(), 0
+            while (spent := time.perf_counter() - start) < SECONDS:
+                jax.block_until_ready(run())
+                calls += 1
+            best[place] = min(best[place], spent / calls)
+    return best
 
 
 def fits(row: Mapping[str, Any], found: Mapping[str, Any]) -> bool:
@@ -114,11 +165,12 @@ def _page(known: Sequence[Mapping[str, Any]]) -> str:
     text = (
         "Written by `python experiments/rate.py ... --keep=results`, and tested by `python experiments/results.py`.\n"
         "`float` is the accuracy before compression, `share` the file's part of the float network's bytes, `macs` the\n"
-        "part of its multiply-accumulates that is left. `cifar10_jpeg` has CIFAR-10's images as JPEG: these are\n"
-        "not accuracies on CIFAR-10. Each file is read by `nnc.load`.\n"
+        "part of its multiply-accumulates that is left; `jax` and `onnx` say how many times as fast as its own floats\n"
+        "it is here and in ONNX Runtime, `images_per_s` how fast there, at batch 32 on two CPU cores. `cifar10_jpeg`\n"
+        "has CIFAR-10's images as JPEG: these are not accuracies on CIFAR-10. Each file is read by `nnc.load`.\n"
     )
     picture = (
-        f"![Accuracy that is lost against times smaller, and against operations]({PICTURE})\n\n"
+        f"![Accuracy that is lost against times smaller, operations, and speed]({PICTURE})\n\n"
         "Crosses: published files of VGG16 on CIFAR-10, all against the 93.4 % of the uncompressed\n"
         "network in Oktay et al. 2020; another data set than ours.\n"
     )

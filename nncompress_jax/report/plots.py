@@ -1,5 +1,6 @@
 """Pictures of results and networks, as PNG files."""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -255,21 +256,25 @@ def sensitivity(rows: Sequence[Mapping[str, Any]], title: str, path: str | Path)
 
 
 def results(rows: Sequence[Mapping[str, Any]], published: Sequence[Mapping[str, Any]], path: str | Path) -> None:
-    """What files lose of accuracy, against how much smaller they are, and against the operations that are left.
+    """What files lose of accuracy, against how much smaller they are, the operations that are left, and speed.
 
     Args:
-      rows: with `network`, `dataset`, `float`, `accuracy`, `share` of the bytes and of the `macs`.
+      rows: with `network`, `dataset`, `float`, `accuracy`, `share` of the bytes and of the `macs`, and `onnx`, how many
+        times as fast as floats, if it is known.
       published: of others, with `name`, `smaller` (times) and `lost`; they stand in the first picture alone.
       path: of the picture.
     """
-    figure = Figure(figsize=(11, 4.5), layout="constrained")
-    by_size, by_macs = figure.subplots(1, 2, sharey=True)
+    figure = Figure(figsize=(14, 4.5), layout="constrained")
+    by_size, by_macs, by_speed = figure.subplots(1, 3, sharey=True)
     for place, kind in enumerate(dict.fromkeys((row["network"], row["dataset"]) for row in rows)):
         own = [row for row in rows if (row["network"], row["dataset"]) == kind]
-        lost = [row["float"] - row["accuracy"] for row in own]
-        marks: dict[str, Any] = {"color": f"C{place}", "ms": 6}
-        by_size.plot([1 / row["share"] for row in own], lost, "o", label=", ".join(kind), **marks)
-        by_macs.plot([row["macs"] for row in own], lost, "o", **marks)
+        marks: dict[str, Any] = {"color": f"C{place}", "ms": 6, "label": ", ".join(kind)}
+        for axes, horizontal in (
+            (by_size, lambda row: 1 / row["share"]),
+            (by_macs, lambda row: row["macs"]),
+            (by_speed, lambda row: row.get("onnx") or math.nan),
+        ):
+            axes.plot([horizontal(row) for row in own], [row["float"] - row["accuracy"] for row in own], "o", **marks)
     for place, other in enumerate(published):
         by_size.plot(other["smaller"], other["lost"], "x", color="grey")
         at, beside = (other["smaller"], other["lost"]), (4, -11 if place % 2 else 4)
@@ -281,10 +286,13 @@ def results(rows: Sequence[Mapping[str, Any]], published: Sequence[Mapping[str, 
     by_size.xaxis.set_minor_locator(matplotlib.ticker.NullLocator())
     by_macs.set(xlabel="multiply-accumulates that are left", xlim=(0, 1.05))
     by_macs.xaxis.set_major_formatter(matplotlib.ticker.PercentFormatter(1))
+    by_speed.set(xlabel="times as fast as floats, in ONNX Runtime")
+    by_speed.set_xlim(left=0)
     by_size.yaxis.set_major_formatter(matplotlib.ticker.PercentFormatter(1, decimals=1))
-    for axes in (by_size, by_macs):
+    for axes in (by_size, by_macs, by_speed):
         axes.axhline(0, color="grey", linewidth=1)
         axes.grid(alpha=0.3)
     by_size.invert_yaxis()
-    figure.legend(loc="outside lower center", ncols=3, fontsize=8)
+    handles, labels = by_size.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=3, fontsize=8)
     _save(figure, path)

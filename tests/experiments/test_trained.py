@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import nncompress_jax as nnc
+from nncompress_jax.commands import results
 from nncompress_jax.models.network import shapes
 
 
@@ -91,8 +92,9 @@ def test_rate(command, workdir, tiny_data, tmp_path):
     assert "share 0.0001: " in err
 
 
-def test_rate_of_fewer_channels_is_kept(command, workdir, tiny_data, pictures, tmp_path):
+def test_rate_of_fewer_channels_is_kept(command, workdir, tiny_data, pictures, tmp_path, monkeypatch):
     """Files and table are found again by the script that tests them; what does not fit is named."""
+    monkeypatch.setattr(results, "SECONDS", 0.01)
     folder = tmp_path / "results"
     line = (
         f"rate --model=narrow_stride --init={workdir} --dataset=tiny --data_dir={tiny_data} --epochs=1 --batch_size=16 "
@@ -106,11 +108,17 @@ def test_rate_of_fewer_channels_is_kept(command, workdir, tiny_data, pictures, t
     assert row["macs"] < 0.5006  # of whole channels 0.50057 is the nearest to a half; those that are unused go, too
     assert row["bytes"] == (folder / row["file"]).stat().st_size
     assert f"| {row['file']} | narrow_stride | tiny |" in (folder / "README.md").read_text()
-    by_size, by_macs = pictures[f"{folder}/results.png"].axes
+    by_size, by_macs, by_speed = pictures[f"{folder}/results.png"].axes
+    assert min(row["jax"], row["onnx"], row["images_per_s"], row["minutes"]) > 0
     lost = row["float"] - row["accuracy"]
     assert by_size.lines[0].get_xydata().tolist() == [[pytest.approx(1 / row["share"]), pytest.approx(lost)]]
+    assert by_speed.lines[0].get_xydata().tolist() == [[pytest.approx(row["onnx"]), pytest.approx(lost)]]
     assert by_macs.lines[0].get_xydata().tolist() == [[pytest.approx(row["macs"]), pytest.approx(lost)]]
     test = f"results --folder={folder} --data_dir={tiny_data}"
+    code, _, err = command(f"{test} --speeds")
+    assert code == 0, err
+    (again,) = json.loads((folder / "table.json").read_text())["rows"]
+    assert {name for name, value in again.items() if value != row[name]} <= {"jax", "onnx", "images_per_s"}
     code, out, err = command(test)
     assert code == 0, err
     assert out.count(f"{row['accuracy']:.2%}") >= 2
