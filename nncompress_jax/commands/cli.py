@@ -84,7 +84,7 @@ def run(
     _describe(options)
     try:
         given = tyro.cli(options, prog=name, args=flags, description=description, use_underscores=True)
-        as_json = getattr(given, "json", False)
+        as_json = isinstance(given, Printed) and given.json
         with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext():
             found = main(_named(_expanded(given)))
         if as_json:

@@ -17,6 +17,7 @@ from pathlib import Path
 import jax
 import pytest
 
+import nncompress_jax as nnc
 from nncompress_jax.commands import cli
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
@@ -184,3 +185,19 @@ def test_scale(figures):
     (row,) = measured["training"]
     assert row["gradient MB"] < row["state MB"]
     assert 0 < row["save holds up s"] <= row["save s"]
+
+
+def test_layers(figures):
+    """Operations of all layers are those of the network, and shares of the time those of one whole."""
+    small = ("--networks", "narrow_stride", "--batch", "2")
+    measured, printed = figures("layers.py", *small, layers_SECONDS=0.0001, layers_ROUNDS=1)
+    found = measured["networks"]["narrow_stride"]["rows"]
+    products = [row for row in found if row["weight"]]
+    operations = [row["times"] * row["forward"] * row["forward_ms"] * 1e6 for row in products]
+    model = nnc.models.create("narrow_stride")
+    images = jax.numpy.ones((2, 32, 32, 3))
+    macs = nnc.cost(model.apply, model.init(jax.random.key(0), images), images).macs
+    assert sum(operations) == pytest.approx(2 * 2 * macs)
+    assert sum(row["share"] for row in found) == pytest.approx(1)
+    assert {row["part"] for row in found} >= {"batch norm, relu", "augmentation"}
+    assert "narrow_stride, batch 2: parts" in printed
