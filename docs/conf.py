@@ -23,7 +23,6 @@ extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 root_doc = "docs/index"
 include_patterns = ["docs/**", "*.md", "benchmarks/*.md", "launch/*.md", "results/*.md"]
 exclude_patterns = ["**/.*"]
-nitpicky = False
 
 myst_heading_anchors = 4
 myst_enable_extensions = ["deflist"]

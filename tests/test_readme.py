@@ -64,7 +64,10 @@ def test_links(page):
 def test_every_page_is_linked():
     """From another page, or from the menu of the site."""
     linked = {Path(link).name for text in PAGES.values() for link in re.findall(r"\]\(([^)#\s]+)", text)}
-    linked |= {f"{Path(entry).name}.md" for entry in re.findall(r"^[\w/.]+$", PAGES["docs/index.md"], re.MULTILINE)}
+    linked |= {
+        f"{Path(entry).name}.md"
+        for entry in re.findall(r"^(?:.* <)?([\w/.]+)>?$", PAGES["docs/index.md"], re.MULTILINE)
+    }
     assert {Path(name).name for name in SHOWN} <= linked | {"README.md"}
 
 

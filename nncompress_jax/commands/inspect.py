@@ -51,11 +51,11 @@ def main(options: Options) -> dict[str, Any]:
 
 
 def _summary(file: Path, info: Info, total: Mapping[str, Any]) -> str:
-    of = [f"{file}: {total['bytes']:,} bytes", f"{total['bits_per_parameter']:.2f} bits for each entry of its arrays"]
-    of += [info.model] if info.model else []
+    first = f"{file}: {total['bytes']:,} bytes, {total['bits_per_parameter']:.2f} bits for each entry of its arrays"
+    of = [info.model] if info.model else []
     of += [f"made by {info.recipe}"] if info.recipe else []
     of += [f"accuracy {info.accuracy:.4f} on {info.dataset}"] if info.accuracy is not None else []
-    return ", ".join(of)
+    return "\n".join([first, *([", ".join(of)] if of else [])])
 
 
 def _layer(path: str) -> str:
