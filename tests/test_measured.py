@@ -115,3 +115,14 @@ def test_max_drop(network, least, most, held):
     shares = [round(100 * found["share"], 1) for found in draws]
     assert (min(shares), max(shares), sum(found["held"] for found in draws)) == (least, most, held)
     assert re.search(rf"{least}\s+to\s+{most}\s+%", SECTIONS["One budget"])
+
+
+def test_trained_on():
+    """Accuracies and shares of the paragraphs behind the table: of training to a size, or of the table."""
+    text = SECTIONS["One budget"].split("**Channels first")[1]
+    known = {percent(value) for _, found in measured("rate") for value in found.values() if isinstance(value, float)}
+    known |= {percent(found["accuracy"]) for _, found in measured("front")}
+    shown = re.findall(r"(?<![\d.])(\d\d\.\d\d)(?= %)", text)
+    assert len(shown) >= 9
+    assert set(shown) <= known
+    assert {"83.76", "81.84", "77.68"} <= set(shown)
