@@ -96,7 +96,9 @@ WAYS: dict[str, dict[str, Make]] = {
     "auto": budgets("second_order"),
     "auto-nearest": budgets("nearest"),
     "half-macs": {"": functools.partial(by_auto, macs=0.5)},
-    "half-macs-auto": {"2.0%": functools.partial(by_auto, macs=0.5, bytes=0.02)},
+    "half-macs-auto": {
+        f"{share:.1%}": functools.partial(by_auto, macs=0.5, bytes=share) for share in (0.02, 0.01, 0.005)
+    },
     "whole-bits": {f"{bits} bits": functools.partial(by_bits, bits=bits) for bits in (8, 4, 3, 2)},
     "mixed-bits": {f"{bits} bits": functools.partial(by_noise, bits=bits) for bits in (6, 4, 3, 2.5, 2)},
     "one-step": {
