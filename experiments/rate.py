@@ -111,7 +111,7 @@ def main(options: Options) -> None:
 def measured(source: Trained, options: Options, start: str, share: float) -> dict[str, Any]:
     """Bytes and accuracy of both files."""
     warnings.simplefilter("ignore")
-    start_time = time.monotonic()
+    began = time.monotonic()
     apply, variables, dataset = source.network.apply, source.variables, source.dataset
     size = min(BATCH_SIZE, len(dataset.train) // BATCHES)
     batches = calibration_batches(dataset, BATCHES, size)
@@ -139,19 +139,16 @@ def measured(source: Trained, options: Options, start: str, share: float) -> dic
     def accuracy(variables: Any) -> float:
         return evaluate(apply, variables, dataset.test, preprocessing(dataset), description="testing").accuracy
 
-    minutes = (time.monotonic() - start_time) / 60
+    minutes = (time.monotonic() - began) / 60
     before, after = accuracy(small), accuracy(tuned)
     save(options.out / f"{name}.nnc", tuned, source, accuracy=after, recipe=f"target_rate:{rate:.4g}")
     tuned_bytes = file_bytes(tuned)
     figures = {"float": accuracy(variables), "whole": whole}
     figures |= {"bytes": small_bytes, "share": small_bytes / whole, "accuracy": before}
     trained_figures = {"trained_bytes": tuned_bytes, "trained_share": tuned_bytes / whole}
+    trained_figures |= {"trained_accuracy": after, "gain": after - before}
     macs = [nnc.cost(apply, each, batches[0]).macs for each in (nnc.decompress(variables), tuned)]
-    return (
-        figures
-        | trained_figures
-        | {"trained_accuracy": after, "gain": after - before, "macs": macs[1] / macs[0], "minutes": minutes}
-    )
+    return figures | trained_figures | {"macs": macs[1] / macs[0], "minutes": minutes}
 
 
 def named(options: Options, start: str, share: float) -> str:
@@ -174,7 +171,7 @@ def kept(options: Options, start: str, share: float, row: dict[str, Any]) -> Non
     how = f"{start}, then trained to its bits" + (f", taught by {config.teacher}" if config.teacher else "")
     fields |= {"macs": row["macs"], "how": how, "epochs": config.completed_preset().epochs, "seed": config.seed}
     dataset = Images(dataset=config.dataset, data_dir=config.data_dir).load(None, None)
-    fields |= {"minutes": row["minutes"]} | results.speeds(options.out / name, dataset)
+    fields |= {"minutes": row.get("minutes")} | results.speeds(options.out / name, dataset)
     results.keep(options.keep, options.out / name, fields)
 
 

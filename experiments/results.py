@@ -38,10 +38,9 @@ def main(options: Options) -> None:
         raise nnc.InputError(f"{options.folder}: no network of these data sets; keep one by experiments/rate.py --keep")
     load = functools.cache(functools.partial(sources.load, data_dir=options.data_dir))
     if options.speeds:
+        known = [row | results.speeds(options.folder / row["file"], load(row["dataset"])) for row in known]
         for row in known:
-            file = options.folder / row["file"]
-            results.keep(options.folder, file, row | results.speeds(file, load(row["dataset"])))
-        known = [row for row in results.rows(options.folder) if row["file"] in {row["file"] for row in known}]
+            results.keep(options.folder, options.folder / row["file"], row)
     found = [row | results.tested(options.folder / row["file"], load(row["dataset"])) for row in known]
     Table(results.TITLE, FORMATS, found).print()
     if wrong := [row["file"] for row in found if not results.fits(row, row)]:

@@ -17,8 +17,7 @@ import nncompress_jax as nnc
 from nncompress_jax.artifact.reader import load
 from nncompress_jax.commands.served import opened
 from nncompress_jax.data.sources import Dataset
-from nncompress_jax.errors import InputError
-from nncompress_jax.export.runtime import session
+from nncompress_jax.errors import InputError, NotInstalledError
 from nncompress_jax.report import plots
 from nncompress_jax.table import Table
 from nncompress_jax.training.evaluation import evaluate
@@ -32,7 +31,6 @@ FORMATS = {
 times as fast as its own floats, here and in onnxruntime; images_per_s: in onnxruntime. minutes: of all.
 """
 
-TIMED = ("jax", "onnx", "images_per_s")
 BATCH, TURNS, SECONDS = 32, 5, 0.5
 """Of timing: images at once; turns of each network, one after the other, and the seconds of a turn at least."""
 
@@ -105,22 +103,32 @@ def tested(file: Path, dataset: Dataset) -> dict[str, Any]:
     return {"tested": result.accuracy, "images": len(dataset.test), "left": macs / whole}
 
 
-def speeds(file: Path, dataset: Dataset) -> dict[str, float]:
-    """How fast a file is, beside the same network with dense floats, in turns: those of `TIMED`, for batches of 32."""
+def speeds(file: Path, dataset: Dataset) -> dict[str, float | None]:
+    """How fast a file is, beside the same network with dense floats, in turns, for batches of 32.
+
+    Returns:
+      `jax`, `onnx` and `images_per_s` of `FORMATS`; the last two are None where onnxruntime is not installed.
+    """
     apply, variables, _, preprocess = opened(file)
     dense, read = nnc.decompress(variables), dataset.train.read
     starts = range(0, min(len(dataset.train), 8 * BATCH) - BATCH + 1, BATCH)
     batches = [np.asarray(preprocess(jnp.asarray(read(np.arange(at, at + BATCH))[0]))) for at in starts]
     run, images = jax.jit(nnc.inject(apply, fast=True)), jnp.asarray(batches[0])  # floats at their fastest, too
-    with tempfile.TemporaryDirectory() as folder:
-        sessions = [_session(f"{folder}/network.onnx", apply, each, batches) for each in (variables, dense)]
-    times = _timed([functools.partial(run, each, images) for each in (variables, dense)])
-    exported = _timed([functools.partial(each, batches[0]) for each in sessions])
-    return {"jax": times[1] / times[0], "onnx": exported[1] / exported[0], "images_per_s": BATCH / exported[0]}
+    small, whole = _timed([functools.partial(run, each, images) for each in (variables, dense)])
+    found: dict[str, float | None] = {"jax": whole / small, "onnx": None, "images_per_s": None}
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            sessions = [_session(f"{folder}/network.onnx", apply, each, batches) for each in (variables, dense)]
+    except NotInstalledError:
+        return found
+    small, whole = _timed([functools.partial(each, batches[0]) for each in sessions])
+    return found | {"onnx": whole / small, "images_per_s": BATCH / small}
 
 
 def _session(path: str, apply: Any, variables: Any, batches: Sequence[np.ndarray]) -> Callable[[np.ndarray], Any]:
     """Runs the network in onnxruntime, what is quantized on integers."""
+    from nncompress_jax.export.runtime import session
+
     nnc.export_onnx(path, apply, variables, batches[0], batches=batches)
     runs = session(Path(path))
     (name,) = [each.name for each in runs.get_inputs()]
