@@ -8,7 +8,6 @@ import collections
 import dataclasses
 import functools
 import math
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from jax import lax
 import nncompress_jax as nnc
 from nncompress_jax import models
 from nncompress_jax.commands import cli
+from nncompress_jax.commands.timing import fastest
 from nncompress_jax.data.augment import normalize, random_crop, random_flip
 from nncompress_jax.table import Table
 from nncompress_jax.tracing.trace import traced
@@ -149,20 +149,13 @@ def others(found: list[dict[str, Any]], batch: int) -> list[dict[str, Any]]:
 def compiled(function: Callable[..., Any], *operands: Any) -> float:
     """Seconds of a call."""
     program = jax.jit(function)
-    return milliseconds(lambda: jax.block_until_ready(program(*operands))) / 1000
+    return milliseconds(lambda: program(*operands)) / 1000
 
 
 def milliseconds(work: Callable[[], Any]) -> float:
-    """The least of several turns: what else the machine does only adds."""
-    work()
-    best = math.inf
-    for _ in range(ROUNDS):
-        start, calls = time.perf_counter(), 0
-        while (spent := time.perf_counter() - start) < SECONDS:
-            work()
-            calls += 1
-        best = min(best, spent / calls)
-    return 1000 * best
+    """Of a call."""
+    (seconds,) = fastest([work], turns=ROUNDS, seconds=SECONDS)
+    return 1000 * seconds
 
 
 if __name__ == "__main__":

@@ -25,7 +25,6 @@ include_patterns = ["docs/**", "*.md", "benchmarks/*.md", "launch/*.md", "result
 exclude_patterns = ["**/.*"]
 
 myst_heading_anchors = 4
-myst_enable_extensions = ["deflist"]
 default_role = "literal"
 autodoc_default_options = {"member-order": "bysource"}
 autodoc_typehints = "none"

@@ -8,7 +8,6 @@ Images are tested in batches; those that are certain leave. A network without ex
 
 import dataclasses
 import functools
-import time
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -23,6 +22,7 @@ import nncompress_jax as nnc
 from nncompress_jax import checksums
 from nncompress_jax.commands import cli
 from nncompress_jax.commands.initial import Images, Trained, named
+from nncompress_jax.commands.timing import fastest
 from nncompress_jax.exits import certainties, exits_taken
 from nncompress_jax.losses import last
 from nncompress_jax.measurements import Measurements
@@ -152,16 +152,16 @@ def tested(thresholds: Any, outputs: list[np.ndarray], labels: np.ndarray, macs:
 
 
 def timed(runs: Sequence[Callable[[Any], Any]], inputs: Any, options: Options) -> list[float | None]:
-    """Images/s of each, in turns; all is compiled before."""
-    seconds: list[list[float]] = [[] for _ in runs]
-    for turn in range(options.rounds + 1 if len(inputs) else 0):
-        for run, taken in zip(runs, seconds, strict=True):
-            begin = time.perf_counter()
-            for start in range(0, len(inputs), options.batch_size):
-                jax.block_until_ready(run(inputs[start : start + options.batch_size]))
-            if turn:
-                taken.append(time.perf_counter() - begin)
-    return [len(inputs) / min(taken) if taken else None for taken in seconds]
+    """Images/s of each, in turns."""
+    if not options.rounds or not len(inputs):
+        return [None] * len(runs)
+
+    def through(run: Callable[[Any], Any]) -> None:
+        for start in range(0, len(inputs), options.batch_size):
+            jax.block_until_ready(run(inputs[start : start + options.batch_size]))
+
+    every = [functools.partial(through, run) for run in runs]
+    return [len(inputs) / seconds for seconds in fastest(every, turns=options.rounds)]
 
 
 if __name__ == "__main__":

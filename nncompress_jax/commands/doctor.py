@@ -9,7 +9,6 @@ import importlib.metadata
 import os
 import platform
 from pathlib import Path
-from typing import Any
 
 import jax
 
@@ -30,14 +29,12 @@ class Options(cli.Printed):
     """Folder of prepared data sets; by default that of tensorflow-datasets."""
 
 
-def main(options: Options) -> dict[str, Any]:
+def main(options: Options) -> dict[str, str]:
     """Prints a line for each."""
     compiled = jax.config.jax_compilation_cache_dir  # type: ignore[attr-defined]
     data_dir = options.data_dir or Path(os.environ.get("TFDS_DATA_DIR") or Path.home() / "tensorflow_datasets")
     sets = sorted({file.parent.relative_to(data_dir).parts[0] for file in data_dir.glob("*/**/dataset_info.json")})
-    found: dict[str, Any] = {
-        "python": f"{platform.python_version()}, {platform.platform()}, {os.cpu_count()} CPU cores"
-    }
+    found = {"python": f"{platform.python_version()}, {platform.platform()}, {os.cpu_count()} CPU cores"}
     found |= {package: _version(package) for package in PACKAGES}
     found["devices"] = ", ".join(map(_described, jax.devices()))
     found |= {"decoded images": _folder(cache.folder()), "compiled programs": _folder(Path(compiled or ""))}

@@ -4,23 +4,23 @@ import functools
 import json
 import shutil
 import tempfile
-import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 import nncompress_jax as nnc
 from nncompress_jax.artifact.reader import load
 from nncompress_jax.commands.served import opened
+from nncompress_jax.commands.timing import fastest
 from nncompress_jax.data.sources import Dataset
 from nncompress_jax.errors import InputError, NotInstalledError
 from nncompress_jax.report import plots
 from nncompress_jax.table import Table
 from nncompress_jax.training.evaluation import evaluate
+from nncompress_jax.training.setup import calibration_batches
 
 FORMATS = {
     **{"file": "", "network": "", "dataset": "", "float": ".2%", "accuracy": ".2%"},
@@ -109,23 +109,22 @@ def speeds(file: Path, dataset: Dataset) -> dict[str, float | None]:
     Returns:
       `jax`, `onnx` and `images_per_s` of `FORMATS`; the last two are None where onnxruntime is not installed.
     """
-    apply, variables, _, preprocess = opened(file)
-    dense, read = nnc.decompress(variables), dataset.train.read
-    starts = range(0, min(len(dataset.train), 8 * BATCH) - BATCH + 1, BATCH)
-    batches = [np.asarray(preprocess(jnp.asarray(read(np.arange(at, at + BATCH))[0]))) for at in starts]
-    run, images = jax.jit(nnc.inject(apply, fast=True)), jnp.asarray(batches[0])  # floats at their fastest, too
-    small, whole = _timed([functools.partial(run, each, images) for each in (variables, dense)])
+    apply, variables, *_ = opened(file)
+    dense, count = nnc.decompress(variables), min(8, len(dataset.train) // BATCH)
+    batches = calibration_batches(dataset, count, BATCH)
+    run, timed = jax.jit(nnc.inject(apply, fast=True)), functools.partial(fastest, turns=TURNS, seconds=SECONDS)
+    small, whole = timed([functools.partial(run, each, batches[0]) for each in (variables, dense)])
     found: dict[str, float | None] = {"jax": whole / small, "onnx": None, "images_per_s": None}
     try:
         with tempfile.TemporaryDirectory() as folder:
             sessions = [_session(f"{folder}/network.onnx", apply, each, batches) for each in (variables, dense)]
     except NotInstalledError:
         return found
-    small, whole = _timed([functools.partial(each, batches[0]) for each in sessions])
+    small, whole = timed([functools.partial(each, np.asarray(batches[0])) for each in sessions])
     return found | {"onnx": whole / small, "images_per_s": BATCH / small}
 
 
-def _session(path: str, apply: Any, variables: Any, batches: Sequence[np.ndarray]) -> Callable[[np.ndarray], Any]:
+def _session(path: str, apply: Any, variables: Any, batches: Sequence[Any]) -> Callable[[np.ndarray], Any]:
     """Runs the network in onnxruntime, what is quantized on integers."""
     from nncompress_jax.export.runtime import session
 
@@ -133,21 +132,6 @@ def _session(path: str, apply: Any, variables: Any, batches: Sequence[np.ndarray
     runs = session(Path(path))
     (name,) = [each.name for each in runs.get_inputs()]
     return lambda images: runs.run(None, {name: images})
-
-
-def _timed(runs: Sequence[Callable[[], Any]]) -> list[float]:
-    """Seconds of a call of each, the least of all turns: what else the machine does only adds."""
-    for run in runs:
-        jax.block_until_ready(run())
-    best = [float("inf")] * len(runs)
-    for _ in range(TURNS):
-        for place, run in enumerate(runs):
-            start, calls = time.perf_counter(), 0
-            while (spent := time.perf_counter() - start) < SECONDS:
-                jax.block_until_ready(run())
-                calls += 1
-            best[place] = min(best[place], spent / calls)
-    return best
 
 
 def fits(row: Mapping[str, Any], found: Mapping[str, Any]) -> bool:
