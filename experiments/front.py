@@ -50,10 +50,10 @@ def by_auto(variables: Any, options: dict[str, Any], file: Path, **budget: Any) 
     return nnc.compress(variables, nnc.auto(file=file, **budget), **options)
 
 
-def budgets(rounding: Rounding) -> dict[str, Make]:
+def budgets(rounding: Rounding, macs: float | None = None) -> dict[str, Make]:
     """By their names."""
     shares = (0.1, 0.05, 0.03, 0.02, 0.01, 0.005)
-    return {f"{share:.1%}": functools.partial(by_auto, bytes=share, rounding=rounding) for share in shares}
+    return {f"{share:.1%}": functools.partial(by_auto, bytes=share, rounding=rounding, macs=macs) for share in shares}
 
 
 def by_bits(variables: Any, options: dict[str, Any], file: Path, *, bits: int) -> Any:
@@ -94,7 +94,8 @@ def as_it_is(variables: Any, options: dict[str, Any], file: Path) -> Any:
 
 WAYS: dict[str, dict[str, Make]] = {
     "auto": budgets("second_order"),
-    "auto-nearest": budgets("nearest"),
+    "auto-all-channels": budgets("second_order", macs=1.0),
+    "nearest-all-channels": budgets("nearest", macs=1.0),
     "half-macs": {"": functools.partial(by_auto, macs=0.5)},
     "half-macs-auto": {
         f"{share:.1%}": functools.partial(by_auto, macs=0.5, bytes=share) for share in (0.02, 0.01, 0.005)

@@ -52,6 +52,8 @@ class Options:
     """Other training images, on which accuracy is measured."""
     rounding: Rounding = "nearest"
     """As of `nnc.auto`."""
+    macs: float | None = None
+    """The share of multiply-accumulates that stays; by default channels are cut where files are better for it."""
     out: Path = Path("runs/max_drop")
     """Folder for the table; what is measured is written at once and not repeated."""
 
@@ -63,7 +65,7 @@ def main(options: Options) -> None:
     for trained in named(options.networks, options.images):
         name = trained.dataset.name
         subject: dict[str, Any] = {"network": trained.model, "dataset": name, "max_drop": options.max_drop}
-        subject |= {option: getattr(options, option) for option in ("batches", "examples", "rounding")}
+        subject |= {option: getattr(options, option) for option in ("batches", "examples", "rounding", "macs")}
         subject |= {"init": checksums.of_description(checksums.of_leaves(trained.variables))}
         for seed in range(options.seeds):
             found = measurements.of(subject | {"seed": seed}, functools.partial(measured, trained, options, seed))
@@ -94,6 +96,7 @@ def measured(trained: Trained, options: Options, seed: int) -> dict[str, Any]:
         max_drop=options.max_drop,
         examples=examples(dataset.train, others),
         rounding=options.rounding,
+        macs=options.macs,
         file=options.out / f"{trained.model}.{seed}.search.jsonl",
         report=found.append,
     )

@@ -6,7 +6,8 @@ python experiments/rate.py --model=vgg16 --init=vgg16.pth --shares 0.005 --macs=
 
 A training run begins with the steps that `auto` finds (or with steps of three bits for each weight), and is brought to
 the bits of its codes that fit into the file. Batch normalization is folded, and the file measured, when it is done.
-With --macs channels are cut before, so that operations become less, too; --keep adds the files to a folder of results.
+Channels are cut before: as many as serve the size best, or to a share of the operations, with --macs. --keep adds the
+files to a folder of results.
 """
 
 import dataclasses
@@ -30,7 +31,7 @@ from nncompress_jax.measurements import Measurements
 from nncompress_jax.methods.channels.unused import without_unused
 from nncompress_jax.methods.layout import context_of
 from nncompress_jax.methods.steps import base_path
-from nncompress_jax.search.auto import without_channels
+from nncompress_jax.search.cutting import Cutting
 from nncompress_jax.search.fitting import whole_bytes
 from nncompress_jax.search.reference import Reference
 from nncompress_jax.search.stitching import Stitching, file_bytes
@@ -73,7 +74,7 @@ class Options:
     channels: float = 0.0
     """What a code in use costs of a whole channel while it trains, in bits, beside its own, as 0.5."""
     macs: float | None = None
-    """The share of multiply-accumulates that stays, by cutting channels; by default all."""
+    """The share of multiply-accumulates that stays, by cutting channels; by default what is best for the bytes."""
     keep: Path | None = None
     """A folder as results/, into which the trained files go, with their rows."""
     out: Path = Path("runs/rate")
@@ -115,11 +116,10 @@ def measured(source: Trained, options: Options, start: str, share: float) -> dic
     apply, variables, dataset = source.network.apply, source.variables, source.dataset
     size = min(BATCH_SIZE, len(dataset.train) // BATCHES)
     batches = calibration_batches(dataset, BATCHES, size)
-    reference = Reference(variables, context_of(variables, apply, batches))
-    whole = whole_bytes(variables)
-    if options.macs:
-        reference = Reference(without_channels(reference, options.macs), reference.context)
-    begun = STARTS[start](reference, max(share, options.begin), options)
+    whole, context = whole_bytes(variables), context_of(variables, apply, batches)
+    searched = Measurements(options.out / "search.jsonl")
+    cutting = Cutting(Reference(variables, context), Stitching(), searched, macs=options.macs)
+    reference, begun = STARTS[start](cutting, max(share, options.begin) * whole)
     small = Stitching().finished(without_unused(begun, reference.context), reference)
 
     small_bytes = file_bytes(small)
@@ -175,20 +175,21 @@ def kept(options: Options, start: str, share: float, row: dict[str, Any]) -> Non
     results.keep(options.keep, options.out / name, fields)
 
 
-def by_auto(reference: Reference, share: float, options: Options) -> Any:
-    """The codes that `auto` chooses, with the batch statistics that training goes on with."""
-    method = nnc.auto(bytes=share, file=options.out / "search.jsonl")
-    codes = quantized(method(reference.variables, reference.context))
+def by_auto(cutting: Cutting, budget: float) -> tuple[Reference, Any]:
+    """The channels and codes that `auto` chooses, with the batch statistics that training goes on with."""
+    small = cutting.within(budget, f"{budget:,.0f} bytes")
+    codes, reference = quantized(small.made), cutting.cut(small.macs)
     leaves = [codes.get(path, leaf) for path, leaf in named_leaves(reference.variables)]
-    return jax.tree.unflatten(jax.tree.structure(reference.variables), leaves)
+    return reference, jax.tree.unflatten(jax.tree.structure(reference.variables), leaves)
 
 
-def by_one_rate(reference: Reference, share: float, options: Options) -> Any:
+def by_one_rate(cutting: Cutting, budget: float) -> tuple[Reference, Any]:
     """Three bits for each weight, whatever the file may take."""
-    return nnc.quantize(rate=3.0)(reference.variables, reference.context)
+    reference = cutting.cut(cutting.macs or 1.0)
+    return reference, nnc.quantize(rate=3.0)(reference.variables, reference.context)
 
 
-STARTS: dict[str, Callable[[Reference, float, Options], Any]] = {"auto": by_auto, "plain": by_one_rate}
+STARTS: dict[str, Callable[[Cutting, float], tuple[Reference, Any]]] = {"auto": by_auto, "plain": by_one_rate}
 
 
 def quantized(variables: Any) -> dict[str, Quantized]:

@@ -10,15 +10,14 @@ import numpy as np
 
 from nncompress_jax.errors import InputError
 from nncompress_jax.measurements import Measurements
-from nncompress_jax.methods.channels import criteria
-from nncompress_jax.methods.channels.pruning import prune_channels
 from nncompress_jax.methods.rounding import Rounding, check_rounding
 from nncompress_jax.methods.selection import network
-from nncompress_jax.search.candidates import ladders, tables
+from nncompress_jax.search.candidates import tables
+from nncompress_jax.search.cutting import Cutting, Small
 from nncompress_jax.search.drop import Drop, Measure, measure_of, paired
-from nncompress_jax.search.fitting import Choice, Fitting, whole_bytes
+from nncompress_jax.search.fitting import Fitting, whole_bytes
 from nncompress_jax.search.reference import Reference
-from nncompress_jax.search.stitching import Stitching, estimated, file_bytes
+from nncompress_jax.search.stitching import Stitching, file_bytes
 from nncompress_jax.table import Table
 from nncompress_jax.tracing.fisher import Likelihood
 from nncompress_jax.tree import Where
@@ -38,6 +37,7 @@ class Found:
         draws it.
       size_bytes: of the file.
       share: of the bytes of all arrays, uncompressed.
+      macs: the share of the multiply-accumulates that channels were cut to; 1 where all stayed.
       drop: of accuracy, where it was measured.
     """
 
@@ -45,6 +45,7 @@ class Found:
     candidates: Table
     size_bytes: int
     share: float
+    macs: float = 1.0
     drop: Drop | None = None
 
 
@@ -65,17 +66,18 @@ def auto(
 ) -> Method:
     """The best compression within a budget, without training.
 
-    Channels go first, if there is a budget of multiply-accumulates. Then each weight gets a step between values: those
-    steps are chosen together, by the bytes that the coder makes of them and by squared errors times Fisher
-    information. The weights are rounded with them, channels that only zeros multiply are made zero where they are
-    computed, batch normalization is re-estimated and folded into two vectors, the file is measured, and the choice made
-    again until it holds the budget.
+    Channels go first, as many as leave the outputs nearest to what they were. Then each weight gets a step between
+    values: those steps are chosen together, by the bytes that the coder makes of them and by squared errors times
+    Fisher information. The weights are rounded with them, channels that only zeros multiply are made zero where they
+    are computed, batch normalization is re-estimated and folded into two vectors, the file is measured, and the choice
+    made again until it holds the budget.
 
     Args:
       bytes: of the file of `nnc.save`; up to 1 the share of the bytes of all arrays, uncompressed. For what a file says
         of its network 512 bytes are left.
-      macs: share of the multiply-accumulates that stays; `prune_channels` cuts the channels that matter least by
-        `criteria.obd`.
+      macs: share of the multiply-accumulates that stays, 1 for all of them; `prune_channels` cuts the channels that
+        matter least by `criteria.obd`. By default several shares are tried, where less than a bit is left for each
+        entry; with `where` all channels stay.
       max_drop: the share of examples, from 0 to 1, by which accuracy may fall: the smallest file is looked for of
         which a paired test says, with a confidence of 95 %, that it loses no more. Several files are tested.
       measure: for max_drop, a function of variables: for each of N examples whether the network is right. The examples
@@ -114,25 +116,21 @@ def auto(
 
     def method(variables: Any, context: Context) -> Any:
         apply, _ = network(context, "auto")
-        before, whole = variables, whole_bytes(variables)
-        if macs is not None:
-            variables = without_channels(Reference(variables, context), macs, likelihood)
+        whole, reference = whole_bytes(variables), Reference(variables, context)
+        cutting = Cutting(reference, stitching, Measurements(file), where, macs, likelihood)
         if bytes is None and max_drop is None:
-            made = stitching.folded(variables, context)
-            return _told(report, made, Found(*tables((), (), ""), size := file_bytes(made), size / whole))
-        measurements = Measurements(file)
-        reference = Reference(variables, context)
-        found = ladders(reference, where, rounding=rounding, likelihood=likelihood, measurements=measurements)
-        fitting = Fitting(reference, found, stitching, measurements)
+            made = stitching.folded(cutting.cut(macs or 1.0).variables, context)
+            size = file_bytes(made)
+            return _told(report, made, Found(*tables((), (), ""), size, size / whole, macs or 1.0))
         if max_drop is None:
             assert bytes is not None
-            choice, drop = fitting.within(bytes * whole if bytes <= 1 else bytes, f"bytes={bytes}"), None
+            small, drop = cutting.within(bytes * whole if bytes <= 1 else bytes, f"bytes={bytes}"), None
         else:
-            right = measure or measure_of(apply, *(examples or ()))
-            choice, drop = _least(fitting, right, before, max_drop)
-        size = fitting.size(choice)
-        title = f"{size:,} bytes, {size / whole:.4f} of the uncompressed arrays"
-        return _told(report, fitting.made(choice), Found(*tables(found, choice, title), size, size / whole, drop))
+            small, drop = _least(cutting, measure or measure_of(apply, *(examples or ())), max_drop)
+        title = f"{small.size:,} bytes, {small.size / whole:.4f} of the uncompressed arrays"
+        title += f", {small.macs:g} of the multiply-accumulates" if small.macs < 1 else ""
+        chosen = tables(small.fitting.ladders, small.choice, title)
+        return _told(report, small.made, Found(*chosen, small.size, small.size / whole, small.macs, drop))
 
     return method
 
@@ -143,33 +141,33 @@ def _told(report: Callable[[Found], Any] | None, made: Any, found: Found) -> Any
     return made
 
 
-def _least(fitting: Fitting, measure: Measure, before: Any, most: float) -> tuple[Choice, Drop]:
+def _least(cutting: Cutting, measure: Measure, most: float) -> tuple[Small, Drop]:
     """The smallest file whose drop is surely small enough, by bisection."""
-    right = fitting.measurements.of(fitting.fingerprint | {"right": "before"}, lambda: _flags(measure, before))
+    whole = cutting.fitting(cutting.shares[0])
+    before = whole.fingerprint | {"right": "before", "macs": cutting.shares[0]}
+    right = whole.measurements.of(before, lambda: _flags(measure, cutting.reference.variables))
 
-    def drop(choice: Choice) -> Drop:
-        flags = fitting.figures(choice, "right", lambda made: _flags(measure, made))
+    def drop(small: Small) -> Drop:
+        flags = small.fitting.figures(small.choice, "right", lambda made: _flags(measure, made))
         return paired(right["flags"], flags["flags"])
 
-    held = tuple(0 for _ in fitting.ladders)
+    held = Small(cutting.shares[0], whole, tuple(0 for _ in whole.ladders))
     found = drop(held)
     if found.most > most:
         raise InputError(
             f"max_drop={most}: with the finest steps {found.mean:.4f} of {found.examples} examples are lost, and no "
             f"more than {found.most:.4f} are sure; allow more, or give more examples"
         )
-    low, high = float(fitting.size(fitting.coarsest)), float(fitting.size(held))
-    power = fitting.power(math.sqrt(low * high) - fitting.around)
+    low, high, fewest = float(cutting.smallest.size), float(held.size), 0.0  # smaller files have fewer channels
     while high > FINENESS * low:
         middle = math.sqrt(low * high)
-        choice = fitting.predicted(middle - fitting.around, power)
-        if choice is None:
+        small = cutting.best(middle, Fitting.aimed, lambda small: drop(small).mean, least=fewest, most=held.macs)
+        if small is None:
             low = middle
-            continue
-        if (of_choice := drop(choice)).most <= most:
-            held, found, high = choice, of_choice, middle
+        elif (of_choice := drop(small)).most <= most:
+            held, found, high = small, of_choice, middle
         else:
-            low = middle
+            fewest, low = small.macs, middle
     return held, found
 
 
@@ -179,21 +177,6 @@ def _flags(measure: Measure, variables: Any) -> dict[str, Any]:
         found = f"[{', '.join(map(str, flags.shape))}]" if flags.ndim else "a number"
         raise InputError(f"measure gave {found}: expected an entry for each example, whether the network is right")
     return {"flags": flags.astype(int).tolist()}
-
-
-def without_channels(reference: Reference, macs: float, likelihood: Likelihood = "gaussian") -> Any:
-    """Without the channels that matter least, and with the statistics of batch normalization as they are then.
-
-    Args:
-      reference: the network as it was.
-      macs: share of the multiply-accumulates that stays.
-      likelihood: as of `auto`.
-    """
-    variables, context = reference.variables, reference.context
-    apply, _ = network(context, "auto")
-    matter = criteria.summed(criteria.obd(apply, variables, context.batches, likelihood=likelihood))
-    cut = prune_channels(macs=macs, criterion=matter, reconstruct=True)(variables, context)
-    return estimated(cut, reference)
 
 
 def _check(

@@ -10,7 +10,6 @@ from typing import Any
 import jax
 
 from nncompress_jax.artifact.size import stored_size
-from nncompress_jax.errors import InputError
 from nncompress_jax.measurements import Measurements
 from nncompress_jax.methods.selection import replaced
 from nncompress_jax.methods.steps import base_path
@@ -70,27 +69,8 @@ class Fitting:
         subject = self.fingerprint | {"around": [ladder.path for ladder in self.ladders]}
         self.around = int(self.measurements.of(subject, lambda: {"bytes": self._around()})["bytes"])
 
-    def within(self, budget: float, name: str) -> Choice:
-        """The best steps whose file is no larger than so many bytes.
-
-        Args:
-          budget: bytes of the file.
-          name: of the budget, for errors.
-
-        Raises:
-          InputError: for less than the coarsest steps take.
-        """
-        found = self.held(budget)
-        if found is None:
-            size = self.size(self.coarsest) + RESERVED
-            raise InputError(
-                f"{name}: with the coarsest steps a file has {size:,} bytes, {self.share(size):.4f} of the "
-                "uncompressed arrays; allow as many, or cut channels first, with macs="
-            )
-        return found
-
     def held(self, budget: float) -> Choice | None:
-        """As `within`; None, where there are none."""
+        """The best steps whose file is no larger than so many bytes; None for less than the coarsest steps take."""
         aim = room = budget - RESERVED - self.around
         power = self.power(room)
         held: list[Choice] = []
@@ -145,6 +125,11 @@ class Fitting:
         losses = [ladder.weighed(power) for ladder in self.ladders]
         found = knapsack([ladder.sizes for ladder in self.ladders], losses, room) if room > 0 else None
         return None if found is None else tuple(found)
+
+    def aimed(self, size: float) -> Choice | None:
+        """The best steps that are predicted to take, with all else, so many bytes."""
+        room = size - self.around
+        return self.predicted(room, self.power(room))
 
     def power(self, room: float) -> float:
         """With which the information counts for weights of so many bytes."""

@@ -9,6 +9,7 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from nncompress_jax.bars import tracked
 from nncompress_jax.inputs import arguments, is_array, of_arrays
@@ -48,6 +49,12 @@ class Reference:
         """For each batch."""
         of_batch = self.outputs_of(self.variables)
         return [of_batch(*arguments(batch)) for batch in tracked(self.context.batches, "outputs of the network")]
+
+    @functools.cached_property
+    def variance(self) -> float:
+        """Squared distance of the outputs from their mean over the examples of a batch, summed over all batches."""
+        leaves = [np.asarray(leaf, np.float64) for outputs in self.outputs for leaf in outputs]
+        return sum(float(np.square(leaf - leaf.mean(0)).sum()) for leaf in leaves if leaf.ndim)
 
     @functools.cached_property
     def statistics(self) -> Mapping[str, Any]:

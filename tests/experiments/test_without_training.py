@@ -43,12 +43,12 @@ def test_front(command, workdir, tiny_data, pictures, tmp_path):
     assert (code, again.split(), (tmp_path / "measurements.jsonl").read_text()) == (0, out.split(), lines)
     code, _, error = command(line.replace("int8-xz", "zip"))
     assert code == 2
-    assert "ways zip: expected some of auto, auto-nearest, half-macs, half-macs-auto" in error
+    assert "ways zip: expected some of auto, auto-all-channels, nearest-all-channels, half-macs, " in error
 
 
 def test_max_drop(command, workdir, tiny_data, tmp_path):
     data = f"--dataset=tiny --data_dir={tiny_data} --networks narrow_stride={workdir} --out={tmp_path}"
-    line = f"max_drop {data} --seeds=1 --batches=2 --examples=24 --max_drop=0.4"
+    line = f"max_drop {data} --seeds=1 --batches=2 --examples=24 --max_drop=0.4 --macs=1"
     code, out, error = command(line)
     assert code == 0, error
     (row,) = json.loads((tmp_path / "max_drop-tiny-nearest.json").read_text())["rows"]

@@ -11,6 +11,7 @@ import pytest
 
 import nncompress_jax as nnc
 from nncompress_jax.search import candidates, drop
+from nncompress_jax.search.cutting import SHARES
 from tests.methods.drawn import draw
 
 X = draw(256, 24, seed=9)
@@ -82,11 +83,18 @@ def test_it_is_the_same_again():
 
 def test_what_is_too_small_is_named_with_what_is_possible():
     with pytest.raises(nnc.InputError, match="bytes=0.01: with the coarsest steps a file has ") as error:
-        small(bytes=0.01, rounding="nearest")
+        small(bytes=0.01, macs=1, rounding="nearest")
     least = int(str(error.value).split("has ")[1].split(" bytes")[0].replace(",", ""))
-    assert small(bytes=least, rounding="nearest")[1].size_bytes + 512 == least
+    assert small(bytes=least, macs=1, rounding="nearest")[1].size_bytes + 512 == least
     with pytest.raises(nnc.InputError):
-        small(bytes=least - 1, rounding="nearest")
+        small(bytes=least - 1, macs=1, rounding="nearest")
+
+
+def test_what_is_too_small_for_any_cut_is_named():
+    with pytest.raises(
+        nnc.InputError, match="0.01: with the coarsest steps and 0.04 of the multiply-accumulates a file"
+    ):
+        small(bytes=0.01, rounding="nearest")
 
 
 def test_it_goes_on_where_it_stopped(tmp_path, monkeypatch):
@@ -101,14 +109,14 @@ def test_it_goes_on_where_it_stopped(tmp_path, monkeypatch):
 
     monkeypatch.setattr(candidates, "stored_size", counted)
     with pytest.raises(KeyboardInterrupt):
-        small(bytes=0.25, rounding="nearest", file=file)
+        small(bytes=0.25, macs=1, rounding="nearest", file=file)
     assert len([json.loads(line) for line in file.read_text().splitlines()]) == 1
-    resumed, _ = small(bytes=0.25, rounding="nearest", file=file)
+    resumed, _ = small(bytes=0.25, macs=1, rounding="nearest", file=file)
     assert len(sizes) == 3 * candidates.RUNGS + 3
     lines = file.read_text()
-    again, _ = small(bytes=0.25, rounding="nearest", file=file)
+    again, _ = small(bytes=0.25, macs=1, rounding="nearest", file=file)
     assert (len(sizes), file.read_text()) == (3 * candidates.RUNGS + 3, lines)
-    fresh, _ = small(bytes=0.25, rounding="nearest", file=None)
+    fresh, _ = small(bytes=0.25, macs=1, rounding="nearest", file=None)
     for other in (again, fresh):
         jax.tree.map(np.testing.assert_array_equal, resumed, other)
 
@@ -121,6 +129,42 @@ def test_channels_go_first():
     alone, found = small(macs=0.5)
     assert alone["a"]["kernel"].nesting == "ChannelPruned"
     assert found.table.rows == []
+
+
+SAME = np.repeat(np.arange(24), 6)
+WIDE = {"a": draw(24, 24)[:, SAME], "b": draw(24, 24, seed=1)[SAME][:, SAME] / 6, "c": draw(24, 4, seed=2)[SAME] / 6}
+"""Of six channels one is enough."""
+
+
+@pytest.mark.parametrize(("budget", "expected"), [(0.5, 1.0), (0.1, 0.25), (0.04, 0.12)])
+def test_as_many_channels_go_as_serve_the_budget(budget, expected):
+    """With the next share that could be tried outputs are further from what they were."""
+    x, noise = draw(2048, 24, seed=3), 0.02 * draw(144, 144, seed=7)
+    weights = {name: leaf * (1 + noise[: leaf.shape[0], : leaf.shape[1]]) for name, leaf in WIDE.items()}
+
+    def apply(weights, x):
+        return jax.nn.relu(jax.nn.relu(x @ weights["a"]) @ weights["b"]) @ weights["c"]
+
+    def distance(**options):
+        found = []
+        method = nnc.auto(bytes=budget, rounding="nearest", file=KNOWN, report=found.append, **options)
+        made = nnc.compress(weights, method, apply=apply, batches=[x])
+        return float(jnp.square(nnc.inject(apply)(made, x) - apply(weights, x)).sum()), found[0].macs
+
+    least, macs = distance()
+    assert macs == expected
+    place = SHARES.index(macs)
+    for share in (macs, SHARES[place + 1], *SHARES[place - 1 : place]):
+        assert distance(macs=share) >= (least, share)
+
+
+def test_channels_stay_where_weights_are_named_and_where_none_can_go():
+    _, found = small(bytes=0.4, where="b/*", rounding="nearest")
+    assert (found.macs, [row["weight"] for row in found.table.rows]) == (1.0, ["b/kernel"])
+    found = []
+    method = nnc.auto(bytes=0.1, rounding="nearest", report=found.append)
+    nnc.compress({"w": draw(64, 64)}, method, apply=lambda v, x: x @ v["w"], batches=[draw(256, 64)])
+    assert found[0].macs == 1.0
 
 
 def test_the_drop_is_held():
