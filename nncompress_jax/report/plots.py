@@ -279,7 +279,7 @@ def results(rows: Sequence[Mapping[str, Any]], published: Sequence[Mapping[str, 
         by_size.plot(other["smaller"], other["lost"], "x", color="grey")
         at, beside = (other["smaller"], other["lost"]), (4, -11 if place % 2 else 4)
         by_size.annotate(other["name"], at, beside, textcoords="offset points", size=8)
-    by_size.margins(x=0.15)
+    by_size.margins(x=0.32)
     by_size.set(xscale="log", xlabel="times smaller than floats", ylabel="accuracy that is lost")
     by_size.xaxis.set_major_locator(matplotlib.ticker.LogLocator(subs=(1, 2, 5)))
     by_size.xaxis.set_major_formatter(matplotlib.ticker.StrMethodFormatter("{x:g}"))
