@@ -18,7 +18,7 @@ from nncompress_jax.search.knapsack import knapsack
 from nncompress_jax.search.reference import Reference
 from nncompress_jax.search.stitching import Stitching, file_bytes
 from nncompress_jax.tree import stored_bytes
-from nncompress_jax.types import Array, Method
+from nncompress_jax.types import Array
 from nncompress_jax.weights.base import dense, is_compressed
 from nncompress_jax.weights.quantized import Quantized
 
@@ -114,11 +114,6 @@ class Fitting:
     def coarsest(self) -> Choice:
         """The last rung of each ladder."""
         return tuple(len(ladder.steps) - 1 for ladder in self.ladders)
-
-    def method(self, choice: Choice) -> Method:
-        """What makes the network with these steps."""
-        steps, stitching = self.steps(choice), self.stitching
-        return lambda variables, context: stitching(Reference(variables, context), steps)
 
     def predicted(self, room: float, power: float) -> Choice | None:
         """The steps of the least loss whose weights take no more than so many bytes."""

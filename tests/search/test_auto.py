@@ -133,29 +133,44 @@ def test_channels_go_first():
 
 SAME = np.repeat(np.arange(24), 6)
 WIDE = {"a": draw(24, 24)[:, SAME], "b": draw(24, 24, seed=1)[SAME][:, SAME] / 6, "c": draw(24, 4, seed=2)[SAME] / 6}
-"""Of six channels one is enough."""
+NOISE = 0.02 * draw(144, 144, seed=7)
+WIDE = {name: leaf * (1 + NOISE[: leaf.shape[0], : leaf.shape[1]]) for name, leaf in WIDE.items()}
+"""Of six channels one is nearly enough."""
+
+
+def wide(weights, x):
+    return jax.nn.relu(jax.nn.relu(x @ weights["a"]) @ weights["b"]) @ weights["c"]
 
 
 @pytest.mark.parametrize(("budget", "expected"), [(0.5, 1.0), (0.1, 0.25), (0.04, 0.12)])
 def test_as_many_channels_go_as_serve_the_budget(budget, expected):
     """With the next share that could be tried outputs are further from what they were."""
-    x, noise = draw(2048, 24, seed=3), 0.02 * draw(144, 144, seed=7)
-    weights = {name: leaf * (1 + noise[: leaf.shape[0], : leaf.shape[1]]) for name, leaf in WIDE.items()}
-
-    def apply(weights, x):
-        return jax.nn.relu(jax.nn.relu(x @ weights["a"]) @ weights["b"]) @ weights["c"]
+    x = draw(2048, 24, seed=3)
 
     def distance(**options):
         found = []
         method = nnc.auto(bytes=budget, rounding="nearest", file=KNOWN, report=found.append, **options)
-        made = nnc.compress(weights, method, apply=apply, batches=[x])
-        return float(jnp.square(nnc.inject(apply)(made, x) - apply(weights, x)).sum()), found[0].macs
+        made = nnc.compress(WIDE, method, apply=wide, batches=[x])
+        return float(jnp.square(nnc.inject(wide)(made, x) - wide(WIDE, x)).sum()), found[0].macs
 
     least, macs = distance()
     assert macs == expected
     place = SHARES.index(macs)
     for share in (macs, SHARES[place + 1], *SHARES[place - 1 : place]):
         assert distance(macs=share) >= (least, share)
+
+
+def test_channels_go_for_a_drop_too():
+    x, inputs = draw(2048, 24, seed=3), draw(2000, 24, seed=11)
+    options = {"max_drop": 0.3, "examples": (inputs, np.asarray(wide(WIDE, inputs).argmax(-1))), "rounding": "nearest"}
+    found = []
+    for macs in (None, 1):
+        method = nnc.auto(**options, macs=macs, file=KNOWN, report=found.append)
+        nnc.compress(WIDE, method, apply=wide, batches=[x])
+    cut, whole = found
+    assert cut.macs < whole.macs == 1
+    assert cut.size_bytes < 0.7 * whole.size_bytes
+    assert cut.drop.mean < cut.drop.most <= 0.3
 
 
 def test_channels_stay_where_weights_are_named_and_where_none_can_go():
